@@ -1,0 +1,113 @@
+//! The resolved configuration: what the rest of the program is built from.
+//!
+//! Immutable, checked, handed down part by part. How it comes out of files stands in the files beside this one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::dialects;
+use crate::drivers::modbus::{BusSettings, ModbusDevice};
+use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
+use crate::model::client::ClientBook;
+use crate::model::device::{Device, Gateway, Link};
+
+/// Everything that was configured, all references resolved.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the gateway says of itself.
+    pub gateway: Gateway,
+    /// Listeners and limits.
+    pub server: Server,
+    /// Every dialect's settings.
+    pub dialects: dialects::Settings,
+    /// The history store.
+    pub history: History,
+    /// Every bus with its devices.
+    pub buses: Vec<Bus>,
+    /// Every broker with its devices.
+    pub brokers: Vec<Broker>,
+    /// Every device, in configuration order.
+    pub devices: Vec<Arc<Device>>,
+    /// Every bus and broker as clients see it, in configuration order.
+    pub links: Vec<Arc<Link>>,
+    /// Who may come in.
+    pub clients: Arc<ClientBook>,
+}
+
+/// A bus and who is on it.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    /// The line.
+    pub settings: BusSettings,
+    /// The units.
+    pub devices: Vec<ModbusDevice>,
+}
+
+/// A broker and who is behind it.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    /// The connection.
+    pub settings: BrokerSettings,
+    /// The devices.
+    pub devices: Vec<MqttDevice>,
+}
+
+/// Listeners and limits.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Plain listeners.
+    pub listen: Vec<SocketAddr>,
+    /// TLS listeners.
+    pub tls: Option<Tls>,
+    /// How clients reach the gateway, when it cannot be told from their requests: `https://barn.local:8443`.
+    pub public_url: Option<dialects::Origin>,
+    /// Whose X-Forwarded headers are believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// TLS listeners and their certificate.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Where to listen.
+    pub listen: Vec<SocketAddr>,
+    /// PEM file with the certificate chain.
+    pub certificate: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+}
+
+/// Bounds on what clients may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time; a further one is answered 503.
+    pub connections: usize,
+    /// Connections at a time from one address; a further one is answered 503.
+    pub connections_per_address: usize,
+    /// Bytes in one WebSocket message or HTTP body.
+    pub frame_bytes: usize,
+    /// Device messages that wait for one client.
+    pub send_queue: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 1024, connections_per_address: 256, frame_bytes: 1 << 20, send_queue: 1024 }
+    }
+}
+
+/// The history store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// Its file.
+    pub path: PathBuf,
+    /// How long messages are kept.
+    pub keep: Duration,
+    /// How large the file may grow.
+    pub max_bytes: u64,
+    /// How long messages wait in memory before they are written.
+    pub commit_every: Duration,
+}

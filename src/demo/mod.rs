@@ -1,0 +1,1 @@
+//! The demo: a simulated plant behind the real drivers, a fixed test bed for documentation and tests.

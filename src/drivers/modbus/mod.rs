@@ -1,0 +1,92 @@
+//! The Modbus driver: one task per serial line or TCP endpoint, registers in, values out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::device::Device;
+
+pub mod map;
+
+/// One bus as configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BusSettings {
+    /// Unique over buses and brokers.
+    pub id: Arc<str>,
+    /// Where it is.
+    pub target: Target,
+    /// How long an answer may take after the request has left.
+    pub timeout: Duration,
+    /// Pause between an answer and the next request, beyond what the framing demands.
+    pub pause: Duration,
+}
+
+/// Where a bus is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    /// A serial line, RTU framing.
+    Serial(SerialSettings),
+    /// A TCP endpoint.
+    Tcp {
+        /// Host and port as configured; a host name is resolved at each connect.
+        address: Arc<str>,
+        /// Resolved already when the configuration gave an IP address.
+        socket: Option<SocketAddr>,
+        /// MBAP header, or RTU frames over TCP.
+        framing: TcpFraming,
+    },
+}
+
+/// What travels over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpFraming {
+    /// Modbus TCP with MBAP header.
+    Tcp,
+    /// RTU frames with CRC.
+    Rtu,
+}
+
+/// A serial line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SerialSettings {
+    /// Device node, best a stable name under /dev/serial/by-id.
+    pub path: Arc<str>,
+    /// Bits per second.
+    pub baud_rate: u32,
+    /// 7 or 8.
+    pub data_bits: u8,
+    /// Parity bit.
+    pub parity: Parity,
+    /// 1 or 2.
+    pub stop_bits: u8,
+}
+
+/// Parity of a serial line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parity {
+    /// No parity bit.
+    None,
+    /// Even.
+    Even,
+    /// Odd.
+    Odd,
+}
+
+impl SerialSettings {
+    /// Bits that one character takes on the wire: start, data, parity and stop bits.
+    pub fn bits_per_character(&self) -> u32 {
+        let parity = u32::from(self.parity != Parity::None);
+        1 + u32::from(self.data_bits) + parity + u32::from(self.stop_bits)
+    }
+}
+
+/// One device on a bus.
+#[derive(Clone, Debug)]
+pub struct ModbusDevice {
+    /// Who it is.
+    pub device: Arc<Device>,
+    /// Unit (slave) address, 1 to 247; over TCP also 0 and 255.
+    pub unit: u8,
+    /// Where its properties are.
+    pub map: Arc<map::ModbusMap>,
+}

@@ -1,0 +1,39 @@
+//! The MQTT driver: one task per broker, publishes in, values out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::client::Secret;
+use crate::model::device::Device;
+
+pub mod map;
+
+/// One broker as configured.
+#[derive(Clone, Debug)]
+pub struct BrokerSettings {
+    /// Unique over buses and brokers.
+    pub id: Arc<str>,
+    /// Host name or address.
+    pub host: Arc<str>,
+    /// TCP port.
+    pub port: u16,
+    /// The address for people and logs, without credentials.
+    pub display: Arc<str>,
+    /// MQTT client id, stable so that the broker knows us again.
+    pub client_id: Arc<str>,
+    /// Login, if the broker wants one.
+    pub login: Option<(Arc<str>, Secret)>,
+    /// Longest silence before a ping.
+    pub keep_alive: Duration,
+}
+
+/// One device behind a broker.
+#[derive(Clone, Debug)]
+pub struct MqttDevice {
+    /// Who it is.
+    pub device: Arc<Device>,
+    /// What stands for `{topic}` in the product's templates.
+    pub topic: Arc<str>,
+    /// How its properties are published.
+    pub map: Arc<map::MqttMap>,
+}

@@ -1,0 +1,139 @@
+//! The hub's front door for connections: attach, watch, submit, ask.
+//!
+//! A handle is cheap to clone. Requests travel over one bounded queue; what comes back travels over two bounded
+//! queues per session, one for device messages and one for replies.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::dialects::{COMMANDS_IN_FLIGHT, Token};
+use crate::model::client::Client;
+use crate::model::command::{Command, Outcome};
+use crate::model::interest::Interest;
+use crate::model::message::DeviceMessage;
+use crate::model::snapshot::{Answer, Question};
+
+/// Requests of all sessions that wait for the hub. When full the session's driver awaits, so a client that floods
+/// commands slows only itself and its peers' commands, never observations.
+pub const REQUEST_QUEUE: usize = 256;
+
+/// Room for replies beyond one per command under way: answers to questions and notices.
+const NOTICES: usize = 64;
+
+/// The number of an attached session, unique while the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey(pub u64);
+
+/// What a session's driver asks of the hub.
+#[derive(Debug)]
+pub enum HubRequest {
+    /// A session begins.
+    Attach {
+        /// Its number.
+        key: SessionKey,
+        /// Where its device messages go. When full, property reports are dropped, counted and repaired; anything
+        /// else that finds no room evicts the session.
+        messages: mpsc::Sender<Arc<DeviceMessage>>,
+        /// Where its replies go. The session's driver keeps no more under way than fit.
+        replies: mpsc::Sender<SessionReply>,
+    },
+    /// A session has ended. Its commands run on; their outcomes go nowhere.
+    Detach {
+        /// Its number.
+        key: SessionKey,
+    },
+    /// See [`crate::dialects::Output::Watch`].
+    Watch {
+        /// Its number.
+        key: SessionKey,
+        /// Whose filter holds.
+        client: Arc<Client>,
+        /// All interests.
+        interests: Vec<Interest>,
+    },
+    /// See [`crate::dialects::Output::Submit`].
+    Submit {
+        /// Its number.
+        key: SessionKey,
+        /// Comes back with the outcome.
+        token: Token,
+        /// Whose rights hold.
+        client: Arc<Client>,
+        /// What is wanted.
+        command: Command,
+    },
+    /// See [`crate::dialects::Output::Ask`].
+    Ask {
+        /// Its number.
+        key: SessionKey,
+        /// Comes back with the answer.
+        token: Token,
+        /// Whose rights hold.
+        client: Arc<Client>,
+        /// What is wanted.
+        question: Question,
+    },
+}
+
+/// What the hub tells one session besides device messages.
+#[derive(Debug)]
+pub enum SessionReply {
+    /// See [`crate::dialects::Input::Accepted`].
+    Accepted(Token),
+    /// See [`crate::dialects::Input::Outcome`].
+    Outcome(Token, Arc<Outcome>),
+    /// See [`crate::dialects::Input::Answer`].
+    Answer(Token, Answer),
+    /// See [`crate::dialects::Input::GroupEmpty`].
+    GroupEmpty,
+    /// See [`crate::dialects::Input::Lagged`].
+    Lagged(u64),
+    /// The session is no longer served, because it lost something that may not be lost.
+    Evicted,
+}
+
+/// Cloneable access to the hub.
+#[derive(Clone, Debug)]
+pub struct HubHandle {
+    requests: mpsc::Sender<HubRequest>,
+    next: Arc<AtomicU64>,
+}
+
+/// The hub has ended; only seen while the process shuts down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the hub has stopped")]
+pub struct HubGone;
+
+impl HubHandle {
+    /// A handle that feeds this queue.
+    pub fn new(requests: mpsc::Sender<HubRequest>) -> Self {
+        Self { requests, next: Arc::new(AtomicU64::new(1)) }
+    }
+
+    /// Begins a session whose message queue holds `queue` messages.
+    pub async fn attach(&self, queue: usize) -> Result<Attachment, HubGone> {
+        let key = SessionKey(self.next.fetch_add(1, Ordering::Relaxed));
+        let (messages, message_queue) = mpsc::channel(queue.max(1));
+        let (replies, reply_queue) = mpsc::channel(COMMANDS_IN_FLIGHT + NOTICES);
+        self.send(HubRequest::Attach { key, messages, replies }).await?;
+        Ok(Attachment { key, messages: message_queue, replies: reply_queue })
+    }
+
+    /// Sends one request, waiting for room.
+    pub async fn send(&self, request: HubRequest) -> Result<(), HubGone> {
+        self.requests.send(request).await.map_err(|_| HubGone)
+    }
+}
+
+/// A session's ends of its queues.
+#[derive(Debug)]
+pub struct Attachment {
+    /// Its number.
+    pub key: SessionKey,
+    /// Its device messages, in order of their numbers.
+    pub messages: mpsc::Receiver<Arc<DeviceMessage>>,
+    /// Its replies. Closed together with `messages` when the hub ends.
+    pub replies: mpsc::Receiver<SessionReply>,
+}

@@ -1,0 +1,6 @@
+//! The hub: the one owner of what is known about every device.
+//!
+//! Observations and commands come in, numbered device messages and outcomes go out. `state.rs` and what it uses are
+//! pure; `task.rs` is the loop around it; [`handle`] is what drivers' and sessions' owners hold.
+
+pub mod handle;

@@ -1,0 +1,23 @@
+//! pentad: an `IoT` gateway daemon that reads Modbus and MQTT devices and serves them in five WebSocket dialects.
+//!
+//! ```text
+//!  hardware          drivers/             hub/               dialects/            serve/         clients
+//!  RS-485, TCP <--> modbus bus task --obs-->          --msg--> five sessions <--> connection <--> WebSocket
+//!  MQTT        <--> mqtt client task --obs--> state    (pure)  (pure)             (IO, shared)    HTTP
+//!  (demo)      <--> simulated plant  --obs-->         <--cmd--
+//!                         ^---------------cmd---- |  --outcome--> the session that asked
+//!  proto/{modbus,stomp}: pure protocols      model/: pure types      app.rs: the only wiring
+//! ```
+//!
+//! Read ARCHITECTURE.md for the tour.
+
+pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod dialects;
+pub mod drivers;
+pub mod hub;
+pub mod model;
+pub mod proto;
+pub mod serve;
+pub mod text;

@@ -1,0 +1,145 @@
+//! Commands from clients to devices, and what becomes of them.
+//!
+//! Every accepted command gets exactly one [`Outcome`], whatever happens to the device, the bus or the client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::value::{Value, ValueType};
+
+/// What a client wants of one device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    /// Device id as the client gave it; an unknown one is rejected by the hub.
+    pub device: Arc<str>,
+    /// What to do.
+    pub action: Action,
+    /// How long the client waits before it wants the outcome `TimedOut`.
+    pub timeout: Duration,
+    /// The client's own id for it, shown in replies; the hub makes one when absent.
+    pub message_id: Option<Arc<str>>,
+    /// Whether the session wants to hear when the command is handed to the driver, before the outcome.
+    pub notify_accepted: bool,
+}
+
+/// Read, write or invoke.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Property ids; an empty list means all readable ones.
+    Read(Vec<Arc<str>>),
+    /// Property ids and their new values, in the client's order; must not be empty.
+    Write(Vec<(Arc<str>, Value)>),
+    /// A function with its named inputs.
+    Invoke {
+        /// Id in the product.
+        function: Arc<str>,
+        /// Named inputs.
+        inputs: Vec<(Arc<str>, Value)>,
+    },
+}
+
+impl Action {
+    /// Which of the three.
+    pub fn kind(&self) -> ActionKind {
+        match self {
+            Self::Read(_) => ActionKind::Read,
+            Self::Write(_) => ActionKind::Write,
+            Self::Invoke { .. } => ActionKind::Invoke,
+        }
+    }
+}
+
+/// The kind of an [`Action`], for rights and wires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActionKind {
+    /// Needs the right `read`.
+    Read,
+    /// Needs the right `write`.
+    Write,
+    /// Needs the right `invoke`.
+    Invoke,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The device did it.
+    Confirmed {
+        /// Values read, or read back after a write (the written ones where the device cannot be read back).
+        values: Vec<(Arc<str>, Value)>,
+        /// Named outputs of a function.
+        outputs: Vec<(Arc<str>, Value)>,
+    },
+    /// It was refused, by the gateway's checks or by the device; nothing changed unless the reason says so.
+    Rejected(Rejection),
+    /// The device is offline; nothing was sent.
+    Offline,
+    /// It was sent, or may have been, and no answer came in time: the result is unknown.
+    TimedOut,
+    /// Too many commands wait already; nothing was sent.
+    Busy,
+    /// The client's credential does not carry the right, or does not cover the device.
+    Forbidden,
+}
+
+/// Why a command was refused. `Display` is a sentence for people without a full stop.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Rejection {
+    /// No such device, or none that this client may know of.
+    #[error("device {0} does not exist")]
+    UnknownDevice(Arc<str>),
+    /// Not in the product.
+    #[error("property {0} does not exist")]
+    UnknownProperty(Arc<str>),
+    /// Access is `r`.
+    #[error("property {0} is read-only")]
+    ReadOnly(Arc<str>),
+    /// Access is `w`.
+    #[error("property {0} is write-only")]
+    WriteOnly(Arc<str>),
+    /// The value is of another type.
+    #[error("{id} takes {expected}, found {found}", expected = .expected.name())]
+    WrongType {
+        /// Property or input.
+        id: Arc<str>,
+        /// What the product says.
+        expected: ValueType,
+        /// The value as given.
+        found: Value,
+    },
+    /// The value is outside the range, off the step, or not among the labels.
+    #[error("{id} takes {allowed}, found {found}")]
+    OutOfRange {
+        /// Property or input.
+        id: Arc<str>,
+        /// What the product allows, in words.
+        allowed: String,
+        /// The value as given.
+        found: Value,
+    },
+    /// Not in the product.
+    #[error("function {0} does not exist")]
+    UnknownFunction(Arc<str>),
+    /// The call lacks a required input.
+    #[error("input {0} is required")]
+    MissingInput(Arc<str>),
+    /// The call names an input that the function does not have.
+    #[error("input {0} does not exist")]
+    UnknownInput(Arc<str>),
+    /// A write without any property.
+    #[error("no property is named")]
+    Empty,
+    /// The device itself said no; its words, such as a Modbus exception.
+    #[error("the device refused: {0}")]
+    ByDevice(String),
+    /// The device took the write but reads back something else.
+    #[error("{id} was written as {expected} but reads back {found}")]
+    Mismatch {
+        /// Property.
+        id: Arc<str>,
+        /// The value written.
+        expected: Value,
+        /// The value read back.
+        found: Value,
+    },
+}

@@ -1,0 +1,16 @@
+//! The words of pentad as types: products, devices, values, device messages, commands, clients.
+//!
+//! Pure data with small pure functions. Nothing here knows a driver, a dialect, a socket or a clock, and nothing
+//! here is serialisable: each dialect has wire types of its own, so that a change of the model never changes a
+//! wire by accident.
+
+pub mod client;
+pub mod command;
+pub mod device;
+pub mod directory;
+pub mod interest;
+pub mod message;
+pub mod product;
+pub mod snapshot;
+pub mod time;
+pub mod value;

@@ -1,0 +1,65 @@
+//! The hub's knowledge at one moment, for sessions that ask for current values.
+
+use std::sync::Arc;
+
+use super::device::{Device, Link};
+use super::interest::Selector;
+use super::time::UnixMillis;
+use super::value::Reading;
+
+/// What a session may ask the hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// The current state of the devices in a set (those that the client may see) and of all links.
+    Snapshot(Selector),
+    /// Something about the session's balanced group.
+    Group(super::interest::GroupAsk),
+}
+
+/// What the hub answers.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To [`Question::Snapshot`].
+    Snapshot(Arc<Snapshot>),
+    /// To [`Question::Group`].
+    Group(super::interest::GroupAnswer),
+}
+
+/// The state of some devices and all links.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The number of the last message that is contained in it.
+    pub seq: u64,
+    /// In configuration order.
+    pub devices: Vec<DeviceSnapshot>,
+    /// In configuration order.
+    pub links: Vec<LinkSnapshot>,
+}
+
+/// The state of one device.
+#[derive(Clone, Debug)]
+pub struct DeviceSnapshot {
+    /// Which one.
+    pub device: Arc<Device>,
+    /// Whether it answers; a device that was never heard of is offline.
+    pub online: bool,
+    /// When that last changed; `None` until it is first known.
+    pub since: Option<UnixMillis>,
+    /// By position in the product's properties; `None` where nothing was read yet.
+    pub readings: Vec<Option<Reading>>,
+    /// Ids of the alarm rules that are raised, in raising order.
+    pub alarms: Vec<Arc<str>>,
+}
+
+/// The state of one bus or broker link.
+#[derive(Clone, Debug)]
+pub struct LinkSnapshot {
+    /// Which one.
+    pub link: Arc<Link>,
+    /// Whether the port is open or the broker connected.
+    pub up: bool,
+    /// When that last changed.
+    pub since: Option<UnixMillis>,
+    /// How often it came up.
+    pub connects: u64,
+}

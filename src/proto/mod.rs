@@ -1,0 +1,4 @@
+//! Pure protocols: bytes in, frames out. They know neither devices nor dialects, no socket and no clock.
+
+pub mod modbus;
+pub mod stomp;

@@ -1,0 +1,1 @@
+//! Serving: listeners, TLS, HTTP, and the one driver that runs every session on a WebSocket.
