@@ -11,6 +11,7 @@
 //!
 //! Read ARCHITECTURE.md for the tour.
 
+pub mod backoff;
 pub mod clock;
 pub mod config;
 pub mod demo;
