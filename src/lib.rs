@@ -20,5 +20,8 @@ pub mod drivers;
 pub mod hub;
 pub mod model;
 pub mod proto;
+pub mod report;
 pub mod serve;
+pub mod signals;
+pub mod supervisor;
 pub mod text;

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::model::client::{Anonymous, Client, ClientBook};
+use crate::model::client::{Anonymous, Client, ClientBook, Dialect};
 use crate::model::command::{Command, Outcome};
 use crate::model::device::Gateway;
 use crate::model::directory::Directory;
@@ -299,6 +299,26 @@ impl Debug for Seal {
         f.write_str("Seal(..)")
     }
 }
+
+/// A dialect's door: what the server needs to know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Which one.
+    pub dialect: Dialect,
+    /// What it makes of a request.
+    pub open: fn(&Request, &Arc<Context>, Now) -> Opening,
+    /// Whether, where and for whom it is served.
+    pub common: fn(&Settings) -> &Common,
+}
+
+/// Every dialect, in the order in which a request is offered to them: the first whose `open` knows the path has it.
+pub const ENTRIES: [Entry; 5] = [
+    Entry { dialect: Dialect::Janus, open: janus::open, common: |settings| &settings.janus.common },
+    Entry { dialect: Dialect::Sagoo, open: sagoo::open, common: |settings| &settings.sagoo.common },
+    Entry { dialect: Dialect::Ithings, open: ithings::open, common: |settings| &settings.ithings.common },
+    Entry { dialect: Dialect::Oam, open: oam::open, common: |settings| &settings.oam.common },
+    Entry { dialect: Dialect::Uplus, open: uplus::open, common: |settings| &settings.uplus.common },
+];
 
 /// The settings of all five.
 #[derive(Clone, Debug)]

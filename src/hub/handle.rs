@@ -125,6 +125,13 @@ impl HubHandle {
     pub async fn send(&self, request: HubRequest) -> Result<(), HubGone> {
         self.requests.send(request).await.map_err(|_| HubGone)
     }
+
+    /// Ends a session without waiting, for use where nothing can be awaited. When the queue is full the hub hears
+    /// of it another way: both queues of the session are closed.
+    pub fn detach(&self, key: SessionKey) {
+        // A hub that has ended has no sessions either.
+        drop(self.requests.try_send(HubRequest::Detach { key }));
+    }
 }
 
 /// A session's ends of its queues.
