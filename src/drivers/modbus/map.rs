@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::value::Value;
+use crate::proto::modbus::Span;
+pub use crate::proto::modbus::Table;
 
 /// The Modbus side of a product, in the product's order.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,17 +45,12 @@ pub struct Point {
     pub verify: bool,
 }
 
-/// The four tables of the Modbus data model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Table {
-    /// Coils: bits, read by 1, written by 5 and 15.
-    Coil,
-    /// Discrete inputs: bits, read by 2.
-    Discrete,
-    /// Input registers: read by 4.
-    Input,
-    /// Holding registers: read by 3, written by 6 and 16.
-    Holding,
+impl Point {
+    /// The places that it takes; `None` when they reach beyond address 65535.
+    pub fn span(&self) -> Option<Span> {
+        let count = if self.table.is_bits() { 1 } else { self.data.count() };
+        Span::new(self.table, self.address, count)
+    }
 }
 
 /// What a point's registers hold.
