@@ -1,0 +1,169 @@
+//! Rules of the source tree that no lint knows: purity of the pure parts, headers, sizes, who may import whom.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Most lines of a file; a longer one does two things.
+const MOST_LINES: usize = 600;
+
+/// Parts that must run without IO: what they may not mention.
+const IMPURE: [&str; 9] = [
+    "tokio",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::fs",
+    "rumqttc",
+    "hyper",
+    "crate::clock",
+    "Instant::now",
+    "SystemTime",
+];
+
+/// Files and folders that are pure.
+const PURE: [&str; 12] = [
+    "src/model/",
+    "src/proto/",
+    "src/dialects/",
+    "src/hub/state.rs",
+    "src/hub/device.rs",
+    "src/hub/alarms.rs",
+    "src/hub/commands.rs",
+    "src/hub/index.rs",
+    "src/hub/groups.rs",
+    "src/drivers/modbus/map.rs",
+    "src/drivers/mqtt/route.rs",
+    "src/drivers/mqtt/payload.rs",
+];
+
+const DIALECTS: [&str; 5] = ["janus", "sagoo", "ithings", "oam", "uplus"];
+
+#[test]
+fn every_source_file_says_what_it_owns() {
+    check(&rust_files(), |path, text| {
+        (!text.starts_with("//!")).then(|| format!("{path} does not open with a //! header"))
+    });
+}
+
+#[test]
+fn no_file_is_longer_than_its_limit() {
+    check(&rust_files(), |path, text| {
+        let lines = text.lines().count();
+        (lines > MOST_LINES).then(|| format!("{path} has {lines} lines; split it below {MOST_LINES}"))
+    });
+}
+
+#[test]
+fn pure_parts_mention_no_io_and_no_clock() {
+    let pure: Vec<_> =
+        rust_files().into_iter().filter(|(path, _)| PURE.iter().any(|part| path.starts_with(part))).collect();
+    assert!(pure.len() > 20, "the list of pure parts matches only {} files", pure.len());
+    check(&pure, |path, text| {
+        let code = code_lines(text);
+        let found = IMPURE.iter().find(|word| code.contains(*word))?;
+        Some(format!("{path} is pure but mentions {found}"))
+    });
+}
+
+#[test]
+fn protocols_do_not_know_the_model() {
+    let protocols: Vec<_> =
+        rust_files().into_iter().filter(|(path, _)| path.starts_with("src/proto/")).collect();
+    check(&protocols, |path, text| {
+        let code = code_lines(text);
+        let found = ["crate::model", "crate::dialects", "crate::hub", "crate::drivers"]
+            .into_iter()
+            .find(|word| code.contains(word))?;
+        Some(format!("{path} imports {found}"))
+    });
+}
+
+#[test]
+fn no_dialect_imports_another() {
+    check(&rust_files(), |path, text| {
+        let own = DIALECTS.into_iter().find(|name| path.starts_with(&format!("src/dialects/{name}/")))?;
+        let code = code_lines(text);
+        let other = DIALECTS.into_iter().filter(|name| *name != own).find(|name| {
+            code.contains(&format!("dialects::{name}")) || code.contains(&format!("super::super::{name}"))
+        })?;
+        Some(format!("{path} imports the dialect {other}"))
+    });
+}
+
+#[test]
+fn serde_shapes_stand_only_in_wire_files() {
+    check(&rust_files(), |path, text| {
+        let inside = path.starts_with("src/model/")
+            || path.starts_with("src/hub/")
+            || (path.starts_with("src/dialects/") && !path.ends_with("wire.rs"));
+        let code = code_lines(text);
+        let found = ["derive(Serialize", "derive(Deserialize", "Serialize)]", "Deserialize)]"]
+            .into_iter()
+            .find(|word| code.contains(word))?;
+        inside.then(|| format!("{path} has {found}; wire shapes belong into wire.rs"))
+    });
+}
+
+#[test]
+fn nothing_is_left_for_later_in_a_comment() {
+    // Spelled in two halves so that this file does not find itself.
+    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("todo", "!("), concat!("#[ign", "ore")];
+    check(&rust_files(), |path, text| {
+        let found = words.into_iter().find(|word| text.contains(word))?;
+        Some(format!("{path} contains {found}"))
+    });
+}
+
+#[test]
+fn every_decision_record_has_date_and_status() {
+    let folder = root().join("docs/decisions");
+    let mut records = 0;
+    for entry in std::fs::read_dir(&folder).expect("docs/decisions is there") {
+        let path = entry.expect("a readable entry").path();
+        let text = std::fs::read_to_string(&path).expect("a decision record is text");
+        records += 1;
+        assert!(
+            text.contains("Date: 20") && text.contains("Status: "),
+            "{} lacks date or status",
+            path.display()
+        );
+    }
+    assert!(records > 0, "there are no decision records");
+}
+
+/// Lines without comments, so that documentation may name what code may not.
+fn code_lines(text: &str) -> String {
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).fold(String::new(), |mut code, line| {
+        writeln!(code, "{line}").expect("a string takes all");
+        code
+    })
+}
+
+fn check(files: &[(String, String)], rule: impl Fn(&str, &str) -> Option<String>) {
+    let broken: Vec<String> = files.iter().filter_map(|(path, text)| rule(path, text)).collect();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file of `src` and `tests` with its path from the root, in path order.
+fn rust_files() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders: Vec<PathBuf> = ["src", "tests"].iter().map(|name| root().join(name)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a readable folder") {
+            let path = entry.expect("a readable entry").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() && !name.starts_with('.') && name != "node_modules" {
+                folders.push(path);
+            } else if name.ends_with(".rs") {
+                let relative =
+                    path.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
+                found.push((relative, std::fs::read_to_string(&path).expect("source is text")));
+            }
+        }
+    }
+    found.sort();
+    found
+}
