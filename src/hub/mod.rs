@@ -3,4 +3,11 @@
 //! Observations and commands come in, numbered device messages and outcomes go out. `state.rs` and what it uses are
 //! pure; `task.rs` is the loop around it; [`handle`] is what drivers' and sessions' owners hold.
 
+mod alarms;
+pub mod commands;
+mod device;
+mod groups;
 pub mod handle;
+mod index;
+mod links;
+pub mod state;

@@ -4,6 +4,7 @@
 //! here is serialisable: each dialect has wire types of its own, so that a change of the model never changes a
 //! wire by accident.
 
+pub mod check;
 pub mod client;
 pub mod command;
 pub mod device;

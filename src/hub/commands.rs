@@ -1,0 +1,95 @@
+//! The commands that are under way: who waits for which, and until when.
+//!
+//! An entry is taken out exactly once, by its outcome, its deadline or the end of the hub; whatever comes for it
+//! later finds nothing. That is why a command has exactly one outcome.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::handle::SessionKey;
+use crate::dialects::{COMMANDS_IN_FLIGHT, Token};
+use crate::drivers::CommandId;
+use crate::model::message::CommandNote;
+use crate::model::time::UnixMillis;
+
+/// Commands under way for all sessions together: enough for sixteen that use all they may. A further one is
+/// settled as busy.
+pub const COMMANDS: usize = 16 * COMMANDS_IN_FLIGHT;
+
+/// Commands that were handed to a link and have no outcome yet.
+#[derive(Debug, Default)]
+pub(super) struct Commands {
+    last: u64,
+    in_flight: BTreeMap<CommandId, InFlight>,
+    deadlines: BTreeSet<(Instant, CommandId)>,
+    per_session: HashMap<SessionKey, usize>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) session: SessionKey,
+    pub(super) token: Token,
+    /// Whether the session still waits to hear that work has begun.
+    pub(super) notify: bool,
+    /// Position of the device.
+    pub(super) device: usize,
+    pub(super) note: Arc<CommandNote>,
+    /// Whether others were told that it is on its way; only then they hear of its outcome.
+    pub(super) announced: bool,
+    /// When it was submitted.
+    pub(super) at: UnixMillis,
+    pub(super) deadline: Instant,
+}
+
+impl Commands {
+    /// Whether one more fits.
+    pub(super) fn has_room(&self, session: SessionKey) -> bool {
+        let own = self.per_session.get(&session).copied().unwrap_or(0);
+        own < COMMANDS_IN_FLIGHT && self.in_flight.len() < COMMANDS
+    }
+
+    /// The number of the next command.
+    pub(super) fn number(&mut self) -> CommandId {
+        self.last += 1;
+        CommandId(self.last)
+    }
+
+    pub(super) fn begin(&mut self, id: CommandId, command: InFlight) {
+        *self.per_session.entry(command.session).or_default() += 1;
+        self.deadlines.insert((command.deadline, id));
+        self.in_flight.insert(id, command);
+    }
+
+    pub(super) fn get_mut(&mut self, id: CommandId) -> Option<&mut InFlight> {
+        self.in_flight.get_mut(&id)
+    }
+
+    /// Takes a command out, for its one outcome.
+    pub(super) fn settle(&mut self, id: CommandId) -> Option<InFlight> {
+        let command = self.in_flight.remove(&id)?;
+        self.deadlines.remove(&(command.deadline, id));
+        if let Some(own) = self.per_session.get_mut(&command.session) {
+            *own -= 1;
+            if *own == 0 {
+                self.per_session.remove(&command.session);
+            }
+        }
+        Some(command)
+    }
+
+    /// A command whose deadline has passed, earliest first.
+    pub(super) fn overdue(&self, now: Instant) -> Option<CommandId> {
+        self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, id)| *id)
+    }
+
+    /// Any command, oldest first.
+    pub(super) fn first(&self) -> Option<CommandId> {
+        self.in_flight.first_key_value().map(|(id, _)| *id)
+    }
+
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+}
