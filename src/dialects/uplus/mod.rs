@@ -1,9 +1,33 @@
 //! Haier U+ data subscription: signed login, topics by typeId, balanced delivery.
+//!
+//! ```text
+//!   GET /wssubscriber/msgplatform/websocket?systemId&timestamp&sign&isSubscribeEarliestMessage   -> 101, always
+//! < {"cmd":"authenticate-ack","data":{"code":"00000","result":"success","systemId":"SV-1"}}
+//! > {'cmd':'subscribe','data':{'subdata':[{'topic':'DEV_STATUS','keys':{'typeId':['101c..']}}]}}
+//! < {"cmd":"subscribe-ack","data":{"code":"00000",..,"desc":"Topic [101c.._online_DEV_STATUS] subscribed ok"}}
+//! < {"topic":"DEV_STATUS","typeId":"101c..","qos":"0","data":{"status":{"temperature":"81.5"},..}}
+//! ```
+//!
+//! The vendor's pages of 2019 to 2020 share this path and differ in what they describe; the superset is served.
+//! All connections of one systemId are one group, over which the hub balances what the group subscribes to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Common, Context, Opening, Request};
+use super::{Common, Context, Opening, Request, Response, Upgrade};
 use crate::model::time::Now;
+
+mod command;
+mod push;
+mod relation;
+mod session;
+mod sign;
+mod wire;
+
+pub use sign::signed_query;
+
+/// The path of the vendor's pages; one trailing slash is let pass.
+pub const PATH: &str = "/wssubscriber/msgplatform/websocket";
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -15,13 +39,18 @@ pub struct Settings {
     /// Most connections of one system at a time.
     pub connections_per_system: usize,
     /// How far the timestamp of a login may be from now; `None` only logs.
-    pub timestamp_window: Option<std::time::Duration>,
+    pub timestamp_window: Option<Duration>,
 }
 
-/// What this dialect makes of a request.
-pub fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
-    let (_, _, _) = (request, context, now);
-    Opening::NotMine
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            common: Common::default(),
+            push_format: PushFormat::Flat,
+            connections_per_system: 16,
+            timestamp_window: None,
+        }
+    }
 }
 
 /// How a push is shaped.
@@ -33,3 +62,25 @@ pub enum PushFormat {
     /// `{header, body}` of the later vendor pages.
     Envelope,
 }
+
+/// What this dialect makes of a request. A login that fails is upgraded all the same: its verdict is the first
+/// message, as the vendor's clients expect.
+pub fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
+    let path = request.path.strip_suffix('/').unwrap_or(&request.path);
+    if path != PATH || !context.settings.uplus.common.enabled {
+        return Opening::NotMine;
+    }
+    if request.method != "GET" {
+        return Opening::Respond(Response::text(405, "only GET").with("allow", "GET"));
+    }
+    if !request.upgrade {
+        let response = Response::text(426, "this address speaks WebSocket only").with("upgrade", "websocket");
+        return Opening::Respond(response);
+    }
+    let login = sign::log_in(request, context, now);
+    let session = Box::new(session::UplusSession::new(Arc::clone(context), login));
+    Opening::Upgrade(Upgrade { session, subprotocol: None })
+}
+
+#[cfg(test)]
+mod tests;
