@@ -1,0 +1,125 @@
+//! Admission: how many connections there may be, in all and from one address.
+//!
+//! One count for all listeners, so that neither TLS nor a dialect's own port is a way around the limit.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The book of who is connected.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    book: Arc<Mutex<Book>>,
+    total: usize,
+    per_address: usize,
+    /// Addresses that many clients share, so that the limit per address would be meaningless.
+    shared: Arc<[IpAddr]>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// Why a connection is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The limit over all addresses.
+    #[error("there are {0} connections already")]
+    Total(usize),
+    /// The limit of one address.
+    #[error("there are {0} connections from this address already")]
+    Address(usize),
+}
+
+impl Admission {
+    /// At most `total` connections, and `per_address` from each address that is not among `shared` (proxies).
+    pub fn new(total: usize, per_address: usize, shared: &[IpAddr]) -> Self {
+        let shared = shared.iter().map(IpAddr::to_canonical).collect();
+        Self { book: Arc::default(), total, per_address, shared }
+    }
+
+    /// Lets one connection in for as long as the permit lives.
+    pub fn admit(&self, peer: IpAddr) -> Result<Permit, Refused> {
+        let peer = peer.to_canonical();
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        if book.total >= self.total {
+            return Err(Refused::Total(self.total));
+        }
+        let here = book.by_address.get(&peer).copied().unwrap_or(0);
+        if here >= self.per_address && !self.shared.contains(&peer) {
+            return Err(Refused::Address(self.per_address));
+        }
+        book.by_address.insert(peer, here + 1);
+        book.total += 1;
+        Ok(Permit { book: Arc::clone(&self.book), peer })
+    }
+
+    /// How many connections there are.
+    pub fn count(&self) -> usize {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).total
+    }
+}
+
+/// One admitted connection; dropping it makes room.
+#[derive(Debug)]
+pub struct Permit {
+    book: Arc<Mutex<Book>>,
+    peer: IpAddr,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.total = book.total.saturating_sub(1);
+        match book.by_address.get_mut(&self.peer) {
+            Some(here) if *here > 1 => *here -= 1,
+            // The last one takes the entry along, so that the table holds only who is here.
+            Some(_) | None => drop(book.by_address.remove(&self.peer)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_the_room() {
+        let admission = Admission::new(3, 2, &[]);
+        let _held = [admission.admit(address(1)).unwrap(), admission.admit(address(1)).unwrap()];
+        assert_eq!(admission.admit(address(1)).unwrap_err(), Refused::Address(2));
+        let _third = admission.admit(address(2)).unwrap();
+        assert_eq!(admission.admit(address(3)).unwrap_err(), Refused::Total(3));
+    }
+
+    #[test]
+    fn a_closed_connection_makes_room_and_leaves_no_entry() {
+        let admission = Admission::new(1, 1, &[]);
+        drop(admission.admit(address(1)).unwrap());
+        assert_eq!(admission.count(), 0);
+        assert!(admission.book.lock().unwrap().by_address.is_empty());
+        assert!(admission.admit(address(1)).is_ok());
+    }
+
+    #[test]
+    fn an_address_in_ipv6_clothes_is_the_same_address() {
+        let admission = Admission::new(9, 1, &[]);
+        let _held = admission.admit(address(1)).unwrap();
+        let mapped = IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc000, 0x0201]);
+        assert_eq!(admission.admit(mapped).unwrap_err(), Refused::Address(1));
+    }
+
+    #[test]
+    fn a_proxy_may_bring_as_many_clients_as_fit() {
+        let admission = Admission::new(3, 1, &[address(1)]);
+        let held: Vec<_> = (0..3).map(|_| admission.admit(address(1)).unwrap()).collect();
+        assert_eq!(held.len(), 3);
+        assert_eq!(admission.admit(address(1)).unwrap_err(), Refused::Total(3));
+    }
+}

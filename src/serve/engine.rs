@@ -1,0 +1,238 @@
+//! The engine: one session run against the hub, whatever carries it.
+//!
+//! It feeds the session, drains it completely after every input, carries its wishes to the hub, and keeps what it
+//! wants said until the carrier (a WebSocket or an HTTP call) has taken it. It attaches to the hub only when the
+//! session first wants something from it, so a call that answers at once costs the hub nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::{Span, debug};
+
+use crate::clock;
+use crate::dialects::{COMMANDS_IN_FLIGHT, Closing, Input, Output, Response, Session};
+use crate::hub::handle::{Attachment, HubGone, HubHandle, HubRequest, SessionKey, SessionReply};
+use crate::model::client::Client;
+use crate::model::command::Outcome;
+use crate::model::message::DeviceMessage;
+use crate::text::Text;
+
+/// Device messages that are handled before what they gave is written out: enough to fill a few packets, few enough
+/// that a reply behind them does not wait long.
+const BATCH: usize = 64;
+
+/// Questions under way above which a carrier stops reading from its client. With the commands under way they fit
+/// into the session's reply queue.
+const QUESTIONS_IN_FLIGHT: usize = 32;
+
+/// A session and its standing with the hub.
+#[derive(Debug)]
+pub(super) struct Engine {
+    session: Box<dyn Session>,
+    hub: HubHandle,
+    /// Length of the message queue to ask for.
+    queue: usize,
+    attachment: Option<Attachment>,
+    commands: usize,
+    questions: usize,
+    client: Option<Arc<str>>,
+    /// What the session wants sent, in order.
+    pub(super) outbox: Vec<Text>,
+    /// Set when the session has spoken its last word.
+    pub(super) verdict: Option<Verdict>,
+}
+
+/// A session's last word.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Close the connection.
+    Close {
+        /// RFC 6455 close code.
+        code: u16,
+        /// In words.
+        reason: String,
+    },
+    /// Answer the call.
+    Respond(Response),
+}
+
+/// What the hub has for the session.
+#[derive(Debug)]
+pub(super) enum News {
+    /// The batch has device messages.
+    Messages,
+    /// A reply.
+    Reply(SessionReply),
+    /// The hub has ended.
+    Gone,
+}
+
+impl Engine {
+    /// A session that has not been fed anything yet.
+    pub(super) fn new(session: Box<dyn Session>, hub: HubHandle, queue: usize) -> Self {
+        Self {
+            session,
+            hub,
+            queue,
+            attachment: None,
+            commands: 0,
+            questions: 0,
+            client: None,
+            outbox: Vec::new(),
+            verdict: None,
+        }
+    }
+
+    /// When to feed [`Input::Timeout`].
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        self.session.timeout()
+    }
+
+    /// Whether the session has so many questions under way that its client should not be read further.
+    pub(super) fn saturated(&self) -> bool {
+        self.questions >= QUESTIONS_IN_FLIGHT
+    }
+
+    /// Waits for news from the hub; for ever when not attached. Messages are put into `batch`.
+    ///
+    /// Cancel-safe: both queues keep what has not been returned.
+    pub(super) async fn news(&mut self, batch: &mut Vec<Arc<DeviceMessage>>) -> News {
+        let Some(attachment) = &mut self.attachment else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            // Cancel-safe by its documentation.
+            reply = attachment.replies.recv() => reply.map_or(News::Gone, News::Reply),
+            // Cancel-safe by its documentation: nothing is taken out when dropped.
+            taken = attachment.messages.recv_many(batch, BATCH) => {
+                if taken == 0 { News::Gone } else { News::Messages }
+            }
+        }
+    }
+
+    /// Feeds the news.
+    pub(super) async fn take(&mut self, news: News, batch: &mut Vec<Arc<DeviceMessage>>) {
+        match news {
+            News::Messages => {
+                for message in batch.drain(..) {
+                    self.step(Input::Message(message)).await;
+                }
+            }
+            News::Reply(reply) => {
+                let input = match reply {
+                    SessionReply::Accepted(token) => Input::Accepted(token),
+                    SessionReply::Outcome(token, outcome) => {
+                        self.commands = self.commands.saturating_sub(1);
+                        Input::Outcome(token, outcome)
+                    }
+                    SessionReply::Answer(token, answer) => {
+                        self.questions = self.questions.saturating_sub(1);
+                        Input::Answer(token, answer)
+                    }
+                    SessionReply::GroupEmpty => Input::GroupEmpty,
+                    SessionReply::Lagged(missed) => Input::Lagged(missed),
+                    SessionReply::Evicted => Input::Closing(Closing::TooSlow),
+                };
+                self.step(input).await;
+            }
+            News::Gone => {
+                self.attachment = None;
+                self.step(Input::Closing(Closing::Shutdown)).await;
+            }
+        }
+    }
+
+    /// Feeds one input and drains the session. After its last word it is fed nothing more.
+    pub(super) async fn step(&mut self, input: Input) {
+        // A command that cannot be passed on is answered here; the session hears of it after it has been drained.
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            if self.verdict.is_some() {
+                return;
+            }
+            let closing = if let Input::Closing(closing) = &input { Some(*closing) } else { None };
+            self.session.handle(input, clock::now());
+            self.drain(&mut inputs).await;
+            if let Some(closing) = closing {
+                self.verdict.get_or_insert_with(|| own_words(closing));
+            }
+        }
+    }
+
+    async fn drain(&mut self, inputs: &mut VecDeque<Input>) {
+        while let Some(output) = self.session.poll() {
+            let carried = match output {
+                Output::Send(text) => {
+                    self.outbox.push(text);
+                    Ok(())
+                }
+                Output::Close { code, reason } => {
+                    self.verdict = Some(Verdict::Close { code, reason });
+                    return;
+                }
+                Output::Respond(response) => {
+                    self.verdict = Some(Verdict::Respond(response));
+                    return;
+                }
+                Output::Watch { client, interests } => {
+                    self.note(&client);
+                    self.ask_hub(|key| HubRequest::Watch { key, client, interests }).await
+                }
+                Output::Submit { token, client, command } => {
+                    self.note(&client);
+                    if self.commands >= COMMANDS_IN_FLIGHT {
+                        inputs.push_back(Input::Outcome(token, Arc::new(Outcome::Busy)));
+                        continue;
+                    }
+                    self.commands += 1;
+                    self.ask_hub(|key| HubRequest::Submit { key, token, client, command }).await
+                }
+                Output::Ask { token, client, question } => {
+                    self.note(&client);
+                    self.questions += 1;
+                    self.ask_hub(|key| HubRequest::Ask { key, token, client, question }).await
+                }
+            };
+            if carried.is_err() {
+                inputs.push_back(Input::Closing(Closing::Shutdown));
+            }
+        }
+    }
+
+    /// Sends a request, attaching first if need be.
+    async fn ask_hub(&mut self, request: impl FnOnce(SessionKey) -> HubRequest) -> Result<(), HubGone> {
+        let key = match &self.attachment {
+            Some(attachment) => attachment.key,
+            None => self.attachment.insert(self.hub.attach(self.queue).await?).key,
+        };
+        self.hub.send(request(key)).await
+    }
+
+    /// Writes into the session's span and the log whose session it is, once.
+    fn note(&mut self, client: &Client) {
+        if self.client.as_deref() != Some(&*client.id) {
+            Span::current().record("client", &*client.id);
+            debug!(client = &*client.id, "session is known");
+            self.client = Some(Arc::clone(&client.id));
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(attachment) = &self.attachment {
+            self.hub.detach(attachment.key);
+        }
+    }
+}
+
+/// The close for a session that has no words of its own.
+fn own_words(closing: Closing) -> Verdict {
+    let (code, reason) = match closing {
+        Closing::Shutdown => (1001, "the gateway stops"),
+        Closing::TooSlow => (1013, "messages are not read fast enough"),
+        Closing::Silent => (1001, "nothing was heard for too long"),
+    };
+    Verdict::Close { code, reason: reason.to_owned() }
+}

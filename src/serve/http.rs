@@ -1,0 +1,345 @@
+//! HTTP: a request becomes what dialects know, is offered to each of them, and its answer goes back.
+//!
+//! Neither path nor query of a request is ever logged: several dialects carry their token there.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use percent_encoding::percent_decode_str;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, debug_span, error, field};
+
+use super::Shared;
+use super::engine::{Engine, Verdict};
+use super::origin::{Ends, origin, peer};
+use crate::clock;
+use crate::dialects::{Closing, Entry, Input, Opening, Request, Response, Session, Upgrade};
+use crate::model::client::Dialect;
+
+/// How long a body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a call may take; commands of clients have shorter deadlines of their own.
+const CALL_DEADLINE: Duration = Duration::from_secs(65);
+
+/// The page for people.
+const PAGE: &str = include_str!("page.html");
+
+type HttpResponse = http::Response<Full<Bytes>>;
+
+/// A WebSocket that was accepted and waits for its bytes.
+pub(super) struct Accepted {
+    pub(super) dialect: Dialect,
+    pub(super) peer: IpAddr,
+    pub(super) session: Box<dyn Session>,
+    pub(super) io: OnUpgrade,
+}
+
+/// What the requests of one connection have in common.
+pub(super) struct Door {
+    pub(super) shared: Arc<Shared>,
+    pub(super) entries: Arc<[Entry]>,
+    pub(super) ends: Ends,
+    pub(super) stop: CancellationToken,
+    /// Where an accepted WebSocket goes. Holds one: a connection is upgraded once.
+    pub(super) accepted: mpsc::Sender<Accepted>,
+}
+
+impl Door {
+    /// Answers one request. Never fails: what goes wrong is an answer.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: HttpRequest<Incoming>,
+    ) -> Result<HttpResponse, Infallible> {
+        let method = request.method().clone();
+        let peer = peer(&self.ends, &self.shared.server.trusted_proxies, request.headers());
+        let span = debug_span!("request", %method, %peer, dialect = field::Empty, client = field::Empty);
+        let response = self.dispatch(request, peer).instrument(span.clone()).await;
+        span.in_scope(|| debug!(status = response.status().as_u16(), "answered"));
+        Ok(response)
+    }
+
+    async fn dispatch(&self, mut request: HttpRequest<Incoming>, peer: IpAddr) -> HttpResponse {
+        if let Some(response) = own_page(request.uri().path(), request.method()) {
+            return response;
+        }
+        let key = match upgrade_key(&request) {
+            Ok(key) => key,
+            Err(response) => return convert(response),
+        };
+        let upgrade = key.map(|key| (hyper::upgrade::on(&mut request), key));
+        let wants_json = wants_json(request.uri().path(), request.headers());
+        let request = match self.read(request, peer, upgrade.is_some()).await {
+            Ok(request) => request,
+            Err(response) => return convert(response),
+        };
+        let now = clock::now();
+        let opened = self.entries.iter().find_map(|entry| {
+            let opening = (entry.open)(&request, &self.shared.context, now);
+            (!matches!(opening, Opening::NotMine)).then_some((entry.dialect, opening))
+        });
+        let Some((dialect, opening)) = opened else {
+            return not_found(wants_json);
+        };
+        tracing::Span::current().record("dialect", dialect.name());
+        match (opening, upgrade) {
+            (Opening::NotMine, _) => not_found(wants_json),
+            (Opening::Respond(response), _) => convert(response),
+            (Opening::Call(session), _) => convert(self.call(session).await),
+            (Opening::Upgrade(upgrade), Some((io, key))) => self.accept(dialect, peer, upgrade, io, &key),
+            (Opening::Upgrade(_), None) => plain(StatusCode::BAD_REQUEST, "this path is a WebSocket\n"),
+        }
+    }
+
+    /// Reads the body and puts the request into the form that dialects know.
+    async fn read(
+        &self,
+        request: HttpRequest<Incoming>,
+        peer: IpAddr,
+        upgrade: bool,
+    ) -> Result<Request, Response> {
+        let (parts, body) = request.into_parts();
+        let limited = Limited::new(body, self.shared.server.limits.frame_bytes).collect();
+        let body = match tokio::time::timeout(BODY_DEADLINE, limited).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                return Err(Response::text(413, "the body is too large\n"));
+            }
+            Ok(Err(_)) => return Err(Response::text(400, "the body cannot be read\n")),
+            Err(_) => return Err(Response::text(408, "the body takes too long\n")),
+        };
+        let server = &self.shared.server;
+        let host = parts
+            .uri
+            .authority()
+            .map(http::uri::Authority::as_str)
+            .or_else(|| parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()));
+        let origin =
+            origin(&self.ends, &server.trusted_proxies, server.public_url.as_ref(), host, &parts.headers);
+        let headers = parts
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+            .collect();
+        Ok(Request {
+            method: parts.method.as_str().to_owned(),
+            path: parts.uri.path().to_owned(),
+            query: decode_query(parts.uri.query().unwrap_or_default()),
+            headers,
+            body,
+            peer,
+            origin,
+            upgrade,
+        })
+    }
+
+    /// Runs a call to its response.
+    async fn call(&self, session: Box<dyn Session>) -> Response {
+        let shared = &self.shared;
+        let mut engine = Engine::new(session, shared.hub.clone(), shared.server.limits.send_queue);
+        let deadline = clock::instant() + CALL_DEADLINE;
+        let mut batch = Vec::new();
+        engine.step(Input::Open).await;
+        loop {
+            // A call has nowhere to send a message to.
+            engine.outbox.clear();
+            match engine.verdict.take() {
+                None => {}
+                Some(Verdict::Respond(response)) => return response,
+                Some(Verdict::Close { .. }) if self.stop.is_cancelled() => {
+                    return Response::text(503, "the gateway stops\n");
+                }
+                Some(Verdict::Close { .. }) => {
+                    return Response::text(500, "the call ended without an answer\n");
+                }
+            }
+            let wake = engine.timeout().map_or(deadline, |timeout| timeout.min(deadline));
+            tokio::select! {
+                // Cancel-safe by its documentation.
+                news = engine.news(&mut batch) => engine.take(news, &mut batch).await,
+                // Cancel-safe: a sleep holds nothing.
+                () = tokio::time::sleep_until(wake.into()) => {
+                    if clock::instant() >= deadline {
+                        return Response::text(504, "no answer came in time\n");
+                    }
+                    engine.step(Input::Timeout).await;
+                }
+                // Cancel-safe: a cancelled token stays cancelled.
+                () = self.stop.cancelled() => engine.step(Input::Closing(Closing::Shutdown)).await,
+            }
+        }
+    }
+
+    /// Answers an upgrade and hands the session to whoever drives the connection.
+    fn accept(
+        &self,
+        dialect: Dialect,
+        peer: IpAddr,
+        upgrade: Upgrade,
+        io: OnUpgrade,
+        key: &str,
+    ) -> HttpResponse {
+        let subprotocol = match upgrade.subprotocol.as_deref().map(HeaderValue::from_str).transpose() {
+            Ok(subprotocol) => subprotocol,
+            Err(error) => {
+                error!(%error, "a chosen subprotocol cannot stand in a header");
+                return plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n");
+            }
+        };
+        let accepted = Accepted { dialect, peer, session: upgrade.session, io };
+        if self.accepted.try_send(accepted).is_err() {
+            return plain(StatusCode::BAD_REQUEST, "the connection is a WebSocket already\n");
+        }
+        let mut response = HttpResponse::new(Full::default());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        if let Ok(key) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
+        }
+        if let Some(subprotocol) = subprotocol {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+        }
+        response
+    }
+}
+
+/// The server's own pages: the one for people, and the one for whoever watches the process.
+fn own_page(path: &str, method: &Method) -> Option<HttpResponse> {
+    let (kind, body) = match path {
+        "/" => ("text/html;charset=UTF-8", PAGE),
+        "/healthz" => ("text/plain;charset=UTF-8", "ok\n"),
+        _ => return None,
+    };
+    if method != Method::GET && method != Method::HEAD {
+        let response = Response::text(405, "only GET is answered here\n").with("allow", "GET, HEAD");
+        return Some(convert(response));
+    }
+    let response = Response { status: 200, headers: Vec::new(), body: Bytes::from_static(body.as_bytes()) }
+        .with("content-type", kind)
+        .with("cache-control", "no-cache")
+        .with("x-content-type-options", "nosniff");
+    Some(convert(response))
+}
+
+/// The key of a WebSocket upgrade, `None` for an ordinary request, or the answer to one that is neither (RFC 6455
+/// section 4.2).
+fn upgrade_key(request: &HttpRequest<Incoming>) -> Result<Option<String>, Response> {
+    let headers = request.headers();
+    if !has_token(headers, header::UPGRADE, "websocket") {
+        return Ok(None);
+    }
+    if request.method() != Method::GET || !has_token(headers, header::CONNECTION, "upgrade") {
+        return Err(Response::text(400, "a WebSocket begins with GET and Connection: Upgrade\n"));
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let response = Response::text(426, "only WebSocket version 13 is spoken here\n")
+            .with("sec-websocket-version", "13")
+            .with("upgrade", "websocket");
+        return Err(response);
+    }
+    match headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).filter(|key| is_key(key)) {
+        Some(key) => Ok(Some(key.to_owned())),
+        None => Err(Response::text(400, "Sec-WebSocket-Key must be 16 bytes in base64\n")),
+    }
+}
+
+/// Whether it is sixteen bytes in base64.
+fn is_key(key: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    key.len() == 24 && key.strip_suffix("==").is_some_and(|digits| digits.bytes().all(inside))
+}
+
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|each| each.trim().eq_ignore_ascii_case(token))
+}
+
+/// Pairs of a query, as forms encode them.
+fn decode_query(query: &str) -> Vec<(String, String)> {
+    let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key), decode(value))
+        })
+        .collect()
+}
+
+fn wants_json(path: &str, headers: &HeaderMap) -> bool {
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    path.starts_with("/api/") || accepts.is_some_and(|accept| accept.contains("json"))
+}
+
+fn not_found(json: bool) -> HttpResponse {
+    if json {
+        convert(Response::json(404, r#"{"code":404,"msg":"no such path"}"#))
+    } else {
+        plain(StatusCode::NOT_FOUND, "no such path\n")
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> HttpResponse {
+    convert(Response::text(status.as_u16(), text))
+}
+
+/// A dialect's response as hyper wants it. Headers that cannot be sent are left out: they are a fault of ours, and
+/// the rest of the answer is still true.
+fn convert(response: Response) -> HttpResponse {
+    let mut converted = HttpResponse::new(Full::new(response.body));
+    *converted.status_mut() =
+        StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in &response.headers {
+        match (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            (Ok(name), Ok(value)) => {
+                converted.headers_mut().append(name, value);
+            }
+            (Err(_), _) | (_, Err(_)) => error!(header = %name.escape_debug(), "a header cannot be sent"),
+        }
+    }
+    converted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_decoded_as_forms_encode_it() {
+        let pairs = decode_query("a=1&b=%E4%BD%A0+x&&flag&a=2%3D3&bad=%zz");
+        let expected = [("a", "1"), ("b", "\u{4f60} x"), ("flag", ""), ("a", "2=3"), ("bad", "%zz")];
+        assert_eq!(pairs, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn a_key_is_sixteen_bytes_in_base64() {
+        assert!(is_key("dGhlIHNhbXBsZSBub25jZQ=="));
+        assert!(!is_key("dGhlIHNhbXBsZSBub25jZQ="));
+        assert!(!is_key("dGhlIHNhbXBsZSBub25j\u{e9}Q=="));
+        assert!(!is_key(""));
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_sent_does_not_spoil_the_answer() {
+        let response =
+            convert(Response::text(200, "x").with("bad name", "v").with("ok", "a\nb").with("fine", "v"));
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers().len(), 2);
+    }
+}

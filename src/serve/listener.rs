@@ -1,0 +1,336 @@
+//! Listeners: sockets that accept, admit, and own the connections that came in through them.
+//!
+//! A listener outlives every trouble of its clients. When told to stop it closes its door first, then gives the
+//! sessions two seconds for their goodbye, and cuts off what is left.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use super::admission::Permit;
+use super::engine::Engine;
+use super::http::{Accepted, Door};
+use super::origin::Ends;
+use super::socket::Socket;
+use super::{GOODBYE, Shared, connection};
+use crate::backoff::Backoff;
+use crate::dialects::Entry;
+use crate::supervisor::panic_message;
+
+/// Connections that the kernel completes before we accept them.
+const BACKLOG: u32 = 256;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a request's head may take to arrive, and how long an idle connection is kept for the next request.
+const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a connection may stay in HTTP before it is asked to finish; a client that does not read its answers
+/// would otherwise hold its place for ever.
+const HTTP_LIFETIME: Duration = Duration::from_secs(300);
+
+/// What a finishing connection may still take; longer than the longest call.
+const HTTP_GRACE: Duration = Duration::from_secs(70);
+
+/// hyper's smallest: our requests have short heads.
+const HTTP_BUFFER: usize = 8 * 1024;
+
+/// Connections that are told they are one too many at the same time. Beyond that they are closed without a word.
+const REFUSALS: usize = 32;
+
+/// The whole answer to a connection that is one too many.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain;charset=UTF-8\r\n\
+    content-length: 30\r\nretry-after: 10\r\nconnection: close\r\n\r\nthere are too many connections";
+
+/// A bound socket, not yet accepting.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    tls: Option<Tls>,
+    entries: Arc<[Entry]>,
+}
+
+/// Hides the acceptor's insides from `Debug`.
+#[derive(Clone)]
+struct Tls(TlsAcceptor);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls(..)")
+    }
+}
+
+/// A socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+pub struct BindError {
+    /// Where.
+    pub address: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+impl Listener {
+    /// Binds a socket through which these dialects are served. Must be called inside the runtime.
+    pub fn bind(
+        address: SocketAddr,
+        entries: Arc<[Entry]>,
+        tls: Option<TlsAcceptor>,
+    ) -> Result<Self, BindError> {
+        let bound = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            // Without it a restarted gateway could not bind while old connections time out.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let socket = socket.listen(BACKLOG)?;
+            let address = socket.local_addr()?;
+            Ok((socket, address))
+        };
+        let (socket, address) = bound().map_err(|source| BindError { address, source })?;
+        Ok(Self { socket, address, tls: tls.map(Tls), entries })
+    }
+
+    /// Where it listens; the port is a real one even if 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether it speaks TLS.
+    pub fn secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Accepts connections and runs them until told to stop.
+    pub async fn run(self, shared: Arc<Shared>, stop: CancellationToken) {
+        let Self { socket, address, tls, entries } = self;
+        let refusals = Arc::new(Semaphore::new(REFUSALS));
+        let mut connections = JoinSet::new();
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
+        let mut failures = 0_u64;
+        loop {
+            let accepted = tokio::select! {
+                // Cancel-safe: a cancelled token stays cancelled.
+                () = stop.cancelled() => break,
+                // Cancel-safe by its documentation: no accepted connection is lost.
+                accepted = socket.accept() => accepted,
+                // Cancel-safe by its documentation.
+                Some(ended) = connections.join_next() => {
+                    note_end(ended);
+                    continue;
+                }
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    failures += 1;
+                    if failures == 1 {
+                        warn!(%address, %error, "cannot accept connections for the moment");
+                    }
+                    let pause = if is_of_one_connection(&error) {
+                        Duration::ZERO
+                    } else {
+                        backoff.next(fastrand::f64())
+                    };
+                    tokio::select! {
+                        // Cancel-safe: a sleep holds nothing.
+                        () = tokio::time::sleep(pause) => continue,
+                        // Cancel-safe: a cancelled token stays cancelled.
+                        () = stop.cancelled() => break,
+                    }
+                }
+            };
+            if failures > 0 {
+                info!(%address, failures, "connections are accepted again");
+                failures = 0;
+                backoff.reset();
+            }
+            match shared.admission.admit(peer.ip()) {
+                Ok(permit) => {
+                    let guest = Guest {
+                        shared: Arc::clone(&shared),
+                        entries: Arc::clone(&entries),
+                        peer,
+                        stop: stop.clone(),
+                        permit,
+                    };
+                    connections.spawn(guest.serve(stream, tls.clone()));
+                }
+                Err(reason) => {
+                    debug!(peer = %peer.ip(), %reason, "a connection is refused");
+                    // Without TLS there is no telling a TLS client anything.
+                    if let (None, Ok(turn)) = (&tls, Arc::clone(&refusals).try_acquire_owned()) {
+                        connections.spawn(async move {
+                            refuse(stream).await;
+                            drop(turn);
+                        });
+                    }
+                }
+            }
+        }
+        drop(socket);
+        farewell(connections, address).await;
+    }
+}
+
+/// Waits for the connections, then cuts off what is left.
+async fn farewell(mut connections: JoinSet<()>, address: SocketAddr) {
+    let all = async {
+        while let Some(ended) = connections.join_next().await {
+            note_end(ended);
+        }
+    };
+    if timeout(GOODBYE, all).await.is_err() {
+        warn!(%address, connections = connections.len(), "connections did not end in time and are cut off");
+        connections.shutdown().await;
+    }
+}
+
+/// A connection's panic harms only that connection, but it is a fault of ours.
+fn note_end(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        error!(message = panic_message(error), "a connection panicked");
+    }
+}
+
+/// Whether the error is about the one connection that could not be accepted, not about us.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
+    )
+}
+
+/// Tells a client that there is no room.
+async fn refuse(mut stream: TcpStream) {
+    let words = async {
+        stream.write_all(REFUSAL).await?;
+        stream.shutdown().await?;
+        // Unread bytes would turn the close into a reset, which can overtake the answer.
+        let mut rest = [0; 512];
+        while stream.read(&mut rest).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    drop(timeout(Duration::from_secs(1), words).await);
+}
+
+/// One admitted connection.
+struct Guest {
+    shared: Arc<Shared>,
+    entries: Arc<[Entry]>,
+    peer: SocketAddr,
+    stop: CancellationToken,
+    permit: Permit,
+}
+
+impl Guest {
+    async fn serve(self, stream: TcpStream, tls: Option<Tls>) {
+        // Replies are small and must not wait for more of them.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "cannot turn Nagle's algorithm off");
+        }
+        let socket = match tls {
+            None => Socket::Plain(stream),
+            Some(Tls(acceptor)) => {
+                // Boxed, and so freed again: a handshake's state is large.
+                match timeout(HANDSHAKE_DEADLINE, Box::pin(acceptor.accept(stream))).await {
+                    Ok(Ok(stream)) => Socket::Tls(Box::new(stream)),
+                    Ok(Err(error)) => {
+                        debug!(peer = %self.peer.ip(), %error, "the TLS handshake failed");
+                        return;
+                    }
+                    Err(_) => {
+                        debug!(peer = %self.peer.ip(), "the TLS handshake takes too long");
+                        return;
+                    }
+                }
+            }
+        };
+        // Boxed: what HTTP needs is freed before the WebSocket begins.
+        let Some(accepted) = Box::pin(self.speak_http(socket)).await else { return };
+        self.speak_websocket(accepted).await;
+        drop(self.permit);
+    }
+
+    /// Serves requests until the connection ends or becomes a WebSocket.
+    async fn speak_http(&self, socket: Socket) -> Option<Accepted> {
+        let local = socket.local_addr().ok()?;
+        let ends = Ends { peer: self.peer, local, secure: socket.secure() };
+        let (accepted, mut upgraded) = mpsc::channel(1);
+        let door = Arc::new(Door {
+            shared: Arc::clone(&self.shared),
+            entries: Arc::clone(&self.entries),
+            ends,
+            stop: self.stop.clone(),
+            accepted,
+        });
+        let service = service_fn(move |request| Arc::clone(&door).answer(request));
+        let mut connection = Box::pin(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_DEADLINE)
+                .max_buf_size(HTTP_BUFFER)
+                .serve_connection(TokioIo::new(socket), service)
+                .with_upgrades(),
+        );
+        let served = tokio::select! {
+            // Polled again below if another arm wins; nothing is dropped.
+            served = &mut connection => Some(served),
+            // Cancel-safe: a cancelled token stays cancelled.
+            () = self.stop.cancelled() => None,
+            // Cancel-safe: a sleep holds nothing.
+            () = tokio::time::sleep(HTTP_LIFETIME) => None,
+        };
+        let served = if let Some(served) = served {
+            served
+        } else {
+            // The request under way is still answered.
+            connection.as_mut().graceful_shutdown();
+            timeout(HTTP_GRACE, &mut connection).await.unwrap_or(Ok(()))
+        };
+        if let Err(error) = served {
+            debug!(peer = %self.peer.ip(), %error, "an HTTP connection failed");
+        }
+        upgraded.try_recv().ok()
+    }
+
+    async fn speak_websocket(&self, accepted: Accepted) {
+        let Accepted { dialect, peer, session, io } = accepted;
+        let upgraded = match io.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => {
+                debug!(%peer, %error, "an upgrade was not completed");
+                return;
+            }
+        };
+        let Ok(parts) = upgraded.downcast::<TokioIo<Socket>>() else {
+            error!("an upgraded connection is not the socket that it was");
+            return;
+        };
+        let limits = self.shared.server.limits;
+        let engine = Engine::new(session, self.shared.hub.clone(), limits.send_queue);
+        let span = info_span!("session", dialect = dialect.name(), %peer, client = tracing::field::Empty);
+        let conversation = connection::run(
+            parts.io.into_inner(),
+            parts.read_buf,
+            engine,
+            limits.frame_bytes,
+            self.stop.clone(),
+        );
+        conversation.instrument(span).await;
+    }
+}
