@@ -1,5 +1,7 @@
 //! What several dialects need: values as JSON, lenient JSON in, who a token belongs to.
 
+#[cfg(test)]
+pub(super) mod fixture;
 pub mod json;
 pub mod lenient;
 
