@@ -1,4 +1,4 @@
-//! Where a product's properties and functions are in Modbus registers, and how registers become values.
+//! Where a product's properties and functions are in Modbus registers; `codec.rs` turns registers into values.
 //!
 //! Pure: no port, no clock.
 
@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::value::Value;
-use crate::proto::modbus::Span;
 pub use crate::proto::modbus::Table;
 
 /// The Modbus side of a product, in the product's order.
@@ -45,14 +44,6 @@ pub struct Point {
     pub verify: bool,
 }
 
-impl Point {
-    /// The places that it takes; `None` when they reach beyond address 65535.
-    pub fn span(&self) -> Option<Span> {
-        let count = if self.table.is_bits() { 1 } else { self.data.count() };
-        Span::new(self.table, self.address, count)
-    }
-}
-
 /// What a point's registers hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
@@ -83,6 +74,20 @@ impl Data {
             Self::Bool | Self::U16 | Self::I16 => 1,
             Self::U32 | Self::I32 | Self::F32 => 2,
             Self::U64 | Self::I64 | Self::F64 => 4,
+        }
+    }
+
+    pub(super) fn bits(self) -> u32 {
+        u32::from(self.count()) * 16
+    }
+
+    /// Smallest and largest whole number that it holds.
+    pub(super) fn limits(self) -> (i128, i128) {
+        let modulus = 1_i128 << self.bits();
+        match self {
+            Self::Bool => (0, 1),
+            Self::U16 | Self::U32 | Self::U64 => (0, modulus - 1),
+            Self::I16 | Self::I32 | Self::I64 | Self::F32 | Self::F64 => (-modulus / 2, modulus / 2 - 1),
         }
     }
 }

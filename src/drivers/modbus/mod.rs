@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::model::device::Device;
 
+pub mod codec;
 pub mod map;
 
 /// One bus as configured.

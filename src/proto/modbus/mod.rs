@@ -4,7 +4,10 @@
 //! "MODBUS Application Protocol Specification V1.1b3", "MODBUS over Serial Line V1.02" and "MODBUS Messaging on
 //! TCP/IP Implementation Guide V1.0b". Nothing here reads a clock or touches a port.
 
+pub mod frame;
+pub mod late;
 pub mod plan;
+pub mod reply;
 pub mod timing;
 
 /// The four tables of the Modbus data model.

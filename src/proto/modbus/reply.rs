@@ -1,0 +1,568 @@
+//! Finds the answer to one request in the bytes that come in.
+//!
+//! RTU frames carry neither a length nor a number, and a line carries noise, foreign traffic and late answers. A frame
+//! is therefore taken only when its unit, function, byte count or echo, and CRC are exactly what the request asks
+//! for; whatever stands before it is skipped. Pauses between bytes mean nothing here, since USB adapters hand bytes
+//! over in batches. What the strictest check cannot tell, two answers of one form, is the business of `late.rs`.
+//!
+//! Over TCP the transaction id tells answers apart and a frame carries its length; stale ones are passed over whole.
+
+use super::frame::{Answer, Exception, Framing, Request, crc16};
+
+/// Longest RTU frame, and also the longest sensible MBAP length field plus its header.
+const LONGEST_FRAME: usize = 260;
+
+/// MBAP: transaction, protocol and length, two bytes each, before the unit.
+const MBAP_HEADER: usize = 6;
+
+/// Set in the function code of an answer that refuses.
+const EXCEPTION_BIT: u8 = 0x80;
+
+/// What has become of an answer so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More bytes are needed.
+    Incomplete,
+    /// Here it is.
+    Complete(Answer),
+    /// It will not come: TCP only, where a frame with our transaction id is wrong, or the stream is none of Modbus.
+    Bad(Defect),
+}
+
+/// Why there is no answer, or none that can be believed. `Display` is for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Defect {
+    /// Nothing came at all.
+    #[error("no answer")]
+    Silence,
+    /// Only bytes that are no frame of the unit.
+    #[error("only noise: {bytes} bytes that are no answer of the unit")]
+    Noise {
+        /// How many.
+        bytes: usize,
+    },
+    /// A frame of somebody else.
+    #[error("an answer of unit {found}, expected unit {expected}")]
+    WrongUnit {
+        /// Asked.
+        expected: u8,
+        /// Heard.
+        found: u8,
+    },
+    /// The unit answered to something else.
+    #[error("an answer to function {found}, expected function {expected}")]
+    WrongFunction {
+        /// Asked.
+        expected: u8,
+        /// Heard.
+        found: u8,
+    },
+    /// The answer carries more or less than was asked for.
+    #[error("an answer of {found} data bytes, expected {expected}")]
+    WrongCount {
+        /// Asked.
+        expected: u8,
+        /// Heard.
+        found: u8,
+    },
+    /// The answer to a write names another place or value.
+    #[error("the answer to a write echoes something else")]
+    WrongEcho,
+    /// The frame was damaged.
+    #[error("a damaged answer: its CRC is wrong")]
+    Checksum,
+    /// The frame began but did not end in time.
+    #[error("half an answer: {found} of {expected} bytes")]
+    Truncated {
+        /// Bytes of the whole frame.
+        expected: usize,
+        /// Bytes that came.
+        found: usize,
+    },
+    /// The peer does not speak Modbus TCP, or its stream has lost its place; only a new connection helps.
+    #[error("the peer does not speak Modbus TCP")]
+    NotModbus,
+}
+
+/// What the answer to one request must look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) function: u8,
+    pub(super) body: Body,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// A byte count and that many bytes, which hold this many bits.
+    Bits { bytes: u8, count: u16 },
+    /// A byte count and that many bytes, which hold registers.
+    Registers { bytes: u8 },
+    /// Address and value, or address and count, as in the request.
+    Echo([u8; 4]),
+}
+
+impl Shape {
+    pub(super) fn of(request: &Request) -> Self {
+        let echo = |address: u16, second: u16| {
+            let ([a, b], [c, d]) = (address.to_be_bytes(), second.to_be_bytes());
+            Body::Echo([a, b, c, d])
+        };
+        let body = match request {
+            Request::Read(span) if span.table().is_bits() => {
+                Body::Bits { bytes: byte(span.count().div_ceil(8)), count: span.count() }
+            }
+            Request::Read(span) => Body::Registers { bytes: byte(span.count().saturating_mul(2)) },
+            Request::WriteCoil { address, on } => echo(*address, if *on { 0xFF00 } else { 0 }),
+            Request::WriteRegister { address, value } => echo(*address, *value),
+            Request::WriteCoils { address, values } => echo(*address, word(values.len())),
+            Request::WriteRegisters { address, values } => echo(*address, word(values.len())),
+        };
+        Self { function: request.function(), body }
+    }
+
+    /// Bytes of function code and body.
+    fn length(self) -> usize {
+        match self.body {
+            Body::Bits { bytes, .. } | Body::Registers { bytes } => 2 + usize::from(bytes),
+            Body::Echo(_) => 5,
+        }
+    }
+
+    /// Looks at function code and body, as many of their bytes as are there.
+    fn look(self, pdu: &[u8]) -> Look {
+        let Some((function, body)) = pdu.split_first() else { return Look::Short(self.length()) };
+        if *function == self.function | EXCEPTION_BIT {
+            return match body.first() {
+                Some(code) => Look::Whole(2, Answer::Exception(Exception(*code))),
+                None => Look::Short(2),
+            };
+        }
+        if *function != self.function {
+            return Look::Wrong(Defect::WrongFunction { expected: self.function, found: *function });
+        }
+        match self.body {
+            Body::Bits { bytes, count } => {
+                self.look_counted(bytes, body, |data| Answer::Bits(bits(data, count)))
+            }
+            Body::Registers { bytes } => {
+                self.look_counted(bytes, body, |data| Answer::Registers(registers(data)))
+            }
+            Body::Echo(echo) if body.starts_with(&echo) => Look::Whole(self.length(), Answer::Written),
+            Body::Echo(echo) if echo.starts_with(body) => Look::Short(self.length()),
+            Body::Echo(_) => Look::Wrong(Defect::WrongEcho),
+        }
+    }
+
+    fn look_counted(self, expected: u8, body: &[u8], decode: impl Fn(&[u8]) -> Answer) -> Look {
+        match body.split_first() {
+            None => Look::Short(self.length()),
+            Some((found, _)) if *found != expected => {
+                Look::Wrong(Defect::WrongCount { expected, found: *found })
+            }
+            Some((_, data)) => match data.get(..usize::from(expected)) {
+                Some(data) => Look::Whole(self.length(), decode(data)),
+                None => Look::Short(self.length()),
+            },
+        }
+    }
+}
+
+/// What a run of bytes is, seen as function code and body.
+enum Look {
+    /// May become the answer; this long in all.
+    Short(usize),
+    /// Is the answer in form; this long in all.
+    Whole(usize, Answer),
+    /// Can never become the answer.
+    Wrong(Defect),
+}
+
+/// Collects bytes until they hold the answer to one request. The buffer stays below two frames.
+#[derive(Debug)]
+pub struct Reply {
+    unit: u8,
+    shape: Shape,
+    framing: Framing,
+    buffer: Vec<u8>,
+    seen: usize,
+    worst: Defect,
+    truncated: Option<Defect>,
+}
+
+impl Reply {
+    /// Waits for the answer to a request that was sent to a unit.
+    pub fn new(unit: u8, request: &Request, framing: Framing) -> Self {
+        Self {
+            unit,
+            shape: Shape::of(request),
+            framing,
+            buffer: Vec::new(),
+            seen: 0,
+            worst: Defect::Silence,
+            truncated: None,
+        }
+    }
+
+    /// Takes bytes as they come, in pieces of any size.
+    pub fn feed(&mut self, bytes: &[u8]) -> Progress {
+        self.seen = self.seen.saturating_add(bytes.len());
+        // Pieces larger than a frame are taken one frame at a time, so that the buffer stays small.
+        for piece in bytes.chunks(LONGEST_FRAME) {
+            self.buffer.extend_from_slice(piece);
+            let progress = match self.framing {
+                Framing::Rtu => self.scan_rtu(),
+                Framing::Tcp { transaction } => self.scan_tcp(transaction),
+            };
+            if progress != Progress::Incomplete {
+                return progress;
+            }
+        }
+        Progress::Incomplete
+    }
+
+    /// Why there is no answer, when the time is up: the most telling thing that was seen.
+    pub fn defect(&self) -> Defect {
+        match (self.truncated, self.worst) {
+            (Some(truncated), _) => truncated,
+            (None, Defect::Silence) if self.seen > 0 => Defect::Noise { bytes: self.seen },
+            (None, worst) => worst,
+        }
+    }
+
+    /// Bytes behind the last whole frame. Over TCP they are the beginning of the next one and go before it.
+    pub fn into_rest(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    fn scan_rtu(&mut self) -> Progress {
+        // Everything before the first place where an answer may still begin is dropped at the end.
+        let mut keep = self.buffer.len();
+        self.truncated = None;
+        for start in 0..self.buffer.len() {
+            let Some(frame) = self.buffer.get(start..) else { break };
+            match look_rtu(self.unit, self.shape, frame) {
+                Look::Whole(length, answer) => {
+                    self.buffer.drain(..start + length);
+                    return Progress::Complete(answer);
+                }
+                Look::Short(expected) => {
+                    if keep > start {
+                        keep = start;
+                        self.truncated = Some(Defect::Truncated { expected, found: frame.len() });
+                    }
+                }
+                // The middle of a frame has no unit; only what came first is sure to be the beginning of one.
+                Look::Wrong(Defect::WrongUnit { .. } | Defect::WrongFunction { .. })
+                    if start > 0 || self.seen > self.buffer.len() => {}
+                Look::Wrong(defect) => self.worst = self.worst.max(defect),
+            }
+        }
+        self.buffer.drain(..keep);
+        Progress::Incomplete
+    }
+
+    fn scan_tcp(&mut self, transaction: u16) -> Progress {
+        loop {
+            let length = match mbap_length(&self.buffer) {
+                Ok(Some(length)) => length,
+                Ok(None) => return self.tcp_incomplete(MBAP_HEADER),
+                Err(defect) => return Progress::Bad(defect),
+            };
+            let Some(frame) = self.buffer.get(..MBAP_HEADER + length) else {
+                return self.tcp_incomplete(MBAP_HEADER + length);
+            };
+            let ours = frame.starts_with(&transaction.to_be_bytes());
+            let progress = if ours { judge_tcp(self.unit, self.shape, frame) } else { Progress::Incomplete };
+            self.buffer.drain(..MBAP_HEADER + length);
+            if ours {
+                return progress;
+            }
+        }
+    }
+
+    fn tcp_incomplete(&mut self, expected: usize) -> Progress {
+        let found = self.buffer.len();
+        self.truncated = (found > 0).then_some(Defect::Truncated { expected, found });
+        Progress::Incomplete
+    }
+}
+
+/// Drops whole frames of a Modbus TCP stream that nobody waits for, and keeps the beginning of the next.
+pub fn skip_stale(buffer: &mut Vec<u8>) -> Result<(), Defect> {
+    while let Some(length) = mbap_length(buffer)? {
+        if buffer.len() < MBAP_HEADER + length {
+            break;
+        }
+        buffer.drain(..MBAP_HEADER + length);
+    }
+    Ok(())
+}
+
+fn look_rtu(unit: u8, shape: Shape, frame: &[u8]) -> Look {
+    match frame.split_first() {
+        None => Look::Short(shape.length() + 3),
+        Some((found, _)) if *found != unit => {
+            Look::Wrong(Defect::WrongUnit { expected: unit, found: *found })
+        }
+        Some((_, pdu)) => match shape.look(pdu) {
+            Look::Short(length) => Look::Short(length + 3),
+            Look::Wrong(defect) => Look::Wrong(defect),
+            Look::Whole(length, answer) => match (frame.get(..=length), frame.get(length + 1..length + 3)) {
+                (Some(body), Some(crc)) if crc == crc16(body).to_le_bytes() => {
+                    Look::Whole(length + 3, answer)
+                }
+                (Some(_), Some(_)) => Look::Wrong(Defect::Checksum),
+                _ => Look::Short(length + 3),
+            },
+        },
+    }
+}
+
+/// The length field: bytes from the unit on. `None` while the header is incomplete.
+fn mbap_length(buffer: &[u8]) -> Result<Option<usize>, Defect> {
+    let Some(header) = buffer.first_chunk::<MBAP_HEADER>() else { return Ok(None) };
+    let [_, _, protocol_high, protocol_low, length_high, length_low] = *header;
+    let length = usize::from(u16::from_be_bytes([length_high, length_low]));
+    if [protocol_high, protocol_low] != [0, 0] || !(3..=LONGEST_FRAME - MBAP_HEADER).contains(&length) {
+        return Err(Defect::NotModbus);
+    }
+    Ok(Some(length))
+}
+
+/// A whole frame with our transaction id: the answer, or wrong for good.
+fn judge_tcp(unit: u8, shape: Shape, frame: &[u8]) -> Progress {
+    match frame.get(MBAP_HEADER..).and_then(<[u8]>::split_first) {
+        None => Progress::Bad(Defect::NotModbus),
+        Some((found, _)) if *found != unit => {
+            Progress::Bad(Defect::WrongUnit { expected: unit, found: *found })
+        }
+        Some((_, pdu)) => match shape.look(pdu) {
+            Look::Whole(length, answer) if length == pdu.len() => Progress::Complete(answer),
+            Look::Whole(expected, _) | Look::Short(expected) => {
+                Progress::Bad(Defect::Truncated { expected, found: pdu.len() })
+            }
+            Look::Wrong(defect) => Progress::Bad(defect),
+        },
+    }
+}
+
+fn bits(data: &[u8], count: u16) -> Vec<bool> {
+    let all = data.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
+    all.take(usize::from(count)).collect()
+}
+
+fn registers(data: &[u8]) -> Vec<u16> {
+    data.chunks_exact(2).map(|pair| pair.iter().fold(0, |word, byte| word << 8 | u16::from(*byte))).collect()
+}
+
+fn byte(count: u16) -> u8 {
+    u8::try_from(count).unwrap_or(u8::MAX)
+}
+
+fn word(count: usize) -> u16 {
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Span, Table};
+    use super::*;
+
+    fn rtu(bytes: &[u8]) -> Vec<u8> {
+        [bytes, &crc16(bytes).to_le_bytes()].concat()
+    }
+
+    fn holding(address: u16, count: u16) -> Request {
+        Request::Read(Span::new(Table::Holding, address, count).unwrap())
+    }
+
+    fn waiting(request: &Request) -> Reply {
+        Reply::new(7, request, Framing::Rtu)
+    }
+
+    fn found(registers: &[u16]) -> Progress {
+        Progress::Complete(Answer::Registers(registers.to_vec()))
+    }
+
+    #[test]
+    fn each_kind_of_answer_is_understood() {
+        let coils = Request::Read(Span::new(Table::Coil, 3, 10).unwrap());
+        let ten = [true, false, true, true, false, false, true, true, true, false].to_vec();
+        let cases: [(Request, &[u8], Answer); 7] = [
+            (coils.clone(), &[7, 1, 2, 0xCD, 1], Answer::Bits(ten)),
+            (holding(9, 2), &[7, 3, 4, 0, 1, 0xFF, 0xFE], Answer::Registers(vec![1, 0xFFFE])),
+            (Request::WriteCoil { address: 3, on: true }, &[7, 5, 0, 3, 0xFF, 0], Answer::Written),
+            (Request::WriteRegister { address: 3, value: 258 }, &[7, 6, 0, 3, 1, 2], Answer::Written),
+            (
+                Request::WriteCoils { address: 3, values: vec![true; 9] },
+                &[7, 15, 0, 3, 0, 9],
+                Answer::Written,
+            ),
+            (
+                Request::WriteRegisters { address: 3, values: vec![1; 2] },
+                &[7, 16, 0, 3, 0, 2],
+                Answer::Written,
+            ),
+            (coils, &[7, 0x81, 2], Answer::Exception(Exception(2))),
+        ];
+        for (request, frame, answer) in cases {
+            assert_eq!(waiting(&request).feed(&rtu(frame)), Progress::Complete(answer.clone()), "{request}");
+            let length = u8::try_from(frame.len()).unwrap();
+            let tcp = [&[0x12, 0x34, 0, 0, 0, length], frame].concat();
+            let mut reply = Reply::new(7, &request, Framing::Tcp { transaction: 0x1234 });
+            assert_eq!(reply.feed(&tcp), Progress::Complete(answer), "{request}");
+        }
+    }
+
+    #[test]
+    fn each_defect_is_named() {
+        let request = holding(9, 1);
+        let damaged = [7, 3, 2, 0, 1, 0, 0];
+        let cases: [(&[u8], Defect); 7] = [
+            (&[], Defect::Silence),
+            (&rtu(&[8, 3, 2, 0, 1]), Defect::WrongUnit { expected: 7, found: 8 }),
+            (&rtu(&[7, 4, 2, 0, 1]), Defect::WrongFunction { expected: 3, found: 4 }),
+            (&rtu(&[7, 3, 4, 0, 1, 0, 2]), Defect::WrongCount { expected: 2, found: 4 }),
+            (&damaged, Defect::Checksum),
+            (&[7, 3, 2, 0], Defect::Truncated { expected: 7, found: 4 }),
+            (&[7], Defect::Truncated { expected: 7, found: 1 }),
+        ];
+        for (bytes, defect) in cases {
+            let mut reply = waiting(&request);
+            assert_eq!(reply.feed(bytes), Progress::Incomplete);
+            assert_eq!(reply.defect(), defect);
+        }
+        let mut reply = waiting(&Request::WriteRegister { address: 1, value: 2 });
+        assert_eq!(reply.feed(&rtu(&[7, 6, 0, 1, 0, 3])), Progress::Incomplete);
+        assert_eq!(reply.defect(), Defect::WrongEcho);
+    }
+
+    #[test]
+    fn an_answer_behind_noise_and_foreign_frames_is_found() {
+        let noise = [7, 3, 2, 0, 0xFF, 7];
+        let foreign = rtu(&[8, 3, 2, 0, 9]);
+        let late = rtu(&[7, 3, 4, 0, 1, 0, 2]);
+        let good = rtu(&[7, 3, 2, 0x12, 0x34]);
+        let all = [&noise[..], &foreign, &late, &good].concat();
+        assert_eq!(waiting(&holding(9, 1)).feed(&all), found(&[0x1234]));
+    }
+
+    #[test]
+    fn a_stale_transaction_is_passed_over() {
+        let mut reply = Reply::new(7, &holding(9, 1), Framing::Tcp { transaction: 5 });
+        let stale = [0, 4, 0, 0, 0, 5, 7, 3, 2, 0, 1];
+        let fresh = [0, 5, 0, 0, 0, 5, 7, 3, 2, 0, 2, 0, 6, 0];
+        assert_eq!(reply.feed(&stale), Progress::Incomplete);
+        assert_eq!(reply.feed(&fresh), found(&[2]));
+        assert_eq!(reply.into_rest(), [0, 6, 0]);
+    }
+
+    #[test]
+    fn a_stream_that_is_no_modbus_is_bad_at_once() {
+        for bytes in [&b"HTTP/1.1 400"[..], &[0, 5, 0, 0, 0, 0], &[0, 5, 0, 0, 1, 0], &[0, 5, 0, 0, 0, 2]] {
+            let mut reply = Reply::new(7, &holding(9, 1), Framing::Tcp { transaction: 5 });
+            assert_eq!(reply.feed(bytes), Progress::Bad(Defect::NotModbus));
+        }
+        let wrong: [(&[u8], Defect); 3] = [
+            (&[0, 5, 0, 0, 0, 5, 8, 3, 2, 0, 1], Defect::WrongUnit { expected: 7, found: 8 }),
+            (&[0, 5, 0, 0, 0, 4, 7, 3, 2, 0], Defect::Truncated { expected: 4, found: 3 }),
+            (&[0, 5, 0, 0, 0, 7, 7, 3, 4, 0, 1, 0, 1], Defect::WrongCount { expected: 2, found: 4 }),
+        ];
+        for (bytes, defect) in wrong {
+            let mut reply = Reply::new(7, &holding(9, 1), Framing::Tcp { transaction: 5 });
+            assert_eq!(reply.feed(bytes), Progress::Bad(defect));
+        }
+    }
+
+    #[test]
+    fn skipping_keeps_the_beginning_of_the_next_frame() {
+        let mut buffer = [&[0, 4, 0, 0, 0, 5, 7, 3, 2, 0, 1][..], &[0, 5, 0, 0, 0, 5, 7]].concat();
+        assert_eq!(skip_stale(&mut buffer), Ok(()));
+        assert_eq!(buffer, [0, 5, 0, 0, 0, 5, 7]);
+        assert_eq!(skip_stale(&mut b"SSH-2.0-x".to_vec()), Err(Defect::NotModbus));
+    }
+
+    prop_compose! {
+        fn any_request()(
+            kind in 0..8_u8, address in 0..60_000_u16, count in 1..=123_u16, value: u16,
+        ) -> Request {
+            let read = |table| Request::Read(Span::new(table, address, count).unwrap());
+            match kind {
+                0 => read(Table::Coil),
+                1 => read(Table::Discrete),
+                2 => read(Table::Input),
+                3 => read(Table::Holding),
+                4 => Request::WriteCoil { address, on: value > 9 },
+                5 => Request::WriteRegister { address, value },
+                6 => Request::WriteCoils { address, values: vec![true; usize::from(count)] },
+                _ => Request::WriteRegisters { address, values: vec![value; usize::from(count)] },
+            }
+        }
+    }
+
+    /// A right answer to a request, with data bytes from a pattern, and what it says.
+    fn answer_to(request: &Request, seed: u8) -> (Vec<u8>, Answer) {
+        let shape = Shape::of(request);
+        let data = |bytes: u8| (0..bytes).map(|at| at.wrapping_mul(31) ^ seed).collect::<Vec<u8>>();
+        match shape.body {
+            Body::Bits { bytes, count } => (
+                [&[7, shape.function, bytes][..], &data(bytes)].concat(),
+                Answer::Bits(bits(&data(bytes), count)),
+            ),
+            Body::Registers { bytes } => (
+                [&[7, shape.function, bytes][..], &data(bytes)].concat(),
+                Answer::Registers(registers(&data(bytes))),
+            ),
+            Body::Echo(echo) => ([&[7, shape.function][..], &echo].concat(), Answer::Written),
+        }
+    }
+
+    /// Feeds in pieces of the given sizes, over and over.
+    fn feed_in_pieces(reply: &mut Reply, mut bytes: &[u8], sizes: &[usize]) -> Progress {
+        for size in sizes.iter().cycle() {
+            let (piece, rest) = bytes.split_at((*size).min(bytes.len()));
+            match reply.feed(piece) {
+                Progress::Incomplete if !rest.is_empty() => bytes = rest,
+                progress @ (Progress::Incomplete | Progress::Complete(_) | Progress::Bad(_)) => {
+                    return progress;
+                }
+            }
+        }
+        Progress::Incomplete
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_in_any_pieces_do_harm(
+            request in any_request(), bytes: Vec<u8>, sizes in prop::collection::vec(1..40_usize, 1..5), tcp: bool,
+        ) {
+            let framing = if tcp { Framing::Tcp { transaction: 0 } } else { Framing::Rtu };
+            let mut reply = Reply::new(7, &request, framing);
+            feed_in_pieces(&mut reply, &bytes, &sizes);
+            prop_assert!(!reply.defect().to_string().is_empty());
+            prop_assert!(reply.buffer.len() <= 2 * LONGEST_FRAME);
+        }
+
+        #[test]
+        fn a_right_answer_is_found_in_any_pieces_behind_foreign_noise(
+            request in any_request(), seed: u8, sizes in prop::collection::vec(1..40_usize, 1..5),
+            noise in prop::collection::vec((0..=255_u8).prop_filter("not ours", |byte| *byte != 7), 0..50),
+        ) {
+            let (body, answer) = answer_to(&request, seed);
+            let bytes = [noise, rtu(&body)].concat();
+            let mut reply = waiting(&request);
+            prop_assert_eq!(feed_in_pieces(&mut reply, &bytes, &sizes), Progress::Complete(answer));
+        }
+
+        #[test]
+        fn one_flipped_bit_is_never_an_answer(request in any_request(), seed: u8, at: prop::sample::Index) {
+            let (body, _) = answer_to(&request, seed);
+            let mut bytes = rtu(&body);
+            let bit = at.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(waiting(&request).feed(&bytes), Progress::Incomplete);
+        }
+    }
+}
