@@ -137,14 +137,7 @@ impl HubState {
 
     /// A session sends a command.
     #[expect(clippy::needless_pass_by_value, reason = "a request is taken over whole, like all input")]
-    pub fn submit(
-        &mut self,
-        key: SessionKey,
-        token: Token,
-        client: Arc<Client>,
-        command: Command,
-        now: Now,
-    ) {
+    pub fn submit(&mut self, key: SessionKey, token: Token, client: Arc<Client>, command: Command, now: Now) {
         self.announce();
         if !self.sessions.contains(&key) {
             return;
@@ -164,14 +157,7 @@ impl HubState {
     }
 
     /// A session asks something.
-    pub fn ask(
-        &mut self,
-        key: SessionKey,
-        token: Token,
-        client: Arc<Client>,
-        question: Question,
-        _now: Now,
-    ) {
+    pub fn ask(&mut self, key: SessionKey, token: Token, client: Arc<Client>, question: Question, _now: Now) {
         self.announce();
         if !self.sessions.contains(&key) {
             return;

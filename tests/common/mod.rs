@@ -1,0 +1,19 @@
+//! What several integration tests share. Each test binary uses a part of it.
+
+#![expect(
+    clippy::allow_attributes,
+    reason = "whether the allowance below is needed differs between test binaries"
+)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "every test binary uses another part"
+)]
+
+pub mod bed;
+pub mod pure;
+pub mod script;
+pub mod transcript;
+pub mod world;
+pub mod ws;

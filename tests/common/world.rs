@@ -1,0 +1,448 @@
+//! The world of the end-to-end tests: the built binary, a real mosquitto, and pymodbus units on a pseudo-terminal.
+//!
+//! Everything runs in a folder of its own on free ports and ends with the value.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::ws::{PATIENCE, http};
+
+/// The token and U+ key of the client that may do everything.
+pub const SECRET: &str = "a-secret-that-never-shows";
+/// Its id, and U+ systemId.
+pub const SYSTEM: &str = "SV-EDGE-0001";
+/// The credential that may only read presses.
+pub const READER: &str = "readers-secret";
+
+pub struct World {
+    pub folder: tempfile::TempDir,
+    pub port: u16,
+    pub line: Slave,
+    pub broker: Mosquitto,
+    pub pentad: Pentad,
+}
+
+impl World {
+    /// Starts all three and waits until the gateway has read every live device once.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let line = Slave::start(&folder.path().join("tty"));
+        seed(&line);
+        let broker = Mosquitto::start(folder.path(), free_port());
+        broker.publish("tele/plug-1/LWT", "Online", true);
+        let port = free_port();
+        let pentad = Pentad::start(folder.path(), port, broker.port);
+        let mut world = Self { folder, port, line, broker, pentad };
+        world.ready().await;
+        world
+    }
+
+    /// Waits until the presses have been read.
+    pub async fn ready(&mut self) {
+        let wait = async {
+            while !self.listens() || !self.current("press-1").await.contains("temperature") {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("the gateway comes up and reads press-1 in time");
+    }
+
+    fn listens(&self) -> bool {
+        std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+    }
+
+    /// Current values of a device by the OAM call, as text.
+    async fn current(&self, device: &str) -> String {
+        let body = json!({"node": "rs485", "mediaId": device}).to_string();
+        http(
+            self.port,
+            "POST",
+            "/api/stream/metrics",
+            &[("authorization", &format!("Bearer {SECRET}"))],
+            &body,
+        )
+        .await
+        .1
+    }
+}
+
+/// Registers that every test begins with.
+fn seed(line: &Slave) {
+    // Voltage 230.5 as f32, big-endian words.
+    line.set(1, "input", 0, &[0x4366, 0x8000]);
+    for unit in [2, 3] {
+        line.set(unit, "input", 10, &[235]);
+        // Setpoint 50.0 as f32 with swapped words.
+        line.set(unit, "holding", 100, &[0x0000, 0x4248]);
+    }
+}
+
+/// The configuration of every test.
+fn configuration(folder: &Path, port: u16, broker: u16) -> String {
+    let tty = folder.join("tty");
+    format!(
+        r#"
+[gateway]
+id = "test-1"
+project = "1"
+area = "1"
+timezone = "UTC"
+[server]
+listen = ["127.0.0.1:{port}"]
+[history]
+path = "{history}"
+[[serial]]
+id = "rs485"
+port = "{tty}"
+baud_rate = 115200
+timeout = "200ms"
+[[mqtt]]
+id = "local"
+url = "mqtt://127.0.0.1:{broker}"
+
+[[device]]
+id = "meter-1"
+product = "meter"
+bus = "rs485"
+unit = 1
+uuid = "E07E-8972-925A-C99B"
+[[device]]
+id = "press-1"
+product = "press"
+bus = "rs485"
+unit = 2
+uuid = "AAAA-BBBB-CCCC-0001"
+[[device]]
+id = "press-2"
+product = "press"
+bus = "rs485"
+unit = 3
+[[device]]
+id = "plug-1"
+product = "plug"
+mqtt = "local"
+topic = "plug-1"
+
+[[product]]
+id = "meter"
+[[product.property]]
+id = "voltage"
+type = "float"
+unit = "V"
+access = "r"
+modbus = {{ table = "input", address = 0, type = "f32", every = "100ms" }}
+
+[[product]]
+id = "press"
+type_id = "101c1200240008101e0a00000141414100000000020000000000000000000000"
+[[product.property]]
+id = "temperature"
+type = "float"
+access = "r"
+modbus = {{ table = "input", address = 10, type = "i16", scale = 0.1, every = "100ms" }}
+alarm = [{{ id = "too-hot", above = 80.0, hysteresis = 5.0, level = "fault" }}]
+[[product.property]]
+id = "setpoint"
+type = "float"
+access = "rw"
+range = [0.0, 100.0]
+modbus = {{ table = "holding", address = 100, type = "f32", order = "CDAB", every = "200ms", write = "auto", verify = true }}
+[[product.property]]
+id = "running"
+type = "bool"
+access = "rw"
+modbus = {{ table = "coil", address = 3, every = "200ms" }}
+[[product.function]]
+id = "reset"
+inputs = [{{ id = "code", type = "int", required = true }}]
+modbus = [{{ table = "holding", address = 200, type = "u16", value = "{{code}}" }}, {{ wait = "50ms" }}, {{ table = "coil", address = 9, value = true }}]
+
+[[product]]
+id = "plug"
+[product.mqtt]
+availability = {{ topic = "tele/{{topic}}/LWT", online = "Online", offline = "Offline" }}
+[[product.property]]
+id = "power"
+type = "bool"
+access = "rw"
+mqtt = {{ topic = "stat/{{topic}}/POWER", on = "ON", off = "OFF", write = {{ topic = "cmnd/{{topic}}/POWER", payload = "{{value}}", qos = 1 }} }}
+[[product.property]]
+id = "energy"
+type = "float"
+access = "r"
+mqtt = {{ topic = "tele/{{topic}}/SENSOR", path = "$.ENERGY.Total" }}
+"#,
+        tty = tty.display(),
+        history = folder.join("history.db").display(),
+    )
+}
+
+const CLIENTS: &str = r#"
+[[client]]
+id = "SV-EDGE-0001"
+secret = "a-secret-that-never-shows"
+rights = ["read", "write", "invoke"]
+[[client]]
+id = "reader"
+secret = "readers-secret"
+devices = ["press-*"]
+"#;
+
+/// The gateway under test.
+pub struct Pentad {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Pentad {
+    fn start(folder: &Path, port: u16, broker: u16) -> Self {
+        let config = folder.join("pentad.toml");
+        std::fs::write(&config, configuration(folder, port, broker)).expect("a writable folder");
+        std::fs::write(folder.join("clients.toml"), CLIENTS).expect("a writable folder");
+        let log = folder.join("pentad.log");
+        let child = Command::new(env!("CARGO_BIN_EXE_pentad"))
+            .args(["run", "--config"])
+            .arg(&config)
+            .env("PENTAD_LOG", "pentad=debug,info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("a writable folder"))
+            .spawn()
+            .expect("the built binary starts");
+        Self { child, log }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -{name} works");
+    }
+
+    /// The exit code, once it has ended.
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        let wait = async {
+            loop {
+                if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                    return status.code();
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("the gateway ends in time")
+    }
+}
+
+impl Drop for Pentad {
+    fn drop(&mut self) {
+        end(&mut self.child);
+        if std::thread::panicking() {
+            eprintln!("--- log of the gateway ---\n{}", self.log());
+        }
+    }
+}
+
+/// pymodbus units on a pseudo-terminal; see counterparts/slave.py.
+pub struct Slave {
+    child: Child,
+    to: std::cell::RefCell<ChildStdin>,
+    from: Receiver<String>,
+}
+
+impl Slave {
+    fn start(link: &Path) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+        let python = root.join(".venv/bin/python");
+        assert!(python.exists(), "{} is missing; tests/run makes it", python.display());
+        let mut child = Command::new(python)
+            .arg(root.join("counterparts/slave.py"))
+            .arg(link)
+            .arg("1,2,3")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("Python starts");
+        let to = std::cell::RefCell::new(child.stdin.take().expect("a pipe"));
+        let from = lines(child.stdout.take().expect("a pipe"));
+        let slave = Self { child, to, from };
+        assert!(slave.answer().get("ready").is_some(), "the slave is ready");
+        slave
+    }
+
+    /// Gives one command and returns its answer.
+    pub fn tell(&self, command: &Json) -> Json {
+        let mut line = String::new();
+        writeln!(line, "{command}").expect("a string takes all");
+        let mut to = self.to.borrow_mut();
+        to.write_all(line.as_bytes()).and_then(|()| to.flush()).expect("the slave listens");
+        self.answer()
+    }
+
+    fn answer(&self) -> Json {
+        let line = self.from.recv_timeout(PATIENCE).expect("the slave answers in time");
+        serde_json::from_str(&line).expect("the slave answers JSON")
+    }
+
+    pub fn set(&self, unit: u8, table: &str, address: u16, values: &[u16]) {
+        let command =
+            json!({"do": "set", "unit": unit, "table": table, "address": address, "values": values});
+        assert_eq!(self.tell(&command), json!({"ok": true}));
+    }
+
+    pub fn get(&self, unit: u8, table: &str, address: u16, count: u16) -> Vec<u64> {
+        let command = json!({"do": "get", "unit": unit, "table": table, "address": address, "count": count});
+        let answer = self.tell(&command);
+        let values = answer.get("values").and_then(Json::as_array).expect("values");
+        values.iter().filter_map(Json::as_u64).collect()
+    }
+
+    /// `mute`, `unmute`, `garble`, `unplug`, `plug`.
+    pub fn fault(&self, what: &str, unit: u8) {
+        assert_eq!(self.tell(&json!({"do": what, "unit": unit})), json!({"ok": true}));
+    }
+}
+
+impl Drop for Slave {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// A real broker.
+pub struct Mosquitto {
+    child: Option<Child>,
+    folder: PathBuf,
+    pub port: u16,
+}
+
+impl Mosquitto {
+    fn start(folder: &Path, port: u16) -> Self {
+        let mut broker = Self { child: None, folder: folder.to_owned(), port };
+        broker.restart();
+        broker
+    }
+
+    /// Starts it (again) and waits until it listens.
+    pub fn restart(&mut self) {
+        let config = self.folder.join("mosquitto.conf");
+        std::fs::write(&config, format!("listener {} 127.0.0.1\nallow_anonymous true\n", self.port))
+            .expect("a writable folder");
+        let child = Command::new("/usr/sbin/mosquitto")
+            .arg("-c")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("mosquitto is installed (Debian package mosquitto; tests/run installs it)");
+        self.child = Some(child);
+        let mut tries = 0;
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            tries += 1;
+            assert!(tries < 400, "mosquitto does not listen on port {}", self.port);
+            pause();
+        }
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            end(&mut child);
+        }
+    }
+
+    pub fn publish(&self, topic: &str, payload: &str, retain: bool) {
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-p", &self.port.to_string(), "-t", topic, "-m", payload, "-q", "1"]);
+        if retain {
+            command.arg("-r");
+        }
+        assert!(command.status().is_ok_and(|status| status.success()), "mosquitto_pub works");
+    }
+
+    /// Everything that is published to a topic from now on, as `topic payload` lines.
+    pub fn subscribe(&self, topic: &str) -> Subscription {
+        let mut child = Command::new("mosquitto_sub")
+            .args(["-p", &self.port.to_string(), "-t", topic, "-t", "test/ready", "-v"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("mosquitto_sub is installed (Debian package mosquitto-clients)");
+        let lines = lines(child.stdout.take().expect("a pipe"));
+        let subscription = Subscription { child, lines };
+        // The subscription stands once a marker comes through.
+        let mut tries = 0;
+        loop {
+            self.publish("test/ready", "1", false);
+            if subscription.lines.recv_timeout(Duration::from_millis(200)).is_ok() {
+                return subscription;
+            }
+            tries += 1;
+            assert!(tries < 50, "mosquitto_sub does not subscribe");
+        }
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A running mosquitto_sub.
+pub struct Subscription {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Subscription {
+    pub fn next(&self) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).expect("a publish arrives in time");
+            if !line.starts_with("test/ready") {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// Lines of a pipe, read by a thread so that waiting can have a deadline.
+fn lines(pipe: ChildStdout) -> Receiver<String> {
+    let (to, from) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if to.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    from
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+fn end(child: &mut Child) {
+    let (killed, waited) = (child.kill(), child.wait());
+    drop((killed, waited));
+}
+
+#[expect(clippy::disallowed_methods, reason = "a probe of another process has nothing to wait on")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(25));
+}
