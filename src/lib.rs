@@ -11,6 +11,7 @@
 //!
 //! Read ARCHITECTURE.md for the tour.
 
+pub mod app;
 pub mod backoff;
 pub mod clock;
 pub mod config;
@@ -19,9 +20,11 @@ pub mod dialects;
 pub mod drivers;
 pub mod hub;
 pub mod model;
+pub mod notify;
 pub mod proto;
 pub mod report;
 pub mod serve;
 pub mod signals;
 pub mod supervisor;
+pub mod telemetry;
 pub mod text;

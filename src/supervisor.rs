@@ -24,25 +24,26 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// time, so that a goodbye can still be sent and an outcome can still arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// Listeners and their sessions: no new ones, and a goodbye to those that are there.
+    /// Listeners and their sessions: no new ones, and a goodbye to those that are there. From then on nobody is
+    /// left to give commands.
     Serve,
-    /// The hub: no new commands, those under way are settled.
-    Hub,
-    /// The drivers: the frame under way is finished.
+    /// The drivers: the frame under way is finished, and its outcome still finds the hub.
     Drivers,
+    /// The hub: what is still unsettled is settled.
+    Hub,
     /// What the demo puts in the place of hardware.
     World,
 }
 
 impl Stage {
-    const ALL: [Self; 4] = [Self::Serve, Self::Hub, Self::Drivers, Self::World];
+    const ALL: [Self; 4] = [Self::Serve, Self::Drivers, Self::Hub, Self::World];
 
     /// How long the next stage waits for this one. A listener cuts its sessions off after two seconds itself, so
     /// its share is a little longer.
     fn patience(self) -> Duration {
         match self {
             Self::Serve => Duration::from_millis(2_500),
-            Self::Hub | Self::Drivers => Duration::from_secs(3),
+            Self::Drivers | Self::Hub => Duration::from_secs(3),
             Self::World => Duration::from_secs(1),
         }
     }
@@ -216,7 +217,7 @@ mod tests {
     fn supervisor_with_three_stages() -> (Supervisor, mpsc::Receiver<&'static str>) {
         let mut supervisor = Supervisor::default();
         let (log, seen) = mpsc::channel(8);
-        for (stage, name) in [(Stage::Drivers, "bus"), (Stage::Serve, "listener"), (Stage::Hub, "hub")] {
+        for (stage, name) in [(Stage::Hub, "hub"), (Stage::Drivers, "bus"), (Stage::Serve, "listener")] {
             let (token, log) = (supervisor.token(stage), log.clone());
             supervisor.spawn(stage, name, async move {
                 token.cancelled().await;
@@ -240,7 +241,7 @@ mod tests {
         let stop = CancellationToken::new();
         stop.cancel();
         assert_eq!(supervisor.run(stop).await, Ending::Stopped);
-        assert_eq!(all(seen).await, ["listener", "hub", "bus"]);
+        assert_eq!(all(seen).await, ["listener", "bus", "hub"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -249,7 +250,7 @@ mod tests {
         supervisor.spawn(Stage::Drivers, "broken", async { panic!("on purpose") });
         let ending = supervisor.run(CancellationToken::new()).await;
         assert_eq!(ending, Ending::Failed { task: "broken".into() });
-        assert_eq!(all(seen).await, ["listener", "hub", "bus"]);
+        assert_eq!(all(seen).await, ["listener", "bus", "hub"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -268,7 +269,7 @@ mod tests {
         let (stop, begun) = (CancellationToken::new(), clock::instant());
         stop.cancel();
         assert_eq!(supervisor.run(stop).await, Ending::Overran { tasks: vec!["stuck".into()] });
-        assert_eq!(all(seen).await, ["listener", "hub", "bus"]);
+        assert_eq!(all(seen).await, ["listener", "bus", "hub"]);
         assert_eq!(clock::instant() - begun, STOP_DEADLINE);
     }
 }

@@ -1,0 +1,61 @@
+//! What systemd is told: ready, status, stopping, and that the hub is alive.
+//!
+//! Outside of systemd all of it does nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+/// The listeners are bound; clients may come.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The process drains.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+}
+
+/// How often systemd wants to hear that we are alive, if it does.
+pub fn watchdog() -> Option<Duration> {
+    let mut micros = 0;
+    let wanted = sd_notify::watchdog_enabled(false, &mut micros);
+    (wanted && micros > 0).then(|| Duration::from_micros(micros))
+}
+
+/// Tells systemd that we are alive for as long as the hub's counter moves: a stuck hub is a stuck gateway, whatever
+/// else still runs. Looks three times in each interval.
+pub async fn feed_watchdog(interval: Duration, progress: Arc<AtomicU64>, stop: CancellationToken) {
+    let mut last = None;
+    let mut stuck = false;
+    loop {
+        tokio::select! {
+            // Cancel-safe: a cancelled token stays cancelled.
+            () = stop.cancelled() => return,
+            // Cancel-safe: a sleep holds nothing.
+            () = tokio::time::sleep(interval / 3) => {}
+        }
+        let now = Some(progress.load(Ordering::Relaxed));
+        if now == last {
+            if !stuck {
+                error!("the hub makes no progress; the watchdog is no longer fed");
+            }
+            stuck = true;
+        } else {
+            stuck = false;
+            tell(&[NotifyState::Watchdog]);
+        }
+        last = now;
+    }
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    // Kept in the environment: removing it would race with other threads that read theirs.
+    if let Err(error) = sd_notify::notify(false, states) {
+        debug!(%error, "cannot reach the service manager");
+    }
+}

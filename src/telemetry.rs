@@ -1,0 +1,107 @@
+//! Where the log goes: to the journal when systemd started us, to standard error otherwise.
+//!
+//! What is logged is decided by `--log-level`, else by `PENTAD_LOG`, else it is `info`; both take a level or a list
+//! of `target=level`. Libraries that log through `log` end up here too.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+
+use tracing::level_filters::LevelFilter;
+use tracing_log::{AsLog, LogTracer};
+use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry, fmt};
+
+/// The environment variable that sets the level.
+pub const VARIABLE: &str = "PENTAD_LOG";
+
+/// What is logged unless something else is asked for.
+const DEFAULT: &str = "info";
+
+/// Libraries that say more at `info` than an administrator wants to read. What the administrator asks for comes
+/// behind and wins.
+const QUIETER: &str = "rumqttd=warn,rumqttc=warn,hyper=warn,rustls=warn,tungstenite=warn";
+
+/// Why the log could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The level or list is malformed.
+    #[error("\"{asked}\" is no log level and no list of target=level")]
+    Filter {
+        /// As asked for.
+        asked: String,
+        /// Why.
+        source: ParseError,
+    },
+    /// Somebody set up a log before us.
+    #[error("logging is set up already")]
+    Twice,
+}
+
+/// Sets up logging for the whole process. `level` goes before the environment.
+pub fn init(level: Option<&str>) -> Result<(), TelemetryError> {
+    let asked = level.map(str::to_owned).or_else(|| std::env::var(VARIABLE).ok()).unwrap_or_default();
+    let filter = filter(&asked)?;
+    let output: Box<dyn Layer<Registry> + Send + Sync> = match journal() {
+        Some(journal) => Box::new(journal),
+        None => Box::new(terminal()),
+    };
+    let subscriber = Registry::default().with(output.with_filter(filter));
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Twice)?;
+    // The bridge is told the level, so that records nobody wants cost one comparison.
+    LogTracer::init_with_filter(LevelFilter::current().as_log()).map_err(|_| TelemetryError::Twice)
+}
+
+fn filter(asked: &str) -> Result<EnvFilter, TelemetryError> {
+    let asked = if asked.trim().is_empty() { DEFAULT } else { asked };
+    EnvFilter::try_new(format!("{QUIETER},{asked}"))
+        .map_err(|source| TelemetryError::Filter { asked: asked.to_owned(), source })
+}
+
+/// The journal, if standard error leads there.
+fn journal() -> Option<tracing_journald::Layer> {
+    if !leads_to(&std::env::var("JOURNAL_STREAM").ok()?, io::stderr()) {
+        return None;
+    }
+    let layer = tracing_journald::layer().ok()?;
+    Some(layer.with_field_prefix(Some("PENTAD".to_owned())).with_syslog_identifier("pentad".to_owned()))
+}
+
+/// Whether the file is the one that systemd named as `device:inode`; a program started from a service inherits the
+/// variable, but its output may have been redirected.
+fn leads_to(stream: &str, file: impl AsFd) -> bool {
+    nix::sys::stat::fstat(file).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+fn terminal() -> impl Layer<Registry> + Send + Sync {
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    fmt::layer().compact().with_writer(io::stderr).with_ansi(colours).with_target(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_quiet_unless_asked_for() {
+        let quiet = filter("").unwrap().to_string();
+        assert!(quiet.contains("rumqttd=warn") && quiet.contains("info"), "{quiet}");
+        let loud = filter("debug,rumqttd=trace").unwrap().to_string();
+        assert!(loud.contains("rumqttd=trace") && !loud.contains("rumqttd=warn"), "{loud}");
+    }
+
+    #[test]
+    fn a_malformed_level_is_named() {
+        let error = filter("pentad=loud").unwrap_err();
+        assert_eq!(error.to_string(), "\"pentad=loud\" is no log level and no list of target=level");
+    }
+
+    #[test]
+    fn only_the_named_file_is_the_journal() {
+        let file = tempfile::tempfile().unwrap();
+        let stat = nix::sys::stat::fstat(&file).unwrap();
+        assert!(leads_to(&format!("{}:{}", stat.st_dev, stat.st_ino), &file));
+        assert!(!leads_to(&format!("{}:{}", stat.st_dev, stat.st_ino + 1), &file));
+        assert!(!leads_to("", &file));
+    }
+}
