@@ -7,6 +7,10 @@ use crate::model::client::Secret;
 use crate::model::device::Device;
 
 pub mod map;
+pub mod path;
+pub mod payload;
+pub mod route;
+pub mod template;
 
 /// One broker as configured.
 #[derive(Clone, Debug)]
