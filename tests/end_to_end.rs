@@ -1,6 +1,8 @@
 //! The built binary between real counterparts: pymodbus units on a pseudo-terminal and a real mosquitto below, clients
 //! of all five dialects above.
 
+#![cfg(test)]
+
 mod common;
 
 use common::world::{READER, SECRET, SYSTEM, World};
@@ -18,10 +20,7 @@ fn bearer() -> (&'static str, &'static str) {
 /// The path of a signed U+ login.
 fn uplus_path(key: &str) -> String {
     let timestamp = "1700000000000";
-    let sign: String = Sha256::digest(format!("{SYSTEM}{key}{timestamp}"))
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let sign = format!("{:x}", Sha256::digest(format!("{SYSTEM}{key}{timestamp}")));
     format!(
         "/wssubscriber/msgplatform/websocket?systemId={SYSTEM}&timestamp={timestamp}&sign={sign}\
          &isSubscribeEarliestMessage=false"

@@ -2,6 +2,8 @@
 //!
 //! A transcript is a file in `tests/transcripts/<dialect>/`; adding one needs no code.
 
+#![cfg(test)]
+
 mod common;
 
 use common::pure::PureStage;

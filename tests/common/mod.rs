@@ -1,9 +1,5 @@
 //! What several integration tests share. Each test binary uses a part of it.
 
-#![expect(
-    clippy::allow_attributes,
-    reason = "whether the allowance below is needed differs between test binaries"
-)]
 #![allow(
     dead_code,
     unreachable_pub,

@@ -112,7 +112,7 @@ impl PureStage {
             }
             Output::Watch { client, interests } => self.hub.watch(key, &client, interests),
             Output::Submit { token, client, command } => {
-                self.hub.submit(key, token, client, command, self.now)
+                self.hub.submit(key, token, client, command, self.now);
             }
             Output::Ask { token, client, question } => self.hub.ask(key, token, client, question, self.now),
         }

@@ -249,7 +249,7 @@ fn assignments(text: &str) -> Result<Vec<(String, Json)>, String> {
         let mut stream = serde_json::Deserializer::from_str(after).into_iter::<Json>();
         let value = stream.next().ok_or("a value is missing")?.map_err(|error| error.to_string())?;
         found.push((name.to_owned(), value));
-        rest = after[stream.byte_offset()..].trim_start();
+        rest = after.split_at(stream.byte_offset()).1.trim_start();
     }
     Ok(found)
 }
@@ -304,13 +304,9 @@ pub fn unescape(text: &str) -> String {
             Some('r') => out.push('\r'),
             Some('0') => out.push('\0'),
             Some('t') => out.push('\t'),
-            Some('\\') => out.push('\\'),
             // Any other escape belongs to the JSON that stands in the line.
-            Some(other) => {
-                out.push('\\');
-                out.push(other);
-            }
-            None => out.push('\\'),
+            Some(other) if other != '\\' => out.extend(['\\', other]),
+            Some(_) | None => out.push('\\'),
         }
     }
     out
@@ -319,8 +315,13 @@ pub fn unescape(text: &str) -> String {
 fn matches(expected: &str, seen: &Seen) -> Result<(), String> {
     let wrong = || Err(format!("but saw: {}", show(seen)));
     match seen {
-        Seen::Nothing if expected == "nothing" => Ok(()),
-        Seen::Nothing => wrong(),
+        Seen::Nothing => {
+            if expected == "nothing" {
+                Ok(())
+            } else {
+                wrong()
+            }
+        }
         Seen::Close(code) => match expected.strip_prefix("close") {
             Some(want) if want.trim().is_empty() || want.trim().parse() == Ok(*code) => Ok(()),
             _ => wrong(),
@@ -338,7 +339,7 @@ fn matches(expected: &str, seen: &Seen) -> Result<(), String> {
         }
         Seen::Text(text) => {
             if let Some(frame) = expected.strip_prefix("headers ") {
-                return frame_matches(frame, text).or_else(|why| Err(format!("{why}; saw: {}", show(seen))));
+                return frame_matches(frame, text).map_err(|why| format!("{why}; saw: {}", show(seen)));
             }
             if text_matches(expected, text) { Ok(()) } else { wrong() }
         }
@@ -395,8 +396,8 @@ fn pattern_matches(pattern: &str, text: &str) -> bool {
     let parts: Vec<&str> = parts.collect();
     let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
     for part in middle {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
+        let Some((_, after)) = rest.split_once(part) else { return false };
+        rest = after;
     }
     rest.ends_with(last)
 }

@@ -87,102 +87,11 @@ fn seed(line: &Slave) {
 
 /// The configuration of every test.
 fn configuration(folder: &Path, port: u16, broker: u16) -> String {
-    let tty = folder.join("tty");
-    format!(
-        r#"
-[gateway]
-id = "test-1"
-project = "1"
-area = "1"
-timezone = "UTC"
-[server]
-listen = ["127.0.0.1:{port}"]
-[history]
-path = "{history}"
-[[serial]]
-id = "rs485"
-port = "{tty}"
-baud_rate = 115200
-timeout = "200ms"
-[[mqtt]]
-id = "local"
-url = "mqtt://127.0.0.1:{broker}"
-
-[[device]]
-id = "meter-1"
-product = "meter"
-bus = "rs485"
-unit = 1
-uuid = "E07E-8972-925A-C99B"
-[[device]]
-id = "press-1"
-product = "press"
-bus = "rs485"
-unit = 2
-uuid = "AAAA-BBBB-CCCC-0001"
-[[device]]
-id = "press-2"
-product = "press"
-bus = "rs485"
-unit = 3
-[[device]]
-id = "plug-1"
-product = "plug"
-mqtt = "local"
-topic = "plug-1"
-
-[[product]]
-id = "meter"
-[[product.property]]
-id = "voltage"
-type = "float"
-unit = "V"
-access = "r"
-modbus = {{ table = "input", address = 0, type = "f32", every = "100ms" }}
-
-[[product]]
-id = "press"
-type_id = "101c1200240008101e0a00000141414100000000020000000000000000000000"
-[[product.property]]
-id = "temperature"
-type = "float"
-access = "r"
-modbus = {{ table = "input", address = 10, type = "i16", scale = 0.1, every = "100ms" }}
-alarm = [{{ id = "too-hot", above = 80.0, hysteresis = 5.0, level = "fault" }}]
-[[product.property]]
-id = "setpoint"
-type = "float"
-access = "rw"
-range = [0.0, 100.0]
-modbus = {{ table = "holding", address = 100, type = "f32", order = "CDAB", every = "200ms", write = "auto", verify = true }}
-[[product.property]]
-id = "running"
-type = "bool"
-access = "rw"
-modbus = {{ table = "coil", address = 3, every = "200ms" }}
-[[product.function]]
-id = "reset"
-inputs = [{{ id = "code", type = "int", required = true }}]
-modbus = [{{ table = "holding", address = 200, type = "u16", value = "{{code}}" }}, {{ wait = "50ms" }}, {{ table = "coil", address = 9, value = true }}]
-
-[[product]]
-id = "plug"
-[product.mqtt]
-availability = {{ topic = "tele/{{topic}}/LWT", online = "Online", offline = "Offline" }}
-[[product.property]]
-id = "power"
-type = "bool"
-access = "rw"
-mqtt = {{ topic = "stat/{{topic}}/POWER", on = "ON", off = "OFF", write = {{ topic = "cmnd/{{topic}}/POWER", payload = "{{value}}", qos = 1 }} }}
-[[product.property]]
-id = "energy"
-type = "float"
-access = "r"
-mqtt = {{ topic = "tele/{{topic}}/SENSOR", path = "$.ENERGY.Total" }}
-"#,
-        tty = tty.display(),
-        history = folder.join("history.db").display(),
-    )
+    include_str!("../counterparts/end_to_end.toml")
+        .replace("TTY", &folder.join("tty").display().to_string())
+        .replace("HISTORY", &folder.join("history.db").display().to_string())
+        .replace("PORT", &port.to_string())
+        .replace("BROKER", &broker.to_string())
 }
 
 const CLIENTS: &str = r#"
@@ -397,7 +306,7 @@ impl Drop for Mosquitto {
     }
 }
 
-/// A running mosquitto_sub.
+/// A running `mosquitto_sub`.
 pub struct Subscription {
     child: Child,
     lines: Receiver<String>,

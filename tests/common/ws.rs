@@ -1,5 +1,6 @@
 //! A plain WebSocket and HTTP client for the tests, with a deadline on everything.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -91,9 +92,9 @@ pub async fn http(
     let mut request =
         format!("{method} {target} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n");
     for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        write!(request, "{name}: {value}\r\n").expect("a string takes all");
     }
-    request.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
+    write!(request, "content-length: {}\r\n\r\n{body}", body.len()).expect("a string takes all");
     stream.write_all(request.as_bytes()).await.expect("the gateway reads");
     let mut answer = Vec::new();
     timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an answer in time").expect("an answer");
