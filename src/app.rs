@@ -18,10 +18,10 @@ use crate::drivers::{COMMAND_QUEUE, LinkPort, OBSERVATION_QUEUE};
 use crate::hub::handle::{HubHandle, REQUEST_QUEUE};
 use crate::model::directory::Directory;
 use crate::notify;
-use crate::serve::Shared;
 use crate::serve::admission::Admission;
 use crate::serve::listener::{BindError, Listener};
 use crate::serve::tls::{self, TlsError};
+use crate::serve::{Patience, Shared};
 use crate::supervisor::{Ending, Stage, Supervisor};
 
 /// A gateway that is connected but does not run yet.
@@ -140,6 +140,7 @@ impl App {
                 &config.server.trusted_proxies,
             ),
             server: config.server,
+            patience: Patience::default(),
         });
         for listener in listeners {
             let (address, secure) = (listener.address(), listener.secure());

@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message, error::ProtocolE
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::Patience;
 use super::engine::{Engine, News, Verdict};
 use super::socket::Socket;
 use crate::clock;
@@ -35,19 +36,6 @@ const WRITE_BUFFER: usize = 16 * 1024;
 /// message, not a backlog; a larger one closes the connection.
 const LARGEST_WRITE: usize = 64 * 1024 * 1024;
 
-/// How long one message may wait for the client to read.
-const WRITE_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long a closing connection is still read, so that the close frame is not lost to a reset.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// How often the client is pinged.
-const PING_EVERY: Duration = Duration::from_secs(30);
-
-/// After this without any frame from the client, pongs included, it is taken for dead: three pings in a row have
-/// been lost by then.
-const SILENCE: Duration = Duration::from_secs(120);
-
 /// Longest reason that fits into a close frame.
 const REASON_BYTES: usize = 123;
 
@@ -58,6 +46,7 @@ pub(super) async fn run(
     early: Bytes,
     engine: Engine,
     frame_bytes: usize,
+    patience: Patience,
     stop: CancellationToken,
 ) {
     let config = WebSocketConfig::default()
@@ -68,8 +57,15 @@ pub(super) async fn run(
         .max_frame_size(Some(frame_bytes));
     let ws = WebSocketStream::from_partially_read(socket, early.into(), Role::Server, Some(config)).await;
     let begun = clock::instant();
-    let mut connection =
-        Connection { ws, engine, heard: begun, next_ping: begun + PING_EVERY, received: 0, sent: 0 };
+    let mut connection = Connection {
+        ws,
+        engine,
+        heard: begun,
+        next_ping: begun + patience.ping,
+        patience,
+        received: 0,
+        sent: 0,
+    };
     info!("session opened");
     let end = connection.converse(&stop).await;
     let (received, sent) = (connection.received, connection.sent);
@@ -91,6 +87,7 @@ struct Connection {
     /// When the last frame of any kind came.
     heard: Instant,
     next_ping: Instant,
+    patience: Patience,
     received: u64,
     sent: u64,
 }
@@ -133,7 +130,7 @@ impl Connection {
         tokio::pin!(timer);
         self.engine.step(Input::Open).await;
         loop {
-            match self.write_out(WRITE_DEADLINE).await {
+            match self.write_out(self.patience.write).await {
                 Ok(()) => {}
                 Err(Unsent::Lost) => return End::Lost,
                 Err(Unsent::Slow) => self.engine.step(Input::Closing(Closing::TooSlow)).await,
@@ -209,12 +206,12 @@ impl Connection {
         if now < self.next_ping {
             return None;
         }
-        if now.saturating_duration_since(self.heard) >= SILENCE {
+        if now.saturating_duration_since(self.heard) >= self.patience.silence {
             self.engine.step(Input::Closing(Closing::Silent)).await;
             return None;
         }
-        self.next_ping = now + PING_EVERY;
-        let ping = timeout(WRITE_DEADLINE, self.ws.send(Message::Ping(Bytes::new()))).await;
+        self.next_ping = now + self.patience.ping;
+        let ping = timeout(self.patience.write, self.ws.send(Message::Ping(Bytes::new()))).await;
         match ping {
             Ok(Ok(())) => None,
             Ok(Err(_)) => Some(End::Lost),
@@ -244,15 +241,16 @@ impl Connection {
 
     /// Says the last words and lets go of the socket. Gives what goes into the log.
     async fn end(mut self, end: End) -> (&'static str, u16) {
+        let linger = self.patience.linger;
         match end {
             End::Closed { code, reason } => {
                 let words = async {
-                    self.write_out(LINGER).await?;
+                    self.write_out(linger).await?;
                     self.close(code, &reason).await
                 };
                 // Whoever does not read does not get a goodbye either.
-                if let Ok(Ok(())) = timeout(2 * LINGER, words).await {
-                    let answered = timeout(LINGER, self.await_close()).await;
+                if let Ok(Ok(())) = timeout(2 * linger, words).await {
+                    let answered = timeout(linger, self.await_close()).await;
                     drop(answered);
                 }
                 self.let_go().await;
@@ -266,7 +264,7 @@ impl Connection {
             }
             End::ByClient { code } => {
                 // The library has prepared the answer; flushing sends it.
-                drop(timeout(LINGER, self.ws.flush()).await);
+                drop(timeout(linger, self.ws.flush()).await);
                 self.let_go().await;
                 ("closed by the client", code)
             }
@@ -277,7 +275,7 @@ impl Connection {
 
     async fn close(&mut self, code: u16, reason: &str) -> Result<(), Unsent> {
         let frame = CloseFrame { code: CloseCode::from(code), reason: shortened(reason).into() };
-        timeout(LINGER, self.ws.send(Message::Close(Some(frame))))
+        timeout(self.patience.linger, self.ws.send(Message::Close(Some(frame))))
             .await
             .map_err(|_| Unsent::Slow)?
             .map_err(|error| unsent(&error))
@@ -295,6 +293,7 @@ impl Connection {
     /// Ends our direction and reads the other for a moment: closing a socket with unread bytes resets it, and a reset
     /// can overtake the close frame.
     async fn let_go(&mut self) {
+        let linger = self.patience.linger;
         let socket = self.ws.get_mut();
         let parting = async {
             socket.shutdown().await?;
@@ -302,7 +301,7 @@ impl Connection {
             while socket.read(&mut rest).await? > 0 {}
             Ok::<_, std::io::Error>(())
         };
-        drop(timeout(LINGER, parting).await);
+        drop(timeout(linger, parting).await);
     }
 }
 

@@ -5,7 +5,6 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode, header};
@@ -24,12 +23,6 @@ use super::origin::{Ends, origin, peer};
 use crate::clock;
 use crate::dialects::{Closing, Entry, Input, Opening, Request, Response, Session, Upgrade};
 use crate::model::client::Dialect;
-
-/// How long a body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How long a call may take; commands of clients have shorter deadlines of their own.
-const CALL_DEADLINE: Duration = Duration::from_secs(65);
 
 /// The page for people.
 const PAGE: &str = include_str!("page.html");
@@ -109,7 +102,7 @@ impl Door {
     ) -> Result<Request, Response> {
         let (parts, body) = request.into_parts();
         let limited = Limited::new(body, self.shared.server.limits.frame_bytes).collect();
-        let body = match tokio::time::timeout(BODY_DEADLINE, limited).await {
+        let body = match tokio::time::timeout(self.shared.patience.body, limited).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 return Err(Response::text(413, "the body is too large\n"));
@@ -146,7 +139,7 @@ impl Door {
     async fn call(&self, session: Box<dyn Session>) -> Response {
         let shared = &self.shared;
         let mut engine = Engine::new(session, shared.hub.clone(), shared.server.limits.send_queue);
-        let deadline = clock::instant() + CALL_DEADLINE;
+        let deadline = clock::instant() + shared.patience.call;
         let mut batch = Vec::new();
         engine.step(Input::Open).await;
         loop {

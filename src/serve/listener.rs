@@ -25,26 +25,13 @@ use super::engine::Engine;
 use super::http::{Accepted, Door};
 use super::origin::Ends;
 use super::socket::Socket;
-use super::{GOODBYE, Shared, connection};
+use super::{Shared, connection};
 use crate::backoff::Backoff;
 use crate::dialects::Entry;
 use crate::supervisor::panic_message;
 
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: u32 = 256;
-
-/// How long a TLS handshake may take.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long a request's head may take to arrive, and how long an idle connection is kept for the next request.
-const HEADER_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long a connection may stay in HTTP before it is asked to finish; a client that does not read its answers
-/// would otherwise hold its place for ever.
-const HTTP_LIFETIME: Duration = Duration::from_secs(300);
-
-/// What a finishing connection may still take; longer than the longest call.
-const HTTP_GRACE: Duration = Duration::from_secs(70);
 
 /// hyper's smallest: our requests have short heads.
 const HTTP_BUFFER: usize = 8 * 1024;
@@ -183,18 +170,18 @@ impl Listener {
             }
         }
         drop(socket);
-        farewell(connections, address).await;
+        farewell(connections, address, shared.patience.goodbye).await;
     }
 }
 
 /// Waits for the connections, then cuts off what is left.
-async fn farewell(mut connections: JoinSet<()>, address: SocketAddr) {
+async fn farewell(mut connections: JoinSet<()>, address: SocketAddr, goodbye: Duration) {
     let all = async {
         while let Some(ended) = connections.join_next().await {
             note_end(ended);
         }
     };
-    if timeout(GOODBYE, all).await.is_err() {
+    if timeout(goodbye, all).await.is_err() {
         warn!(%address, connections = connections.len(), "connections did not end in time and are cut off");
         connections.shutdown().await;
     }
@@ -247,7 +234,7 @@ impl Guest {
             None => Socket::Plain(stream),
             Some(Tls(acceptor)) => {
                 // Boxed, and so freed again: a handshake's state is large.
-                match timeout(HANDSHAKE_DEADLINE, Box::pin(acceptor.accept(stream))).await {
+                match timeout(self.shared.patience.head, Box::pin(acceptor.accept(stream))).await {
                     Ok(Ok(stream)) => Socket::Tls(Box::new(stream)),
                     Ok(Err(error)) => {
                         debug!(peer = %self.peer.ip(), %error, "the TLS handshake failed");
@@ -282,7 +269,7 @@ impl Guest {
         let mut connection = Box::pin(
             http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_DEADLINE)
+                .header_read_timeout(self.shared.patience.head)
                 .max_buf_size(HTTP_BUFFER)
                 .serve_connection(TokioIo::new(socket), service)
                 .with_upgrades(),
@@ -293,14 +280,16 @@ impl Guest {
             // Cancel-safe: a cancelled token stays cancelled.
             () = self.stop.cancelled() => None,
             // Cancel-safe: a sleep holds nothing.
-            () = tokio::time::sleep(HTTP_LIFETIME) => None,
+            () = tokio::time::sleep(self.shared.patience.http) => None,
         };
         let served = if let Some(served) = served {
             served
         } else {
-            // The request under way is still answered.
+            // The request under way is still answered, a call at most.
             connection.as_mut().graceful_shutdown();
-            timeout(HTTP_GRACE, &mut connection).await.unwrap_or(Ok(()))
+            timeout(self.shared.patience.call + self.shared.patience.head, &mut connection)
+                .await
+                .unwrap_or(Ok(()))
         };
         if let Err(error) = served {
             debug!(peer = %self.peer.ip(), %error, "an HTTP connection failed");
@@ -329,6 +318,7 @@ impl Guest {
             parts.read_buf,
             engine,
             limits.frame_bytes,
+            self.shared.patience,
             self.stop.clone(),
         );
         conversation.instrument(span).await;

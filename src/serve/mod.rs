@@ -25,9 +25,6 @@ mod origin;
 mod socket;
 pub mod tls;
 
-/// How long sessions have for their goodbye when the gateway stops; what is left then is cut off.
-pub const GOODBYE: Duration = Duration::from_secs(2);
-
 /// What every connection needs; made once, shared read-only.
 #[derive(Debug)]
 pub struct Shared {
@@ -39,4 +36,48 @@ pub struct Shared {
     pub server: config::Server,
     /// Who is connected.
     pub admission: admission::Admission,
+    /// How patient the server is.
+    pub patience: Patience,
+}
+
+/// How long the server waits for its clients. Not configurable: the defaults suit links from loopback to GPRS; tests
+/// shorten them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For a TLS handshake; for a request's head; and how long an idle connection is kept for the next request.
+    pub head: Duration,
+    /// For a request's body.
+    pub body: Duration,
+    /// For the answer to a call. Commands of clients have shorter deadlines of their own.
+    pub call: Duration,
+    /// Before a connection that stays in HTTP is asked to finish: a client that does not read its answers would
+    /// otherwise hold its place for ever.
+    pub http: Duration,
+    /// For a client to read one message.
+    pub write: Duration,
+    /// Between two pings.
+    pub ping: Duration,
+    /// Without any frame from the client, pongs included, before it is taken for dead. Several pings in a row have
+    /// been lost by then.
+    pub silence: Duration,
+    /// For reading on while a connection closes, so that the close frame is not lost to a reset.
+    pub linger: Duration,
+    /// For sessions to say goodbye when the gateway stops; what is left then is cut off.
+    pub goodbye: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            call: Duration::from_secs(65),
+            http: Duration::from_secs(300),
+            write: Duration::from_secs(10),
+            ping: Duration::from_secs(30),
+            silence: Duration::from_secs(120),
+            linger: Duration::from_secs(1),
+            goodbye: Duration::from_secs(2),
+        }
+    }
 }
