@@ -10,4 +10,9 @@ mod groups;
 pub mod handle;
 mod index;
 mod links;
+mod slow;
 pub mod state;
+pub mod task;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! Slow sessions against the running hub: gaps are made good, and what may not be lost ends the session.
+
+use super::task::{World, beside_a_hub, next};
+use super::*;
+use crate::hub::handle::{Attachment, HubRequest};
+use crate::model::interest::Relation;
+use crate::model::snapshot::Snapshot;
+
+/// Room for messages of the slow session.
+const QUEUE: usize = 4;
+
+/// Makes the devices come online and lets both sessions hear of it.
+async fn begin(world: &World, slow: &mut Attachment, quick: &mut Attachment) {
+    for device in ["press-1", "press-2"] {
+        world.observe(device, &[(SETPOINT, Value::Float(0.0))]).await;
+        for session in [&mut *slow, &mut *quick] {
+            assert_eq!(line(&next(&mut session.messages).await.unwrap()), format!("{device} online"));
+            assert_eq!(line(&next(&mut session.messages).await.unwrap()), format!("{device} setpoint=0"));
+        }
+    }
+}
+
+/// Lets a device report so many values; the quick session hears each.
+async fn report(world: &World, device: &str, values: std::ops::RangeInclusive<i32>, quick: &mut Attachment) {
+    for value in values {
+        world.observe(device, &[(SETPOINT, Value::Float(f64::from(value)))]).await;
+        let message = next(&mut quick.messages).await.expect("a message");
+        assert_eq!(line(&message), format!("{device} setpoint={value}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_session_is_told_what_it_missed_and_gets_the_newest_values() {
+    beside_a_hub(async |world| {
+        let mut slow = world.watcher(QUEUE).await;
+        let mut quick = world.watcher(64).await;
+        begin(&world, &mut slow, &mut quick).await;
+        report(&world, "press-1", 1..=20, &mut quick).await;
+        report(&world, "press-2", 1..=10, &mut quick).await;
+        let mut heard = Vec::new();
+        for _ in 0..QUEUE {
+            heard.push(line(&next(&mut slow.messages).await.unwrap()));
+        }
+        let before = ["setpoint=1", "setpoint=2", "setpoint=3", "setpoint=4"];
+        assert_eq!(heard, before.map(|report| format!("press-1 {report}")));
+        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap()), "lagged 26");
+        let mut newest = Vec::new();
+        for _ in 0..2 {
+            let message = next(&mut slow.messages).await.unwrap();
+            assert_eq!(message.seq, 34, "the number of the last message");
+            newest.push(line(&message));
+        }
+        assert_eq!(newest, ["press-1 setpoint=20", "press-2 setpoint=10"]);
+        report(&world, "press-2", 11..=11, &mut quick).await;
+        let message = next(&mut slow.messages).await.unwrap();
+        assert_eq!(
+            (line(&message).as_str(), message.seq),
+            ("press-2 setpoint=11", 35),
+            "and goes on as before"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_slow_session_does_not_want_any_more_is_not_made_good() {
+    beside_a_hub(async |world| {
+        let mut slow = world.watcher(QUEUE).await;
+        let mut quick = world.watcher(64).await;
+        begin(&world, &mut slow, &mut quick).await;
+        report(&world, "press-1", 1..=20, &mut quick).await;
+        report(&world, "press-2", 1..=2, &mut quick).await;
+        let interests = vec![Interest { selector: Selector::Device("press-2".into()), kinds: Kinds::ALL }];
+        let client = all_rights("demo");
+        world.ask(HubRequest::Watch { key: slow.key, client, interests }).await;
+        world.snapshot_with(&mut quick, |_| true).await;
+        for _ in 0..QUEUE {
+            next(&mut slow.messages).await.unwrap();
+        }
+        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap()), "lagged 18");
+        assert_eq!(line(&next(&mut slow.messages).await.unwrap()), "press-2 setpoint=2");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_has_no_room_for_an_alarm_is_no_longer_served() {
+    beside_a_hub(async |world| {
+        let mut slow = world.watcher(QUEUE).await;
+        let mut quick = world.watcher(64).await;
+        begin(&world, &mut slow, &mut quick).await;
+        report(&world, "press-1", 1..=20, &mut quick).await;
+        world.observe("press-1", &[(TEMPERATURE, Value::Float(81.0))]).await;
+        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap()), "evicted");
+        assert!(next(&mut slow.replies).await.is_none(), "and its queues close");
+        for _ in 0..QUEUE {
+            assert!(next(&mut slow.messages).await.is_some(), "what was in the queue is still there");
+        }
+        assert!(next(&mut slow.messages).await.is_none());
+        assert_eq!(line(&next(&mut quick.messages).await.unwrap()), "press-1 temperature=81");
+        let alarm = next(&mut quick.messages).await.unwrap();
+        assert!(line(&alarm).contains("alarm too-hot raised"), "others are not harmed");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_does_not_read_for_a_minute_is_no_longer_served() {
+    beside_a_hub(async |world| {
+        let mut slow = world.watcher(QUEUE).await;
+        let mut quick = world.watcher(64).await;
+        begin(&world, &mut slow, &mut quick).await;
+        report(&world, "press-1", 1..=20, &mut quick).await;
+        let start = clock::instant();
+        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap()), "evicted");
+        let waited = clock::instant() - start;
+        assert!((Duration::from_secs(60)..Duration::from_secs(61)).contains(&waited), "{waited:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_vanished_without_a_word_is_forgotten() {
+    beside_a_hub(async |world| {
+        let mut quick = world.watcher(64).await;
+        let gone = world.watcher(QUEUE).await;
+        drop(gone);
+        world.observe("press-1", &[(SETPOINT, Value::Float(1.0))]).await;
+        assert_eq!(line(&next(&mut quick.messages).await.unwrap()), "press-1 online");
+        assert_eq!(line(&next(&mut quick.messages).await.unwrap()), "press-1 setpoint=1");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_member_of_a_group_is_passed_over() {
+    beside_a_hub(async |world| {
+        let (mut full, mut free) = (member(&world, 1).await, member(&world, 64).await);
+        for value in 0..6 {
+            world.observe("press-1", &[(SETPOINT, Value::Int(value))]).await;
+        }
+        let enough = |snapshot: &Snapshot| {
+            let reading = snapshot.devices[0].readings[SETPOINT].as_ref();
+            reading.is_some_and(|reading| reading.value == Value::Int(5))
+        };
+        world.snapshot_with(&mut free, enough).await;
+        assert_eq!(line(&next(&mut full.messages).await.unwrap()), "press-1 setpoint=0");
+        for value in 1..6 {
+            assert_eq!(line(&next(&mut free.messages).await.unwrap()), format!("press-1 setpoint={value}"));
+        }
+        assert!(full.messages.is_empty());
+    })
+    .await;
+}
+
+/// A member of a group that holds the readings of press-1.
+async fn member(world: &World, queue: usize) -> Attachment {
+    let mut session = world.hub.attach(queue).await.expect("the hub runs");
+    let interest = Interest { selector: Selector::Device("press-1".into()), kinds: Kinds::PROPERTIES };
+    let asks = [
+        GroupAsk::Join { group: "system".into(), limit: 2 },
+        GroupAsk::Hold(vec![Relation { label: "press-1".into(), interest }]),
+    ];
+    for ask in asks {
+        let (key, client) = (session.key, all_rights("demo"));
+        world.ask(HubRequest::Ask { key, token: Token(1), client, question: Question::Group(ask) }).await;
+        next(&mut session.replies).await.expect("an answer");
+    }
+    session
+}

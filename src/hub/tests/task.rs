@@ -1,0 +1,216 @@
+//! The running hub: requests, observations and commands through real queues, on a paused clock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::drivers::{COMMAND_QUEUE, OBSERVATION_QUEUE};
+use crate::hub::handle::{Attachment, HubHandle, HubRequest, REQUEST_QUEUE};
+use crate::hub::task::run_watched;
+use crate::model::snapshot::Snapshot;
+
+/// The ends of a hub's queues that lie outside of it.
+pub(super) struct World {
+    pub(super) hub: HubHandle,
+    pub(super) observations: mpsc::Sender<Observation>,
+    pub(super) commands: mpsc::Receiver<DriverCommand>,
+    pub(super) stop: CancellationToken,
+    pub(super) progress: Arc<AtomicU64>,
+}
+
+/// Runs a test beside a hub until the test ends and the hub has stopped.
+pub(super) async fn beside_a_hub<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
+    let (request_queue, requests) = mpsc::channel(REQUEST_QUEUE);
+    let (observations, observed) = mpsc::channel(OBSERVATION_QUEUE);
+    let (command_queue, commands) = mpsc::channel(COMMAND_QUEUE);
+    let (stop, progress) = (CancellationToken::new(), Arc::default());
+    let world = World {
+        hub: HubHandle::new(request_queue),
+        observations,
+        commands,
+        stop: stop.clone(),
+        progress: Arc::clone(&progress),
+    };
+    let links = vec![(Arc::from("rs485"), command_queue)];
+    let hub = run_watched(Arc::new(directory()), links, requests, observed, stop.clone(), progress);
+    let test = async {
+        test(world).await;
+        stop.cancel();
+    };
+    tokio::join!(hub, test);
+}
+
+/// What comes next out of a queue; nothing is ever waited for longer than this.
+pub(super) async fn next<T>(queue: &mut mpsc::Receiver<T>) -> Option<T> {
+    timeout(Duration::from_secs(120), queue.recv()).await.expect("something comes in time")
+}
+
+impl World {
+    /// A session that takes everything.
+    pub(super) async fn watcher(&self, queue: usize) -> Attachment {
+        let session = self.hub.attach(queue).await.expect("the hub runs");
+        let (key, client) = (session.key, all_rights("demo"));
+        self.ask(HubRequest::Watch { key, client, interests: vec![everything()] }).await;
+        session
+    }
+
+    pub(super) async fn ask(&self, request: HubRequest) {
+        self.hub.send(request).await.expect("the hub runs");
+    }
+
+    pub(super) async fn observe(&self, device: &str, values: &[(usize, Value)]) {
+        let values = values.iter().map(|(at, value)| (*at, Sample::Value(value.clone()))).collect();
+        let device = directory().device(device).map(Arc::clone).expect("a device of the plant");
+        let observation = Observation::Values { device, at: UnixMillis(0), values };
+        self.observations.send(observation).await.expect("the hub runs");
+    }
+
+    /// What the hub knows once it has taken in all that was observed before: the two queues have no common order,
+    /// so it asks until the readings are there.
+    pub(super) async fn snapshot_with(
+        &self,
+        session: &mut Attachment,
+        enough: impl Fn(&Snapshot) -> bool,
+    ) -> Arc<Snapshot> {
+        let client = all_rights("demo");
+        for _ in 0..10_000 {
+            let question = Question::Snapshot(Selector::All);
+            let client = Arc::clone(&client);
+            self.ask(HubRequest::Ask { key: session.key, token: Token(1), client, question }).await;
+            match next(&mut session.replies).await {
+                Some(SessionReply::Answer(_, Answer::Snapshot(snapshot))) if enough(&snapshot) => {
+                    return snapshot;
+                }
+                Some(SessionReply::Answer(..)) => tokio::task::yield_now().await,
+                other => panic!("no answer but {other:?}"),
+            }
+        }
+        panic!("the hub never knows enough");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_goes_down_and_its_outcome_comes_back() {
+    beside_a_hub(async |mut world| {
+        let mut session = world.watcher(16).await;
+        let (key, client) = (session.key, all_rights("demo"));
+        let command = write("press-1", "setpoint", Value::Int(20));
+        world.ask(HubRequest::Submit { key, token: Token(1), client, command }).await;
+        let routed = next(&mut world.commands).await.expect("a command");
+        let settled = Observation::Settled { command: routed.id, at: UnixMillis(0), outcome: confirmed() };
+        world.observations.send(settled).await.expect("the hub runs");
+        let reply = next(&mut session.replies).await.expect("a reply");
+        assert_eq!(reply_line(&reply), "outcome 1 confirmed");
+        let sent = next(&mut session.messages).await.expect("a message");
+        assert_eq!(line(&sent), "press-1 sent Write m-1 by demo setpoint=20");
+        let reply = next(&mut session.messages).await.expect("a message");
+        assert_eq!(line(&reply), "press-1 reply Write m-1 by demo setpoint=20: confirmed");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_takes_no_commands_means_busy_and_a_silent_one_a_timeout() {
+    beside_a_hub(async |world| {
+        let mut session = world.hub.attach(16).await.expect("the hub runs");
+        for token in 0..=COMMAND_QUEUE {
+            let (key, client) = (session.key, all_rights("demo"));
+            let token = Token(u64::try_from(token).unwrap());
+            let command = write("press-1", "setpoint", Value::Int(20));
+            world.ask(HubRequest::Submit { key, token, client, command }).await;
+        }
+        let reply = next(&mut session.replies).await.expect("a reply");
+        assert_eq!(reply_line(&reply), format!("outcome {COMMAND_QUEUE} busy"));
+        let start = clock::instant();
+        let reply = next(&mut session.replies).await.expect("a reply");
+        assert_eq!(reply_line(&reply), "outcome 0 timed out");
+        let waited = clock::instant() - start;
+        assert!((Duration::from_secs(9)..Duration::from_secs(11)).contains(&waited), "{waited:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_behind_a_link_that_does_not_run_is_busy() {
+    beside_a_hub(async |world| {
+        let mut session = world.hub.attach(16).await.expect("the hub runs");
+        let (key, client) = (session.key, all_rights("demo"));
+        let command = write("lamp-1", "setpoint", Value::Int(20));
+        world.ask(HubRequest::Submit { key, token: Token(1), client, command }).await;
+        let reply = next(&mut session.replies).await.expect("a reply");
+        assert_eq!(reply_line(&reply), "outcome 1 busy");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_drivers_last_words_count_and_every_queue_closes() {
+    let mut session = None;
+    beside_a_hub(async |mut world| {
+        let attached = world.hub.attach(16).await.expect("the hub runs");
+        for token in [1, 2] {
+            let (key, client) = (attached.key, all_rights("demo"));
+            let command = write("press-1", "setpoint", Value::Int(20));
+            world.ask(HubRequest::Submit { key, token: Token(token), client, command }).await;
+        }
+        let first = next(&mut world.commands).await.expect("a command");
+        next(&mut world.commands).await.expect("a command");
+        world.stop.cancel();
+        let settled = Observation::Settled { command: first.id, at: UnixMillis(0), outcome: confirmed() };
+        world.observations.try_send(settled).expect("room");
+        let (key, client) = (attached.key, all_rights("demo"));
+        let command = write("press-1", "setpoint", Value::Int(20));
+        world.ask(HubRequest::Submit { key, token: Token(3), client, command }).await;
+        session = Some(attached);
+    })
+    .await;
+    let mut session = session.expect("a session");
+    let mut replies = Vec::new();
+    while let Some(reply) = next(&mut session.replies).await {
+        replies.push(reply_line(&reply));
+    }
+    assert_eq!(replies, ["outcome 1 confirmed", "outcome 2 timed out", "outcome 3 busy"]);
+    assert!(next(&mut session.messages).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_hub_still_shows_progress() {
+    beside_a_hub(async |world| {
+        let before = world.progress.load(Ordering::Relaxed);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let moved = async {
+            while world.progress.load(Ordering::Relaxed) == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(60), moved).await.expect("progress");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_requests_does_not_keep_observations_waiting() {
+    beside_a_hub(async |world| {
+        let mut session = world.watcher(16).await;
+        let flooding = world.hub.attach(1).await.expect("the hub runs");
+        let demo = all_rights("demo");
+        let flood = async {
+            while !world.stop.is_cancelled() {
+                let (key, client) = (flooding.key, Arc::clone(&demo));
+                world.ask(HubRequest::Watch { key, client, interests: vec![everything()] }).await;
+            }
+        };
+        let told = async {
+            world.observe("press-1", &[(DOOR, Value::Bool(true))]).await;
+            next(&mut session.messages).await.expect("a message")
+        };
+        tokio::select! {
+            () = flood => panic!("the flood goes on"),
+            message = told => assert_eq!(line(&message), "press-1 online"),
+        }
+    })
+    .await;
+}
