@@ -2,6 +2,23 @@
 //!
 //! Immutable, checked, handed down part by part. How it comes out of files stands in the files beside this one.
 
+mod access;
+mod binding;
+mod device;
+mod identity;
+mod links;
+mod load;
+mod node;
+mod plan;
+mod problem;
+mod product;
+mod reader;
+mod resolve;
+mod scalar;
+mod server;
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +29,38 @@ use crate::drivers::modbus::{BusSettings, ModbusDevice};
 use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
 use crate::model::client::ClientBook;
 use crate::model::device::{Device, Gateway, Link};
+
+pub use self::load::{Places, SHIPPED_PRODUCTS, load};
+pub use self::plan::{BusPlan, Cycle, Plan};
+pub use self::problem::{Problem, Problems, Severity};
+use self::resolve::Surroundings;
+pub use self::resolve::resolve;
+
+/// The text of one file. `Debug` leaves the text out, which may hold secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its path, as problems name it. Product files lie in a folder named `products`.
+    pub name: PathBuf,
+    /// What stands in it.
+    pub text: String,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A configuration that can be run.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What its author should know of it, in the order of files and lines.
+    pub warnings: Vec<Problem>,
+    /// How busy its buses will be.
+    pub plan: Plan,
+}
 
 /// Everything that was configured, all references resolved.
 #[derive(Clone, Debug)]

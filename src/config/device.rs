@@ -1,0 +1,257 @@
+//! Reads `[[device]]` and puts devices, products and links together.
+
+use std::sync::Arc;
+
+use super::links::{LinkEntry, LinkKind};
+use super::node::Node;
+use super::problem::{Problem, Spot};
+use super::product::{ProductEntry, Products};
+use super::reader::{Table, nearest};
+use super::{identity, scalar};
+use crate::drivers::modbus::{ModbusDevice, Target};
+use crate::drivers::mqtt::MqttDevice;
+use crate::model::device::{Device, Gateway};
+
+/// A device on its link.
+#[derive(Debug)]
+pub(super) enum Attached {
+    Modbus(ModbusDevice),
+    Mqtt(MqttDevice),
+}
+
+impl Attached {
+    pub(super) fn device(&self) -> &Arc<Device> {
+        match self {
+            Self::Modbus(device) => &device.device,
+            Self::Mqtt(device) => &device.device,
+        }
+    }
+}
+
+/// What a device is put together from.
+#[derive(Debug)]
+pub(super) struct Parts<'p> {
+    pub(super) gateway: &'p Gateway,
+    pub(super) products: &'p Products,
+    pub(super) links: &'p [LinkEntry],
+}
+
+/// Every device, in the order of the configuration.
+pub(super) fn devices(root: &Table<'_>, parts: &Parts<'_>) -> Vec<Attached> {
+    let mut attached: Vec<(Attached, Spot)> = Vec::new();
+    let mut ids: Vec<(Arc<str>, Spot)> = Vec::new();
+    for table in root.tables("device") {
+        let spot = table.spot();
+        let entry = table.key("id").required(scalar::ID_RULE);
+        let id = entry.read(Node::id);
+        if let Some(id) = &id {
+            if let Some((_, earlier)) = ids.iter().find(|(other, _)| other == id) {
+                let problem = Problem::error(&entry.spot(), format!("device {id} exists already"));
+                root.report().add(problem.hint(format!("see {}", earlier.reference())));
+            }
+            ids.push((Arc::clone(id), entry.spot()));
+        }
+        attached.extend(device(table, id, parts).map(|device| (device, spot)));
+    }
+    check_identities(root, &attached);
+    check_places(root, &attached);
+    attached.into_iter().map(|(device, _)| device).collect()
+}
+
+fn device(table: Table<'_>, id: Option<Arc<str>>, parts: &Parts<'_>) -> Option<Attached> {
+    let name = table.key("name").read(Node::line);
+    let product = product(&table, parts);
+    let bus = table.key("bus");
+    let mqtt = table.key("mqtt");
+    match (bus.given(), mqtt.given()) {
+        (false, false) => {
+            let problem = Problem::error(&table.spot(), "neither bus nor mqtt");
+            table.report().add(
+                problem.allowed("bus with the id of a serial or modbus_tcp, or mqtt with that of a broker"),
+            );
+        }
+        (true, true) => {
+            let problem = Problem::error(&mqtt.spot(), "bus and mqtt are both given");
+            table.report().add(problem.allowed("one of them"));
+        }
+        (true, false) | (false, true) => {}
+    }
+    let bus = bus.read(|node| link(node, parts, true));
+    let mqtt = mqtt.read(|node| link(node, parts, false));
+    let unit = unit(&table, bus);
+    let topic = topic(&table, mqtt.is_some());
+    let uuid = table.key("uuid").read(|node| {
+        node.parse("four groups of four hex digits, as in \"E07E-8972-925A-C99B\"", scalar::uuid)
+    });
+    let mac =
+        table.key("mac").read(|node| node.parse("twelve hex digits, as in \"0000000000A1\"", scalar::mac));
+    let project = table.key("project").read(Node::digits);
+    let area = table.key("area").read(Node::digits);
+    let tags = table.key("tags").read(|node| node.list_of(|item| item.line().map(Arc::from)));
+    let spot = table.key("product").spot();
+    let report = table.report();
+    table.finish();
+
+    let (id, product, link) = (id?, product?, bus.or(mqtt)?);
+    let gateway = parts.gateway;
+    let device = Arc::new(Device {
+        name: name.map_or_else(|| Arc::clone(&id), Arc::from),
+        product: Arc::clone(&product.product),
+        link: Arc::clone(&link.id),
+        project: project.unwrap_or_else(|| Arc::clone(&gateway.project)),
+        area: area.unwrap_or_else(|| Arc::clone(&gateway.area)),
+        tags: tags.unwrap_or_default(),
+        uuid: uuid.unwrap_or_else(|| identity::uuid(&gateway.id, &id)).into(),
+        mac: mac.unwrap_or_else(|| identity::mac(&gateway.id, &id)).into(),
+        id,
+    });
+    let unbound = |kind: &str| {
+        let found = format!("product {} has nothing on {kind}", device.product.id);
+        report.add(Problem::error(&spot, found).allowed(format!("a product that is bound to {kind}")));
+    };
+    match link.kind.as_ref()? {
+        LinkKind::Bus(_) => {
+            let Some(map) = &product.modbus else {
+                unbound("Modbus");
+                return None;
+            };
+            Some(Attached::Modbus(ModbusDevice { map: Arc::clone(map), unit: unit?, device }))
+        }
+        LinkKind::Broker(_) => {
+            let Some(map) = &product.mqtt else {
+                unbound("MQTT");
+                return None;
+            };
+            let topic = topic.unwrap_or_else(|| Arc::clone(&device.id));
+            Some(Attached::Mqtt(MqttDevice { map: Arc::clone(map), topic, device }))
+        }
+    }
+}
+
+fn product<'p>(table: &Table<'_>, parts: &Parts<'p>) -> Option<&'p ProductEntry> {
+    let entry = table.key("product").required("the id of a product");
+    entry.read(|node| {
+        let id = node.text()?;
+        let product = parts.products.get(id);
+        if product.is_none() {
+            let known: Vec<&str> = parts.products.keys().map(|id| &**id).collect();
+            unknown(node, "product", id, &known);
+        }
+        product?.as_ref()
+    })
+}
+
+fn link<'p>(node: &Node<'_>, parts: &Parts<'p>, bus: bool) -> Option<&'p LinkEntry> {
+    let id = node.text()?;
+    let is_bus = |link: &LinkEntry| match &link.kind {
+        Some(LinkKind::Bus(_)) => Some(true),
+        Some(LinkKind::Broker(_)) => Some(false),
+        None => None,
+    };
+    let (what, other) = if bus { ("bus", "mqtt") } else { ("broker", "bus") };
+    match parts.links.iter().find(|link| *link.id == *id) {
+        Some(link) if is_bus(link).is_none_or(|is| is == bus) => Some(link),
+        Some(_) => {
+            let problem = Problem::error(&node.spot(), format!("{id:?} is no {what}"));
+            node.report().add(problem.hint(format!("did you mean {other} = {id:?}?")));
+            None
+        }
+        None => {
+            let known: Vec<&str> =
+                parts.links.iter().filter(|link| is_bus(link) == Some(bus)).map(|link| &*link.id).collect();
+            unknown(node, what, id, &known);
+            None
+        }
+    }
+}
+
+fn unknown(node: &Node<'_>, what: &str, id: &str, known: &[&str]) {
+    if node.report().is_incomplete() {
+        return;
+    }
+    let allowed = if known.is_empty() { format!("none: there is no {what}") } else { known.join(", ") };
+    let mut problem = Problem::error(&node.spot(), format!("unknown {what} {id:?}")).allowed(allowed);
+    problem.hint = nearest(id, known).map(|near| format!("did you mean {near}?"));
+    node.report().add(problem);
+}
+
+/// The unit address; on a serial line 0 is the broadcast, and 248 to 255 are reserved.
+fn unit(table: &Table<'_>, bus: Option<&LinkEntry>) -> Option<u8> {
+    let entry = table.key("unit");
+    let Some(LinkEntry { kind: Some(LinkKind::Bus(settings)), .. }) = bus else {
+        if entry.given() && bus.is_none() && !table.key("bus").given() {
+            let problem = Problem::error(&entry.spot(), "a unit without a bus");
+            table.report().add(problem.allowed("bus with it"));
+        }
+        return None;
+    };
+    let (range, allowed) = match &settings.target {
+        Target::Serial(_) => (1..=247, "1 to 247"),
+        Target::Tcp { .. } => (0..=255, "0 to 255"),
+    };
+    entry.required(allowed).read(|node| node.int(range))
+}
+
+fn topic(table: &Table<'_>, broker: bool) -> Option<Arc<str>> {
+    let entry = table.key("topic");
+    if entry.given() && !broker && !table.key("mqtt").given() {
+        let problem = Problem::error(&entry.spot(), "a topic without a broker");
+        table.report().add(problem.allowed("mqtt with it"));
+    }
+    entry.read(|node| {
+        node.parse("part of a topic, without +, # and braces", |text| {
+            let plain = (1..=256).contains(&text.len()) && !text.chars().any(char::is_control);
+            (plain && !text.contains(['+', '#', '{', '}'])).then(|| text.into())
+        })
+    })
+}
+
+/// No two devices may share a name that a client knows them by.
+fn check_identities(root: &Table<'_>, attached: &[(Attached, Spot)]) {
+    for (at, (device, spot)) in attached.iter().enumerate() {
+        let device = device.device();
+        for (earlier, place) in attached.iter().take(at) {
+            let earlier = earlier.device();
+            let shared = [("uuid", &device.uuid, &earlier.uuid), ("mac", &device.mac, &earlier.mac)];
+            for (key, mine, theirs) in shared {
+                // Devices of the same id are reported as such, and derive the same identities.
+                if mine == theirs && device.id != earlier.id {
+                    let found = format!("{mine} is the {key} of {} as well", earlier.id);
+                    let spot = Spot { path: format!("{}.{key}", spot.path), ..spot.clone() };
+                    let problem = Problem::error(&spot, found).hint(format!("see {}", place.reference()));
+                    root.report().add(problem);
+                }
+            }
+        }
+    }
+}
+
+/// No two devices should be the same thing on a bus, or the same topics of a broker.
+fn check_places(root: &Table<'_>, attached: &[(Attached, Spot)]) {
+    for (at, (device, spot)) in attached.iter().enumerate() {
+        for (earlier, place) in attached.iter().take(at) {
+            let same_link = device.device().link == earlier.device().link;
+            if !same_link {
+                continue;
+            }
+            let see = format!("see {}", place.reference());
+            match (device, earlier) {
+                (Attached::Modbus(mine), Attached::Modbus(theirs)) if mine.unit == theirs.unit => {
+                    let found =
+                        format!("unit {} of this bus is device {} already", mine.unit, theirs.device.id);
+                    root.report().add(Problem::warning(spot, found).hint(see));
+                }
+                (Attached::Mqtt(mine), Attached::Mqtt(theirs))
+                    if mine.topic == theirs.topic && mine.device.product.id == theirs.device.product.id =>
+                {
+                    let found = format!(
+                        "topic {:?} of this product is device {} already",
+                        &*mine.topic, theirs.device.id
+                    );
+                    root.report().add(Problem::error(spot, found).allowed("a topic of its own").hint(see));
+                }
+                (Attached::Modbus(_) | Attached::Mqtt(_), _) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Finds and reads the files of a configuration.
+//!
+//! The only part of the configuration that touches the file system; everything after it works on text.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::problem::{Problem, Problems, Report, Spot};
+use super::resolve::{Surroundings, resolve_in};
+use super::{Loaded, Source};
+
+/// Where the package puts the products that come with it.
+pub const SHIPPED_PRODUCTS: &str = "/usr/share/pentad/products";
+
+/// Where the files of a configuration are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The main file. `conf.d/*.toml`, `products/*.toml` and `clients.toml` stand beside it.
+    pub config: PathBuf,
+    /// The products that came with the program.
+    pub products: PathBuf,
+    /// Where a service manager puts credentials (`$CREDENTIALS_DIRECTORY`): a `clients.toml` there is read as well.
+    pub credentials: Option<PathBuf>,
+}
+
+impl Places {
+    /// A main file with the packaged products and no credentials folder.
+    pub fn of(config: impl Into<PathBuf>) -> Self {
+        Self { config: config.into(), products: SHIPPED_PRODUCTS.into(), credentials: None }
+    }
+}
+
+/// Reads and checks a configuration: the main file, `conf.d/*.toml` in name order, `clients.toml`, and the products.
+/// Of a key that several files set, the last one holds.
+pub fn load(places: &Places) -> Result<Loaded, Problems> {
+    let report = Report::default();
+    let sources = read_all(places, &report);
+    resolve_in(&sources, &Machine, report)
+}
+
+fn read_all(places: &Places, report: &Report) -> Vec<Source> {
+    let beside = |name: &str| places.config.parent().unwrap_or(Path::new("")).join(name);
+    let clients = beside("clients.toml");
+    let mut files = Vec::new();
+    files.extend(toml_files(&places.products, report));
+    files.extend(toml_files(&beside("products"), report));
+    files.push(places.config.clone());
+    files.extend(toml_files(&beside("conf.d"), report));
+    let credentials = places.credentials.as_ref().map(|folder| folder.join("clients.toml"));
+    files.extend([Some(clients.clone()), credentials].into_iter().flatten().filter(|path| path.exists()));
+    let mut sources = Vec::new();
+    for (at, name) in files.into_iter().enumerate() {
+        match fs::read_to_string(&name) {
+            Ok(text) => sources.push(Source { name, text }),
+            Err(error) => {
+                report.incomplete();
+                report.add(Problem::error(&Spot::file(&name, at), format!("cannot be read: {error}")));
+                // An empty stand-in keeps the numbers of the sources, by which problems are ordered.
+                sources.push(Source { name, text: String::new() });
+            }
+        }
+    }
+    if let Some(at) = sources.iter().position(|source| source.name == clients) {
+        check_mode(&clients, at, report);
+    }
+    sources
+}
+
+/// The files of a folder that does not have to exist, in name order.
+fn toml_files(folder: &Path, report: &Report) -> Vec<PathBuf> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            report.incomplete();
+            report.add(Problem::error(&Spot::file(folder, 0), format!("cannot be read: {error}")));
+            return Vec::new();
+        }
+    };
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let hidden = |path: &Path| path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !hidden(path));
+    files.sort();
+    files
+}
+
+/// Secrets are nobody's business but the gateway's.
+fn check_mode(clients: &Path, source: usize, report: &Report) {
+    let mode = fs::metadata(clients).map(|data| data.permissions().mode());
+    if mode.is_ok_and(|mode| mode & 0o007 != 0) {
+        let problem =
+            Problem::warning(&Spot::file(clients, source), "every user of this machine can open the secrets");
+        report.add(problem.allowed("mode 0640"));
+    }
+}
+
+/// The machine that the program runs on.
+#[derive(Debug)]
+struct Machine;
+
+impl Surroundings for Machine {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        fs::read_to_string(path)
+    }
+
+    fn missing(&self, path: &Path) -> bool {
+        matches!(path.try_exists(), Ok(false))
+    }
+
+    fn canonical(&self, path: &Path) -> Option<PathBuf> {
+        path.canonicalize().ok()
+    }
+
+    fn timezone(&self) -> jiff::tz::TimeZone {
+        jiff::tz::TimeZone::system()
+    }
+}

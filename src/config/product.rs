@@ -1,0 +1,379 @@
+//! Reads `[[product]]`: the thing model. How it is bound to hardware is read beside it, in `binding`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::binding::{modbus, mqtt};
+use super::node::Node;
+use super::problem::{Problem, Spot};
+use super::reader::{Table, is_product_file, nearest};
+use super::{identity, scalar};
+use crate::drivers::modbus::map::ModbusMap;
+use crate::drivers::mqtt::map::MqttMap;
+use crate::model::product::{
+    Access, AlarmCondition, AlarmRule, EventTrigger, EventType, Function, Level, Parameter, Product,
+    Property, ReportRule,
+};
+use crate::model::value::{Value, ValueType};
+
+const TYPES: [(&str, ValueType); 6] = [
+    ("bool", ValueType::Bool),
+    ("int", ValueType::Int),
+    ("float", ValueType::Float),
+    ("string", ValueType::Text),
+    ("enum", ValueType::Enum),
+    ("object", ValueType::Object),
+];
+
+const LEVELS: [(&str, Level); 3] = [("info", Level::Info), ("alert", Level::Alert), ("fault", Level::Fault)];
+
+/// A product with its bindings.
+#[derive(Debug)]
+pub(super) struct ProductEntry {
+    pub(super) product: Arc<Product>,
+    /// `None` when nothing of it is on Modbus.
+    pub(super) modbus: Option<Arc<ModbusMap>>,
+    /// `None` when nothing of it is on MQTT.
+    pub(super) mqtt: Option<Arc<MqttMap>>,
+    pub(super) spot: Spot,
+    layer: String,
+}
+
+/// Products by id; `None` for one whose id is known but which could not be read.
+pub(super) type Products = BTreeMap<Arc<str>, Option<ProductEntry>>;
+
+/// Every product; one that stands in a later layer replaces one of the same id in an earlier layer.
+pub(super) fn products(root: &Table<'_>) -> Products {
+    let mut products = Products::new();
+    for table in root.tables("product") {
+        let layer = layer(table.file());
+        let id = table.key("id").required(scalar::ID_RULE);
+        let spot = id.spot();
+        let id = id.read(Node::id);
+        let entry = product(table, id.clone(), layer);
+        let Some(id) = id else { continue };
+        if let Some(Some(earlier)) = products.get(&id) {
+            if entry.as_ref().is_some_and(|entry| entry.layer == earlier.layer) {
+                let problem = Problem::error(&spot, format!("product {id} exists already"));
+                root.report().add(problem.hint(format!("see {}", earlier.spot.reference())));
+            }
+        }
+        products.insert(id, entry);
+    }
+    products
+}
+
+/// A directory named `products` is a layer; everything else is the configuration proper, one layer together.
+fn layer(file: &Path) -> String {
+    let folder = file.parent().filter(|_| is_product_file(file));
+    folder.map(|folder| folder.display().to_string()).unwrap_or_default()
+}
+
+fn product(table: Table<'_>, id: Option<Arc<str>>, layer: String) -> Option<ProductEntry> {
+    let name = table.key("name").read(Node::line);
+    let type_id = table.key("type_id").read(|node| {
+        node.parse("1 to 128 letters, digits, '.', '_' or '-'", |text| {
+            let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            ((1..=128).contains(&text.len()) && fits).then(|| Arc::<str>::from(text))
+        })
+    });
+    let modbus_settings = modbus::settings(table.table("modbus"));
+    let mqtt_settings = mqtt::settings(table.table("mqtt"));
+
+    let rows = table.tables("property");
+    let names: Vec<&str> = rows.iter().filter_map(|row| row.key("id").node()?.quiet_text()).collect();
+    unique(&table, &rows, "property");
+    let mut properties = Vec::new();
+    let mut modbus_points = Vec::new();
+    let mut mqtt_points = Vec::new();
+    for row in rows {
+        if let Some((property, point, topic)) = property(row, &modbus_settings) {
+            properties.push(property);
+            modbus_points.push(point);
+            mqtt_points.push(topic);
+        }
+    }
+    check_alarm_ids(&table, &properties);
+    modbus::check_overlaps(&table, &properties, &modbus_points);
+
+    let rows = table.tables("function");
+    unique(&table, &rows, "function");
+    let mut functions = Vec::new();
+    let mut steps = Vec::new();
+    let mut publishes = Vec::new();
+    for row in rows {
+        if let Some((function, step, publish)) = function(row, &modbus_settings) {
+            functions.push(function);
+            steps.push(step);
+            publishes.push(publish);
+        }
+    }
+    let rows = table.tables("event");
+    unique(&table, &rows, "event");
+    let events = rows.into_iter().filter_map(|row| event(row, &properties, &names)).collect();
+    let spot = table.spot();
+    table.finish();
+
+    let id = id?;
+    let on_modbus = modbus_points.iter().any(Option::is_some) || steps.iter().any(|steps| !steps.is_empty());
+    let on_mqtt = mqtt_points.iter().any(Option::is_some)
+        || publishes.iter().any(Option::is_some)
+        || !mqtt_settings.publish.is_empty();
+    let product = Product {
+        name: name.map_or_else(|| Arc::clone(&id), Arc::from),
+        type_id: type_id.unwrap_or_else(|| identity::type_id(&id).into()),
+        id,
+        properties,
+        functions,
+        events,
+    };
+    Some(ProductEntry {
+        product: Arc::new(product),
+        modbus: on_modbus.then(|| Arc::new(modbus_settings.map(modbus_points, steps))),
+        mqtt: on_mqtt.then(|| Arc::new(mqtt_settings.map(mqtt_points, publishes))),
+        spot,
+        layer,
+    })
+}
+
+type BoundProperty =
+    (Property, Option<crate::drivers::modbus::map::Point>, Option<crate::drivers::mqtt::map::Point>);
+
+fn property(table: Table<'_>, settings: &modbus::Settings) -> Option<BoundProperty> {
+    let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
+    let name = table.key("name").read(Node::line);
+    let kind =
+        table.key("type").required("bool, int, float, string, enum, object").read(|node| node.word(&TYPES));
+    let kind_or_float = kind.unwrap_or(ValueType::Float);
+    let unit = table.key("unit").read(Node::line);
+    let words = [("r", Access::Read), ("w", Access::Write), ("rw", Access::ReadWrite)];
+    let access = table.key("access").read(|node| node.word(&words)).unwrap_or(Access::Read);
+    let range = range(&table, kind);
+    let step = table.key("step").read(|node| node.float("a number above 0", |step| step > 0.0));
+    let labels = labels(&table, kind);
+    let report = table.table("report").map(report_rule).unwrap_or_default();
+    let alarms = table.tables("alarm").into_iter().filter_map(|row| alarm(row, kind_or_float)).collect();
+    let modbus = table.table("modbus");
+    let mqtt = table.table("mqtt");
+    if modbus.is_none() && mqtt.is_none() {
+        let problem = Problem::warning(&table.spot(), "bound to nothing, so it never has a value");
+        table.report().add(problem.allowed("modbus = { ... } or mqtt = { ... }"));
+    }
+    let point = modbus.and_then(|table| modbus::point(table, settings, kind_or_float, access));
+    let topic = mqtt.map(|table| mqtt::point(table, access));
+    table.finish();
+    let id = id?;
+    let property = Property {
+        name: name.map_or_else(|| Arc::clone(&id), Arc::from),
+        id,
+        kind: kind?,
+        unit: unit.map(Arc::from),
+        access,
+        range,
+        step,
+        labels,
+        report,
+        alarms,
+    };
+    Some((property, point, topic))
+}
+
+fn range(table: &Table<'_>, kind: Option<ValueType>) -> Option<(f64, f64)> {
+    let entry = table.key("range");
+    let range = entry.read(Node::range);
+    let numeric = kind.is_none_or(|kind| matches!(kind, ValueType::Int | ValueType::Float));
+    if range.is_some() && !numeric {
+        let problem = Problem::error(&entry.spot(), "a range for something that is no number");
+        table.report().add(problem.allowed("type int or float with it"));
+    }
+    range
+}
+
+/// Names of an enumeration's numbers: `{ 0 = "off", 1 = "on" }`.
+fn labels(table: &Table<'_>, kind: Option<ValueType>) -> Vec<(i64, Arc<str>)> {
+    const ALLOWED: &str = "whole numbers with their names, as in { 0 = \"off\", 1 = \"on\" }";
+    let Some(given) = table.table("labels") else {
+        if kind == Some(ValueType::Enum) {
+            table.report().add(Problem::error(&table.key("labels").spot(), "missing").allowed(ALLOWED));
+        }
+        return Vec::new();
+    };
+    if kind.is_some_and(|kind| kind != ValueType::Enum) {
+        let problem = Problem::error(&given.spot(), "labels for something that is no enum");
+        table.report().add(problem.allowed("type enum with them"));
+    }
+    let mut labels: Vec<(i64, Arc<str>)> = Vec::new();
+    for (key, node) in given.pairs() {
+        match key.parse() {
+            Ok(number) => labels.extend(node.line().map(|name| (number, name.into()))),
+            Err(_) => node.report().add(Problem::error(&node.spot(), "no whole number").allowed(ALLOWED)),
+        }
+    }
+    labels.sort_by_key(|(number, _)| *number);
+    labels
+}
+
+fn report_rule(table: Table<'_>) -> ReportRule {
+    let range = Duration::from_millis(10)..=Duration::from_secs(7 * 86_400);
+    let rule = ReportRule {
+        deadband: table
+            .key("deadband")
+            .read(|node| node.float("a number from 0", |deadband| deadband >= 0.0))
+            .unwrap_or_default(),
+        heartbeat: table.key("heartbeat").read(|node| node.duration(range.clone())),
+        min_interval: table.key("min_interval").read(|node| node.duration(range)),
+    };
+    table.finish();
+    rule
+}
+
+fn alarm(table: Table<'_>, kind: ValueType) -> Option<Arc<AlarmRule>> {
+    let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
+    let name = table.key("name").read(Node::line);
+    let above = table.key("above");
+    let below = table.key("below");
+    let equals = table.key("equals");
+    let numeric = matches!(kind, ValueType::Int | ValueType::Float);
+    if let Some(limit) = [&above, &below].into_iter().find(|limit| limit.given() && !numeric) {
+        let problem =
+            Problem::error(&limit.spot(), format!("a limit for a property of type {}", kind.name()));
+        table.report().add(problem.allowed("equals"));
+    }
+    let condition = match (above.given(), below.given(), equals.given()) {
+        (true, false, false) => above.read(Node::number).map(AlarmCondition::Above),
+        (false, true, false) => below.read(Node::number).map(AlarmCondition::Below),
+        (false, false, true) => equals.read(|node| node.value(kind)).map(AlarmCondition::Equal),
+        _ => {
+            let problem = Problem::error(&table.spot(), "no single condition");
+            table.report().add(problem.allowed("exactly one of above, below, equals"));
+            None
+        }
+    };
+    let hysteresis = table.key("hysteresis").read(|node| node.float("a number from 0", |width| width >= 0.0));
+    let level = table.key("level").read(|node| node.word(&LEVELS));
+    table.finish();
+    let id = id?;
+    Some(Arc::new(AlarmRule {
+        name: name.map_or_else(|| Arc::clone(&id), Arc::from),
+        id,
+        condition: condition?,
+        hysteresis: hysteresis.unwrap_or_default(),
+        level: level.unwrap_or(Level::Alert),
+    }))
+}
+
+type BoundFunction =
+    (Function, Vec<crate::drivers::modbus::map::Step>, Option<crate::drivers::mqtt::map::Publish>);
+
+fn function(table: Table<'_>, settings: &modbus::Settings) -> Option<BoundFunction> {
+    let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
+    let name = table.key("name").read(Node::line);
+    let inputs = parameters(&table, "inputs");
+    let outputs = parameters(&table, "outputs");
+    let modbus = table.key("modbus").given();
+    let steps: Vec<_> =
+        table.tables("modbus").into_iter().filter_map(|row| modbus::step(row, settings, &inputs)).collect();
+    let mqtt = table.table("mqtt");
+    if !modbus && mqtt.is_none() {
+        let problem = Problem::error(&table.spot(), "bound to nothing");
+        table.report().add(problem.allowed("modbus = [{ ... }] or mqtt = { ... }"));
+    }
+    let publish = mqtt.and_then(|table| mqtt::function(table, &inputs));
+    table.finish();
+    let id = id?;
+    let name = name.map_or_else(|| Arc::clone(&id), Arc::from);
+    Some((Function { id, name, inputs, outputs }, steps, publish))
+}
+
+fn parameters(table: &Table<'_>, key: &'static str) -> Vec<Parameter> {
+    let rows = table.tables(key);
+    unique(table, &rows, key);
+    rows.into_iter().filter_map(parameter).collect()
+}
+
+fn parameter(table: Table<'_>) -> Option<Parameter> {
+    let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
+    let types: Vec<_> = TYPES.into_iter().filter(|(_, kind)| *kind != ValueType::Enum).collect();
+    let kind = table.key("type").required("bool, int, float, string, object").read(|node| node.word(&types));
+    let required = table.key("required").read(Node::bool).unwrap_or_default();
+    let range = range(&table, kind);
+    table.finish();
+    Some(Parameter { id: id?, kind: kind?, required, range })
+}
+
+fn event(table: Table<'_>, properties: &[Property], names: &[&str]) -> Option<EventType> {
+    let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
+    let name = table.key("name").read(Node::line);
+    let level = table.key("level").read(|node| node.word(&LEVELS)).unwrap_or(Level::Info);
+    let params = parameters(&table, "params");
+    let when = table.table("when").and_then(|table| trigger(table, properties, names));
+    table.finish();
+    let id = id?;
+    Some(EventType { name: name.map_or_else(|| Arc::clone(&id), Arc::from), id, level, params, when })
+}
+
+fn trigger(table: Table<'_>, properties: &[Property], names: &[&str]) -> Option<EventTrigger> {
+    let entry = table.key("property").required("the id of a property of this product");
+    let equals = table.key("equals").required("the value that fires the event");
+    let name = entry.read(Node::text);
+    let position = name.and_then(|name| properties.iter().position(|property| *property.id == *name));
+    // A property that stands there, but could not be read, is reported at its own place.
+    let unknown = name.filter(|name| !names.contains(name));
+    if let Some(name) = unknown {
+        let found = format!("no property {name:?}, so the event never fires");
+        let mut problem = Problem::warning(&entry.spot(), found).allowed(names.join(", "));
+        problem.hint = nearest(name, names).map(|near| format!("did you mean {near}?"));
+        table.report().add(problem);
+    }
+    let value = position
+        .and_then(|position| properties.get(position))
+        .and_then(|property| equals.read(|node| node.value(property.kind)));
+    table.finish();
+    Some(EventTrigger { property: position?, equals: value? })
+}
+
+/// Reports rows whose id an earlier row has.
+fn unique(table: &Table<'_>, rows: &[Table<'_>], what: &str) {
+    let mut seen: Vec<(&str, Spot)> = Vec::new();
+    for row in rows {
+        let entry = row.key("id");
+        let Some(id) = entry.node().and_then(Node::quiet_text) else { continue };
+        if let Some((_, earlier)) = seen.iter().find(|(other, _)| *other == id) {
+            let problem = Problem::error(&entry.spot(), format!("{id:?} stands twice in {what}"));
+            table.report().add(problem.hint(format!("see {}", earlier.reference())));
+        } else {
+            seen.push((id, entry.spot()));
+        }
+    }
+}
+
+fn check_alarm_ids(table: &Table<'_>, properties: &[Property]) {
+    let mut seen: Vec<&str> = Vec::new();
+    for alarm in properties.iter().flat_map(|property| &property.alarms) {
+        if seen.contains(&&*alarm.id) {
+            let found = format!("alarm {:?} stands twice", &*alarm.id);
+            table
+                .report()
+                .add(Problem::error(&table.spot(), found).allowed("alarm ids that are unique in a product"));
+        }
+        seen.push(&alarm.id);
+    }
+}
+
+/// Whether a value of this type is one that a binding can carry as a number or bit.
+pub(super) fn is_numeric(kind: ValueType) -> bool {
+    matches!(kind, ValueType::Bool | ValueType::Int | ValueType::Float | ValueType::Enum)
+}
+
+/// What a constant of a binding may be.
+pub(super) fn constant(node: &Node<'_>) -> Option<Value> {
+    node.scalar().filter(|value| {
+        let numeric = matches!(value, Value::Bool(_) | Value::Int(_) | Value::Float(_));
+        if !numeric {
+            node.wrong("a number, true, false, or an input as in \"{code}\"");
+        }
+        numeric
+    })
+}
