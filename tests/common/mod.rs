@@ -10,6 +10,7 @@
 pub mod bed;
 pub mod pure;
 pub mod script;
+pub mod socket;
 pub mod transcript;
 pub mod world;
 pub mod ws;

@@ -234,7 +234,7 @@ impl Stage for PureStage {
         self.tell(observation);
     }
 
-    fn command(&mut self) -> Option<Reached> {
+    fn command(&mut self, _expect_nothing: bool) -> Option<Reached> {
         self.fresh.pop_front().map(|command| script::reached(&command))
     }
 

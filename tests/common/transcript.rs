@@ -65,7 +65,7 @@ pub trait Stage {
     fn publish(&mut self, device: &str, topic: &str, payload: &str);
     fn event(&mut self, device: &str, event: &str, params: &Json);
     /// The oldest command that reached the driver and was not looked at yet.
-    fn command(&mut self) -> Option<Reached>;
+    fn command(&mut self, expect_nothing: bool) -> Option<Reached>;
     /// Settles the oldest unsettled command, or that of one device.
     fn settle(&mut self, device: Option<&str>, outcome: &Settle);
     fn wait(&mut self, time: Duration);
@@ -255,7 +255,7 @@ fn assignments(text: &str) -> Result<Vec<(String, Json)>, String> {
 }
 
 fn reach(expected: &str, stage: &mut dyn Stage) -> Result<(), String> {
-    let reached = stage.command();
+    let reached = stage.command(expected == "nothing");
     if expected == "nothing" {
         return reached.map_or(Ok(()), |command| Err(format!("but reached: {command:?}")));
     }
