@@ -15,6 +15,7 @@ use tracing::info;
 use crate::config::{Config, Server};
 use crate::dialects::{Context, ENTRIES, Entry, Seal, Settings};
 use crate::drivers::{COMMAND_QUEUE, LinkPort, OBSERVATION_QUEUE};
+use crate::hub;
 use crate::hub::handle::{HubHandle, REQUEST_QUEUE};
 use crate::model::directory::Directory;
 use crate::notify;
@@ -110,7 +111,7 @@ impl App {
             );
         }
         let (progress, token) = (Arc::new(AtomicU64::new(0)), supervisor.token(Stage::Hub));
-        let hub = stubs::hub(
+        let hub = hub::task::run(
             Arc::clone(&directory),
             links,
             request_queue,
@@ -194,17 +195,11 @@ fn bind(server: &Server, settings: &Settings) -> Result<Vec<Listener>, BuildErro
 
 /// Stand-ins for parts that are still being built: they hold their queues and stop when told.
 mod stubs {
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
-
-    use tokio::sync::mpsc;
     use tokio_util::sync::CancellationToken;
 
+    use crate::drivers::LinkPort;
     use crate::drivers::modbus::{BusSettings, ModbusDevice};
     use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
-    use crate::drivers::{DriverCommand, LinkPort, Observation};
-    use crate::hub::handle::HubRequest;
-    use crate::model::directory::Directory;
 
     pub(super) async fn bus(_: BusSettings, _: Vec<ModbusDevice>, port: LinkPort, stop: CancellationToken) {
         stop.cancelled().await;
@@ -219,23 +214,5 @@ mod stubs {
     ) {
         stop.cancelled().await;
         drop(port);
-    }
-
-    pub(super) async fn hub(
-        _: Arc<Directory>,
-        links: Vec<(Arc<str>, mpsc::Sender<DriverCommand>)>,
-        mut requests: mpsc::Receiver<HubRequest>,
-        mut observations: mpsc::Receiver<Observation>,
-        stop: CancellationToken,
-        _: Arc<AtomicU64>,
-    ) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                request = requests.recv() => drop(request),
-                observation = observations.recv() => drop(observation),
-            }
-        }
-        drop(links);
     }
 }

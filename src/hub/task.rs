@@ -29,22 +29,11 @@ const BATCH: usize = 64;
 /// The longest time without a turn, so that who watches the progress can tell an idle hub from a stuck one.
 const PULSE: Duration = Duration::from_secs(2);
 
-/// Runs the hub until it is told to stop. See [`run_watched`].
-pub async fn run(
-    directory: Arc<Directory>,
-    links: Vec<(Arc<str>, mpsc::Sender<DriverCommand>)>,
-    requests: mpsc::Receiver<HubRequest>,
-    observations: mpsc::Receiver<Observation>,
-    stop: CancellationToken,
-) {
-    run_watched(directory, links, requests, observations, stop, Arc::default()).await;
-}
-
 /// Runs the hub until it is told to stop, and adds to `progress` with each turn, at least once in two seconds while
 /// it is well. At the end every command under way is settled, and the sessions' queues close.
 ///
 /// Stop the drivers first: outcomes that they have sent by then still reach their sessions.
-pub async fn run_watched(
+pub async fn run(
     directory: Arc<Directory>,
     links: Vec<(Arc<str>, mpsc::Sender<DriverCommand>)>,
     mut requests: mpsc::Receiver<HubRequest>,

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::drivers::{COMMAND_QUEUE, OBSERVATION_QUEUE};
 use crate::hub::handle::{Attachment, HubHandle, HubRequest, REQUEST_QUEUE};
-use crate::hub::task::run_watched;
+use crate::hub::task::run;
 use crate::model::snapshot::Snapshot;
 
 /// The ends of a hub's queues that lie outside of it.
@@ -35,7 +35,7 @@ pub(super) async fn beside_a_hub<F: Future<Output = ()>>(test: impl FnOnce(World
         progress: Arc::clone(&progress),
     };
     let links = vec![(Arc::from("rs485"), command_queue)];
-    let hub = run_watched(Arc::new(directory()), links, requests, observed, stop.clone(), progress);
+    let hub = run(Arc::new(directory()), links, requests, observed, stop.clone(), progress);
     let test = async {
         test(world).await;
         stop.cancel();
