@@ -92,7 +92,14 @@ impl SocketStage {
             let listener = Listener::bind(any, Arc::new(ENTRIES), None).expect("a free port");
             let address = listener.address();
             let directory = Arc::clone(&context.directory);
-            runtime.spawn(hub::task::run(directory, links, request_queue, observation_queue, stop.clone()));
+            runtime.spawn(hub::task::run(
+                directory,
+                links,
+                request_queue,
+                observation_queue,
+                stop.clone(),
+                Arc::default(),
+            ));
             runtime.spawn(listener.run(shared, stop.clone()));
             address
         };
