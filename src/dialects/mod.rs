@@ -26,6 +26,7 @@ use crate::model::snapshot::{Answer, Question};
 use crate::model::time::Now;
 use crate::text::Text;
 
+pub mod endpoints;
 pub mod ithings;
 pub mod janus;
 pub mod oam;

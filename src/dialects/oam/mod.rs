@@ -1,9 +1,47 @@
 //! WCS OAM: STOMP at `/ws`, and the same calls as REST under `/api`.
+//!
+//! ```text
+//! > SUBSCRIBE id:sub-0 destination:/alarm           (or /alarms)
+//! > SUBSCRIBE id:sub-1 destination:/user/service
+//! > SEND destination:/app/api/metric/list | {"requestId":"eb2c","realm":"/api/metric/list","payload":{"id":"3"}}
+//! < MESSAGE destination:/user/service | {"requestId":"eb2c","status":200,"reason":"SUCCESS","payload":[{"id":3,..}]}
+//! ```
+//!
+//! The vendor's words stand for the gateway's: a *node* is a bus or broker link, a *stream* (by *mediaId*) is a
+//! device, a *metric* is a property, known by its id in upper case. Numbers are positions in the configuration
+//! that is running; clients look them up by name, as they must with the vendor's server too.
+//!
+//! The vendor publishes no body of an `/alarm` message. Ours has the documented members of an alarm, then what
+//! happened:
+//!
+//! ```text
+//! {"id":1,"name":"too-hot","type":1,"metric":"TEMPERATURE","node":1,"value":80.0,"time":0,"level":"fault",
+//!  "state":"raised","observed":81.5,"mediaId":"press-1","timestamp":1795219200000}
+//! ```
+//!
+//! `type` is 0 below, 1 above, 2 equal to `value`; `state` is `raised` or `cleared`; `observed` is the value that did
+//! it; `timestamp` is in milliseconds.
+//!
+//! Profiles, rules and alarms cannot be created, changed or deleted over the wire in this version, and no history is
+//! kept: such a call is answered with the documented failure 500 `Persist exception`, which is what it means to a
+//! client of the vendor's: nothing was stored.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Common, Context, Opening, Request};
+use super::shared::stomp::App;
+use super::{Common, Context, Opening, Request, Response};
 use crate::model::time::Now;
+
+mod api;
+mod catalogue;
+mod rest;
+mod session;
+mod stream;
+mod wire;
+
+#[cfg(test)]
+mod tests;
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -11,15 +49,47 @@ pub struct Settings {
     /// What can be set for every dialect.
     pub common: Common,
     /// Longest wait before a partial batch of samples is sent.
-    pub stomp_max_timeout: std::time::Duration,
-    /// Samples that make a full batch.
+    pub stomp_max_timeout: Duration,
+    /// Metric values that make a full batch.
     pub stomp_max_metrics: usize,
-    /// What REST answers as Access-Control-Allow-Origin; `*` admits every origin.
+    /// What REST answers as Access-Control-Allow-Origin; `*` admits every origin. Otherwise one origin or several
+    /// with commas between, and a WebSocket from another origin is refused.
     pub access_control_allow_origin: Arc<str>,
 }
 
+impl Default for Settings {
+    /// As the vendor's `wcoam.properties`.
+    fn default() -> Self {
+        Self {
+            common: Common::default(),
+            stomp_max_timeout: Duration::from_secs(1),
+            stomp_max_metrics: 10,
+            access_control_allow_origin: "*".into(),
+        }
+    }
+}
+
+/// The first path segment after `/api` of everything that is this dialect's.
+const REALMS: [&str; 7] = ["metric", "profile", "rule", "node", "node_status", "stream", "alarm"];
+
 /// What this dialect makes of a request.
 pub fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
-    let (_, _, _) = (request, context, now);
-    Opening::NotMine
+    if !context.settings.oam.common.enabled {
+        return Opening::NotMine;
+    }
+    let segments = request.segments();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    match segments.as_slice() {
+        ["ws"] if request.upgrade && !rest::admits_origin(request, context) => {
+            Opening::Respond(Response::text(403, "this origin is not allowed\n"))
+        }
+        ["ws"] => super::endpoints::ws(request, context, now),
+        ["api", realm, ..] if REALMS.contains(realm) => rest::open(request, context, now),
+        _ => Opening::NotMine,
+    }
+}
+
+/// The application that serves this dialect's topics and calls on a STOMP connection.
+pub(super) fn app(context: &Arc<Context>) -> Box<dyn App> {
+    Box::new(session::Monitor::new(Arc::clone(context)))
 }

@@ -1,9 +1,11 @@
-//! What several dialects need: values as JSON, lenient JSON in, who a token belongs to.
+//! What several dialects need: values as JSON, lenient JSON in, who a token belongs to, the STOMP endpoint.
 
+pub mod credentials;
 #[cfg(test)]
 pub(super) mod fixture;
 pub mod json;
 pub mod lenient;
+pub mod stomp;
 
 use std::net::IpAddr;
 use std::sync::Arc;

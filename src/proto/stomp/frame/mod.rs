@@ -248,6 +248,11 @@ impl Decoder {
         }
     }
 
+    /// Octets that are not part of a fetched frame yet.
+    pub fn backlog(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// The next whole frame.
     pub fn poll(&mut self) -> Result<Option<Frame>, FrameError> {
         if let Some(error) = &self.failed {

@@ -141,13 +141,25 @@ impl Session {
         }
     }
 
+    /// Octets that were received and not looked at yet: those of an incomplete frame, or of frames that wait for
+    /// the next [`Session::poll`].
+    pub fn backlog(&self) -> usize {
+        self.decoder.backlog()
+    }
+
+    /// The next thing to do that is known already, without looking at another frame.
+    pub fn poll_known(&mut self, now: Instant) -> Option<Output> {
+        let output = self.outputs.pop_front()?;
+        if matches!(output, Output::Transmit(_)) {
+            self.heart_beat.sent(now);
+        }
+        Some(output)
+    }
+
     /// The next thing to do.
     pub fn poll(&mut self, now: Instant) -> Option<Output> {
         loop {
-            if let Some(output) = self.outputs.pop_front() {
-                if matches!(output, Output::Transmit(_)) {
-                    self.heart_beat.sent(now);
-                }
+            if let Some(output) = self.poll_known(now) {
                 return Some(output);
             }
             match self.phase {

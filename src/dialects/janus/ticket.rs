@@ -1,0 +1,129 @@
+//! Tickets: what a returned WebSocket address carries so that STOMP without a login is still safe.
+//!
+//! A ticket opens one device's topic for one client until it expires. It is sealed, not stored: nothing is kept for
+//! tickets that are never used, and all of them end with the process that sealed them.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use crate::dialects::Seal;
+use crate::model::time::UnixMillis;
+
+/// Octets of the seal.
+const MAC: usize = 32;
+
+/// What a ticket says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    /// From then on it opens nothing.
+    pub expires: UnixMillis,
+    /// Id of the client that the HTTP call was made by.
+    pub client: String,
+    /// The device whose topic it opens.
+    pub uuid: String,
+}
+
+/// When a ticket that is made now ends.
+pub(super) fn expiry(now: UnixMillis, lifetime: Duration) -> UnixMillis {
+    UnixMillis(now.0.saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX)))
+}
+
+impl Ticket {
+    /// The ticket as text that needs no escaping in an address: hexadecimal, first the content, then its seal.
+    pub(super) fn seal(&self, seal: &Seal) -> String {
+        // A line feed stands in neither a client id nor a uuid.
+        let content = format!("{}\n{}\n{}", self.expires, self.client, self.uuid);
+        let octets =
+            content.as_bytes().iter().copied().chain(mac(seal, content.as_bytes()).finalize().into_bytes());
+        octets.fold(String::with_capacity(2 * (content.len() + MAC)), |mut text, octet| {
+            // Writing to a string cannot fail.
+            write!(text, "{octet:02x}").unwrap_or_default();
+            text
+        })
+    }
+
+    /// Reads a ticket that this seal made and that has not expired.
+    pub(super) fn open(text: &str, seal: &Seal, now: UnixMillis) -> Option<Self> {
+        let octets = from_hex(text)?;
+        let (content, tag) = octets.split_at_checked(octets.len().checked_sub(MAC)?)?;
+        // Compares in constant time.
+        mac(seal, content).verify_slice(tag).ok()?;
+        let content = std::str::from_utf8(content).ok()?;
+        let mut parts = content.splitn(3, '\n');
+        let ticket = Self {
+            expires: UnixMillis(parts.next()?.parse().ok()?),
+            client: parts.next()?.to_owned(),
+            uuid: parts.next()?.to_owned(),
+        };
+        (now < ticket.expires).then_some(ticket)
+    }
+}
+
+#[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+fn mac(seal: &Seal, content: &[u8]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(&seal.0).expect("HMAC takes a key of any length");
+    // What else is ever sealed with the same key must not pass for a ticket.
+    mac.update(b"janus ticket\n");
+    mac.update(content);
+    mac
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> =
+        text.chars().map(|digit| u8::try_from(digit.to_digit(16)?).ok()).collect::<Option<_>>()?;
+    digits
+        .chunks(2)
+        .map(|pair| match *pair {
+            [high, low] => Some(high << 4 | low),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SEAL: Seal = Seal([7; 32]);
+
+    fn ticket() -> Ticket {
+        Ticket { expires: UnixMillis(1000), client: "demo".to_owned(), uuid: "E07E-8972".to_owned() }
+    }
+
+    #[test]
+    fn a_ticket_opens_until_it_expires_and_only_for_its_own_seal() {
+        let text = ticket().seal(&SEAL);
+        assert_eq!(Ticket::open(&text, &SEAL, UnixMillis(999)), Some(ticket()));
+        assert_eq!(Ticket::open(&text, &SEAL, UnixMillis(1000)), None);
+        assert_eq!(Ticket::open(&text, &Seal([8; 32]), UnixMillis(999)), None);
+    }
+
+    #[test]
+    fn no_digit_of_a_ticket_can_be_changed_or_left_out() {
+        let text = ticket().seal(&SEAL);
+        for at in 0..text.len() {
+            let mut digits: Vec<char> = text.chars().collect();
+            digits[at] = if digits[at] == '0' { '1' } else { '0' };
+            let changed: String = digits.iter().collect();
+            assert_eq!(Ticket::open(&changed, &SEAL, UnixMillis(0)), None, "{at}");
+            assert_eq!(Ticket::open(text.get(..at).unwrap(), &SEAL, UnixMillis(0)), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn an_endless_lifetime_does_no_harm() {
+        assert_eq!(expiry(UnixMillis(5), Duration::MAX), UnixMillis(i64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic_or_opens_anything(text in any::<String>()) {
+            prop_assert_eq!(Ticket::open(&text, &SEAL, UnixMillis(0)), None);
+        }
+    }
+}

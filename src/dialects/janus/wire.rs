@@ -1,0 +1,101 @@
+//! The JSON of this dialect: the answer of the HTTP call and the body of a MESSAGE.
+//!
+//! Names and form are the vendor's page's; its examples have unquoted names, which is no JSON, so ours are quoted.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+
+use super::TimeForm;
+use crate::dialects::shared::json;
+use crate::model::device::Device;
+use crate::model::message::Report;
+use crate::model::time::UnixMillis;
+use crate::model::value::Quality;
+
+/// The answer when all is well.
+pub(super) fn address(websocket: &str, topic: &str) -> String {
+    text(&Answer { code: 200, message: "", data: Some(Address { websocket, topic }) })
+}
+
+/// The answer when it is not.
+pub(super) fn refusal(code: u16, message: &str) -> String {
+    text(&Answer { code, message, data: None })
+}
+
+/// The body of a MESSAGE; `None` when there is nothing to say. The dialect has no word for quality, so only good
+/// values are told.
+pub(super) fn sample(
+    device: &Device,
+    at: UnixMillis,
+    reports: &[Report],
+    zone: &TimeZone,
+    form: TimeForm,
+) -> Option<String> {
+    let good = reports.iter().filter(|report| report.quality == Quality::Good);
+    let data: Map<String, Json> =
+        good.map(|report| (report.id.to_string(), json::to_json(&report.value))).collect();
+    if data.is_empty() {
+        return None;
+    }
+    Some(text(&Sample { uuid: &device.uuid, time: time(at, zone, form), data }))
+}
+
+/// A wall-clock time as the vendor writes it. One that no calendar has is the epoch.
+fn time(at: UnixMillis, zone: &TimeZone, form: TimeForm) -> String {
+    let at = Timestamp::from_millisecond(at.0).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(zone.clone());
+    let separator = match form {
+        TimeForm::Colon => ':',
+        TimeForm::Dot => '.',
+    };
+    format!("{}{separator}{:03}", at.strftime("%Y-%m-%d %H:%M:%S"), at.millisecond())
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    code: u16,
+    message: &'a str,
+    data: Option<Address<'a>>,
+}
+
+#[derive(Serialize)]
+struct Address<'a> {
+    websocket: &'a str,
+    topic: &'a str,
+}
+
+#[derive(Serialize)]
+struct Sample<'a> {
+    uuid: &'a str,
+    time: String,
+    data: Map<String, Json>,
+}
+
+/// These shapes hold only text, numbers and maps with text keys, so writing them cannot fail.
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_the_gateways_own_in_either_form() {
+        let zone = TimeZone::fixed(jiff::tz::offset(8));
+        let at = UnixMillis(1_523_514_320_034);
+        assert_eq!(time(at, &zone, TimeForm::Colon), "2018-04-12 14:25:20:034");
+        assert_eq!(time(at, &zone, TimeForm::Dot), "2018-04-12 14:25:20.034");
+        assert_eq!(time(UnixMillis(i64::MAX), &TimeZone::UTC, TimeForm::Dot), "1970-01-01 00:00:00.000");
+    }
+
+    #[test]
+    fn answers_are_the_vendors_shapes() {
+        assert_eq!(
+            address("ws://h/websocket", "/t"),
+            r#"{"code":200,"message":"","data":{"websocket":"ws://h/websocket","topic":"/t"}}"#
+        );
+        assert_eq!(refusal(401, "no"), r#"{"code":401,"message":"no","data":null}"#);
+    }
+}

@@ -1,0 +1,130 @@
+//! The gateway in the vendor's words: metrics, alarms and nodes with their numbers.
+//!
+//! Numbers count from 1 over everything there is, whoever asks, so that two clients with different rights mean the
+//! same by the same number.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::model::client::Client;
+use crate::model::device::{Device, Link};
+use crate::model::directory::Directory;
+use crate::model::product::{AlarmRule, Product, Property};
+
+/// A metric: properties of one id in all products are one metric, described by the first of them.
+#[derive(Debug)]
+pub(super) struct MetricEntry<'a> {
+    pub id: u64,
+    pub property: &'a Property,
+    pub enum_name: String,
+}
+
+/// An alarm rule of a product.
+#[derive(Debug)]
+pub(super) struct AlarmEntry<'a> {
+    pub id: u64,
+    pub rule: &'a AlarmRule,
+    /// Number of its metric.
+    pub metric: u64,
+}
+
+/// A bus or broker link.
+#[derive(Debug)]
+pub(super) struct NodeEntry<'a> {
+    pub id: u64,
+    pub link: &'a Arc<Link>,
+}
+
+/// The name that clients look a metric up by.
+pub(super) fn enum_name(property: &str) -> String {
+    property.to_uppercase()
+}
+
+/// Every metric of a product that the client sees a device of.
+pub(super) fn metrics<'a>(directory: &'a Directory, client: &Client) -> Vec<MetricEntry<'a>> {
+    let visible = visible_products(directory, client);
+    let mut shown = HashSet::new();
+    let mut entries: Vec<MetricEntry<'a>> = Vec::new();
+    for (id, product, property, enum_name) in numbered(directory) {
+        if visible.contains(&*product.id) && shown.insert(id) {
+            entries.push(MetricEntry { id, property, enum_name });
+        }
+    }
+    entries
+}
+
+/// Every alarm rule of a product that the client sees a device of.
+pub(super) fn alarms<'a>(directory: &'a Directory, client: &Client) -> Vec<AlarmEntry<'a>> {
+    let visible = visible_products(directory, client);
+    let rules = numbered(directory).into_iter().flat_map(|(metric, product, property, _)| {
+        property.alarms.iter().map(move |rule| (metric, product, rule))
+    });
+    (1..)
+        .zip(rules)
+        .filter(|(_, (_, product, _))| visible.contains(&*product.id))
+        .map(|(id, (metric, _, rule))| AlarmEntry { id, rule, metric })
+        .collect()
+}
+
+/// The number of a product's alarm rule; zero when there is none.
+pub(super) fn alarm_id(directory: &Directory, product: &str, rule: &str) -> u64 {
+    let rules = directory.products().flat_map(|product| {
+        let rules = product.properties.iter().flat_map(|property| &property.alarms);
+        rules.map(move |rule| (&product.id, &rule.id))
+    });
+    (1..).zip(rules).find(|(_, (p, r))| ***p == *product && ***r == *rule).map_or(0, |(id, _)| id)
+}
+
+/// Every link that the client sees a device on.
+pub(super) fn nodes<'a>(directory: &'a Directory, client: &Client) -> Vec<NodeEntry<'a>> {
+    let seen: HashSet<&str> = visible_devices(directory, client).map(|device| &*device.link).collect();
+    let entries = (1..).zip(directory.links()).map(|(id, link)| NodeEntry { id, link });
+    entries.filter(|entry| seen.contains(&*entry.link.id)).collect()
+}
+
+/// The number of a link; zero when there is none.
+pub(super) fn node_id(directory: &Directory, link: &str) -> u64 {
+    (1..).zip(directory.links()).find(|(_, known)| *known.id == *link).map_or(0, |(id, _)| id)
+}
+
+/// Whether a client means this node: by its number or its name.
+pub(super) fn means_node(text: &str, directory: &Directory, link: &str) -> bool {
+    text == link || text.parse().is_ok_and(|id: u64| id != 0 && id == node_id(directory, link))
+}
+
+/// The device behind a node and a mediaId, if the client sees it.
+pub(super) fn stream<'a>(
+    directory: &'a Directory,
+    client: &Client,
+    node: &str,
+    media: &str,
+) -> Option<&'a Arc<Device>> {
+    let device = directory.device(media)?;
+    (client.sees(device) && means_node(node, directory, &device.link)).then_some(device)
+}
+
+/// Every property with the number of its metric.
+fn numbered(directory: &Directory) -> Vec<(u64, &Product, &Property, String)> {
+    let mut names: Vec<String> = Vec::new();
+    let mut all = Vec::new();
+    for product in directory.products() {
+        for property in &product.properties {
+            let name = enum_name(&property.id);
+            let known = names.iter().position(|other| *other == name);
+            let at = known.unwrap_or(names.len());
+            if known.is_none() {
+                names.push(name.clone());
+            }
+            all.push((u64::try_from(at + 1).unwrap_or(u64::MAX), &**product, property, name));
+        }
+    }
+    all
+}
+
+fn visible_devices<'a>(directory: &'a Directory, client: &Client) -> impl Iterator<Item = &'a Arc<Device>> {
+    directory.devices().iter().filter(move |device| client.sees(device))
+}
+
+fn visible_products<'a>(directory: &'a Directory, client: &Client) -> HashSet<&'a str> {
+    visible_devices(directory, client).map(|device| &*device.product.id).collect()
+}

@@ -1,0 +1,152 @@
+//! The calls over REST: POST with the payload as body, the answer's status as HTTP status, CORS by setting.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use serde_json::Value as Json;
+
+use super::api::{self, Call, Pending, Reply};
+use super::wire;
+use crate::dialects::shared::credentials::Credentials;
+use crate::dialects::shared::lenient;
+use crate::dialects::{Context, Input, Opening, Output, Request, Response, Session, Token};
+use crate::model::client::{Client, Dialect};
+use crate::model::interest::Selector;
+use crate::model::snapshot::{Answer, Question};
+use crate::model::time::Now;
+
+/// What `Allow` and its CORS sibling say.
+const ALLOWED: &str = "POST, OPTIONS";
+
+/// Answers a call, or begins one that the hub has to be asked for.
+pub(super) fn open(request: &Request, context: &Arc<Context>, _now: Now) -> Opening {
+    let cors = Cors::of(request, context);
+    let done = |response| Opening::Respond(cors.on(response));
+    match request.method.as_str() {
+        "POST" => {}
+        "OPTIONS" => {
+            let response = Response { status: 204, headers: Vec::new(), body: Bytes::new() };
+            return done(response.with("allow", ALLOWED).with("access-control-max-age", "86400"));
+        }
+        _ => return done(render(&Reply::failure(405, "Method not allowed")).with("allow", ALLOWED)),
+    }
+    let common = &context.settings.oam.common;
+    let Some(client) = Credentials::of(request).admit(context, Dialect::Oam, common) else {
+        let response = render(&Reply::failure(401, "Unauthorized"));
+        return done(response.with("www-authenticate", "Bearer"));
+    };
+    let Some(payload) = payload(&request.body) else { return done(render(&Reply::bad_request())) };
+    let path = format!("/{}", request.segments().join("/"));
+    match api::call(&path, &payload, context, &client) {
+        Call::Done(reply) => done(render(&reply)),
+        Call::Ask(question, pending) => Opening::Call(Box::new(RestCall {
+            context: Arc::clone(context),
+            client,
+            cors,
+            question,
+            pending,
+            output: None,
+        })),
+    }
+}
+
+/// Whether a WebSocket may come from the page that asks for it. One without an Origin is no page.
+pub(super) fn admits_origin(request: &Request, context: &Context) -> bool {
+    let Some(origin) = request.header("origin") else { return true };
+    origin.eq_ignore_ascii_case(&request.origin.http("")) || allowed(context, origin).is_some()
+}
+
+/// The body as JSON; an empty one is a call without fields.
+fn payload(body: &Bytes) -> Option<Json> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Some(Json::Null);
+    }
+    lenient::parse(&String::from_utf8_lossy(body)).ok()
+}
+
+fn render(reply: &Reply) -> Response {
+    let body = wire::response(None, reply.status, reply.reason, reply.payload.as_ref());
+    Response::json(reply.status, body)
+}
+
+/// The value of Access-Control-Allow-Origin for a page of this origin.
+fn allowed<'a>(context: &Context, origin: &'a str) -> Option<&'a str> {
+    let setting = &*context.settings.oam.access_control_allow_origin;
+    if setting.trim() == "*" {
+        return Some("*");
+    }
+    setting.split(',').any(|allowed| allowed.trim().eq_ignore_ascii_case(origin)).then_some(origin)
+}
+
+/// What is said about origins on every answer.
+#[derive(Debug)]
+struct Cors {
+    origin: Option<String>,
+}
+
+impl Cors {
+    fn of(request: &Request, context: &Context) -> Self {
+        let origin = request.header("origin").unwrap_or_default();
+        Self { origin: allowed(context, origin).map(str::to_owned) }
+    }
+
+    fn on(&self, response: Response) -> Response {
+        let response = response.with("vary", "origin");
+        match &self.origin {
+            Some(origin) => response
+                .with("access-control-allow-origin", origin.as_str())
+                .with("access-control-allow-methods", ALLOWED)
+                .with("access-control-allow-headers", "authorization, content-type, token"),
+            None => response,
+        }
+    }
+}
+
+/// A call that waits for the hub.
+#[derive(Debug)]
+struct RestCall {
+    context: Arc<Context>,
+    client: Arc<Client>,
+    cors: Cors,
+    question: Question,
+    pending: Pending,
+    output: Option<Output>,
+}
+
+impl Session for RestCall {
+    fn handle(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Open => {
+                let question = std::mem::replace(&mut self.question, Question::Snapshot(Selector::All));
+                let client = Arc::clone(&self.client);
+                self.output = Some(Output::Ask { token: Token(0), client, question });
+            }
+            Input::Answer(_, Answer::Snapshot(snapshot)) => {
+                let reply = api::finish(&self.pending, &snapshot, &self.context, &self.client, now);
+                self.output = Some(Output::Respond(self.cors.on(render(&reply))));
+            }
+            Input::Closing(_) => {
+                let reply = Reply::failure(503, "Service unavailable");
+                self.output = Some(Output::Respond(self.cors.on(render(&reply))));
+            }
+            Input::Text(_)
+            | Input::Binary(_)
+            | Input::Message(_)
+            | Input::Accepted(_)
+            | Input::Outcome(..)
+            | Input::Answer(_, Answer::Group(_))
+            | Input::GroupEmpty
+            | Input::Lagged(_)
+            | Input::Timeout => {}
+        }
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.output.take()
+    }
+
+    fn timeout(&self) -> Option<Instant> {
+        None
+    }
+}
