@@ -206,6 +206,8 @@ impl Form {
     pub const UPLUS_FLAT: Self = Self(5);
     /// U+ envelope push.
     pub const UPLUS_ENVELOPE: Self = Self(6);
+    /// iThings devicePropertyReport: one push for each property, one per line.
+    pub const ITHINGS_EACH: Self = Self(7);
 
     fn slot(self) -> usize {
         self.0

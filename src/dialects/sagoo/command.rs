@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 use super::payload::Failure;
-use super::wire::{member, to_text};
-use crate::dialects::shared::json;
+use super::wire::to_text;
+use crate::dialects::shared::json::{self, member};
 use crate::model::command::{Action, ActionKind};
 use crate::model::product::Product;
 use crate::model::value::Value;

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde_json::{Map, Value as Json};
@@ -16,6 +15,7 @@ use super::command::{Order, Wish};
 use super::payload::{self, Failure, Replier, Reply, Said};
 use super::topic::{self, Pattern};
 use super::wire::{self, Frame, Kind, Request};
+use crate::dialects::shared::{json::member, message_id};
 use crate::dialects::{self, Context, Input, Output, Token};
 use crate::model::client::Client;
 use crate::model::command::{Action, ActionKind, Command};
@@ -44,10 +44,6 @@ const SENDER: &str = "/device-message-sender/";
 
 /// Asks which devices are online.
 const CURRENT_STATE: &str = "/device-current-state";
-
-/// Makes message ids distinct that are made in the same millisecond, over all sockets. An id means nothing to the
-/// session itself, so sharing the counter does not make two runs of it differ in anything else.
-static MESSAGE_IDS: AtomicU64 = AtomicU64::new(0);
 
 /// One socket.
 #[derive(Debug)]
@@ -311,7 +307,8 @@ impl Session {
         name: &Arc<str>,
         device: Option<&Arc<Device>>,
     ) {
-        let message_id = order.message_id.clone().unwrap_or_else(|| new_message_id(sender.now.wall));
+        let own = order.message_id.as_ref().map(Arc::clone);
+        let message_id = own.unwrap_or_else(|| message_id(sender.now.wall));
         let action = match device {
             Some(device) => order.wish.action(&device.product),
             None => Err(Failure::offline()),
@@ -413,7 +410,7 @@ impl Session {
         topic: &str,
         parameter: Option<&Map<String, Json>>,
     ) {
-        let devices: Vec<String> = match parameter.and_then(|parameter| wire::member(parameter, "deviceId")) {
+        let devices: Vec<String> = match parameter.and_then(|parameter| member(parameter, "deviceId")) {
             Some(Json::Array(items)) => items.iter().filter_map(wire::to_text).collect(),
             Some(one) => wire::to_text(one).into_iter().collect(),
             None => Vec::new(),
@@ -457,13 +454,4 @@ fn command_topic(topic: &str) -> Option<(&str, &str)> {
     let (product, devices) = topic.strip_prefix(SENDER)?.split_once('/')?;
     let level = |text: &str| !text.is_empty() && !text.contains('/');
     (level(product) && level(devices)).then_some((product, devices))
-}
-
-/// A decimal number that rises with time, like the ids that the real server makes: milliseconds in its upper bits,
-/// a counter in the lower twenty.
-fn new_message_id(at: UnixMillis) -> Arc<str> {
-    const COUNTER: u64 = (1 << 20) - 1;
-    let counter = MESSAGE_IDS.fetch_add(1, Ordering::Relaxed) & COUNTER;
-    let millis = u64::try_from(at.0).unwrap_or(0);
-    Arc::from(((millis << 20) | counter).to_string())
 }

@@ -7,6 +7,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
+use crate::dialects::shared::json::member;
 use crate::dialects::shared::lenient;
 
 /// `type` of a request.
@@ -93,13 +94,6 @@ fn request(mut members: Map<String, Json>) -> Option<Request> {
         Some(Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_)) => return None,
     };
     Some(Request { id, kind, topic, parameter })
-}
-
-/// The member of this name, in any case if not exactly so.
-pub(super) fn member<'a>(members: &'a Map<String, Json>, name: &str) -> Option<&'a Json> {
-    members.get(name).or_else(|| {
-        members.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    })
 }
 
 fn take(members: &mut Map<String, Json>, name: &str) -> Option<Json> {

@@ -42,6 +42,13 @@ pub fn object<'a>(members: impl IntoIterator<Item = (&'a Arc<str>, &'a Value)>) 
     members.into_iter().map(|(name, value)| (name.as_ref().to_owned(), to_json(value))).collect()
 }
 
+/// The member of this name, in any case if not exactly so, as the parsers of several real servers find it.
+pub fn member<'a>(members: &'a Map<String, Json>, name: &str) -> Option<&'a Json> {
+    members.get(name).or_else(|| {
+        members.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +64,15 @@ mod tests {
             .into(),
         );
         assert_eq!(from_json(&to_json(&value)), value);
+    }
+
+    #[test]
+    fn the_exact_name_goes_before_another_case_of_it() {
+        let json: Json = serde_json::from_str(r#"{"ID": 1, "id": 2, "Type": 3}"#).unwrap();
+        let members = json.as_object().unwrap();
+        assert_eq!(member(members, "id"), Some(&Json::from(2)));
+        assert_eq!(member(members, "type"), Some(&Json::from(3)));
+        assert_eq!(member(members, "topic"), None);
     }
 
     #[test]
