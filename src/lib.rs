@@ -11,8 +11,10 @@
 //!
 //! Read ARCHITECTURE.md for the tour.
 
+pub mod addresses;
 pub mod app;
 pub mod backoff;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;

@@ -1,3 +1,7 @@
-//! The thin binary: arguments, configuration, logging, runtime, exit code. Nothing else.
+//! The thin binary: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pentad::cli::main(std::env::args_os())
+}

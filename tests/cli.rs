@@ -1,0 +1,249 @@
+//! The built binary from outside: arguments, exit codes, signals.
+
+#![cfg(test)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+const GOOD: &str = r#"
+[gateway]
+id = "barn-1"
+
+[server]
+listen = ["127.0.0.1:0"]
+
+[[modbus_tcp]]
+id = "plc"
+address = "127.0.0.1:1"
+
+[[product]]
+id = "valve"
+[[product.property]]
+id = "open"
+type = "bool"
+access = "rw"
+modbus = { table = "coil", address = 3 }
+
+[[device]]
+id = "valve-1"
+product = "valve"
+bus = "plc"
+unit = 1
+
+[[client]]
+id = "scada"
+secret = "a-secret-that-never-shows"
+dialects = ["sagoo", "uplus"]
+rights = ["read", "write"]
+devices = ["*"]
+"#;
+
+fn pentad(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pentad"));
+    command.args(arguments).env_remove("PENTAD_LOG").env_remove("JOURNAL_STREAM").stdin(Stdio::null());
+    command
+}
+
+fn output(arguments: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = pentad(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().expect("not killed"), text(stdout), text(stderr))
+}
+
+/// A configuration folder with one main file; its path. The listener gets a free port.
+fn configured(text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = text.replace("127.0.0.1:0", &free.to_string());
+    let path = folder.path().join("pentad.toml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_string_lossy().into_owned();
+    (folder, path)
+}
+
+#[test]
+fn help_and_version_are_no_failures() {
+    let (code, stdout, _) = output(&["--help"]);
+    assert_eq!(code, 0);
+    for command in ["run", "check", "demo", "url", "token"] {
+        assert!(stdout.contains(command), "{command} is missing in {stdout}");
+    }
+    let (code, stdout, _) = output(&["--version"]);
+    assert_eq!(code, 0);
+    assert!(stdout.starts_with(concat!("pentad ", env!("CARGO_PKG_VERSION"))), "{stdout}");
+}
+
+#[test]
+fn wrong_usage_is_64() {
+    for arguments in [
+        &[][..],
+        &["walk"],
+        &["run", "--speed", "9"],
+        &["demo", "--listen", "here"],
+        &["url", "mqtt", "--client", "x"],
+        &["run", "--log-level", "pentad=loud"],
+    ] {
+        let (code, stdout, stderr) = output(arguments);
+        assert_eq!(code, 64, "{arguments:?}: {stderr}");
+        assert!(stdout.is_empty() && !stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_good_configuration_is_checked_with_its_plan() {
+    let (_folder, path) = configured(GOOD);
+    let (code, stdout, stderr) = output(&["check", "--config", &path]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("plc") && stdout.contains("1 devices, 1 buses"), "{stdout}");
+}
+
+#[test]
+fn every_problem_of_a_bad_configuration_is_told_and_the_code_is_78() {
+    let bad = GOOD.replace("unit = 1", "unit = 400").replace("product = \"valve\"", "product = \"valv\"");
+    let (_folder, path) = configured(&format!("{bad}\n[sever]\n"));
+    for arguments in [["check", "--config", &path], ["run", "--config", &path]] {
+        let (code, stdout, stderr) = output(&arguments);
+        assert_eq!(code, 78, "{stderr}");
+        assert!(stdout.is_empty(), "{stdout}");
+        for expected in ["400", "valv", "sever"] {
+            assert!(stderr.contains(expected), "{expected} is missing in {stderr}");
+        }
+        assert!(!stderr.contains("a-secret-that-never-shows"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_missing_configuration_is_78_and_named() {
+    let (code, _, stderr) = output(&["run", "--config", "/nonexistent/pentad.toml"]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("/nonexistent/pentad.toml"), "{stderr}");
+}
+
+#[test]
+fn addresses_are_printed_ready_to_paste() {
+    let (_folder, path) = configured(GOOD);
+    let url = ["url", "all", "--client", "scada", "--config", &path, "--host", "barn:8080"];
+    let (code, stdout, stderr) = output(&url);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("ws://barn:8080/messaging/a-secret-that-never-shows"), "{stdout}");
+    assert!(stdout.contains("systemId=scada&timestamp=") && stdout.contains("&sign="), "{stdout}");
+    assert!(!stdout.contains("janus"), "the client may not use it: {stdout}");
+    let (code, _, stderr) = output(&["url", "sagoo", "--client", "nobody", "--config", &path]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("nobody") && stderr.contains("scada"), "{stderr}");
+}
+
+#[test]
+fn two_tokens_are_never_the_same() {
+    let (first, second) = (output(&["token"]), output(&["token"]));
+    assert_eq!((first.0, first.1.trim().len()), (0, 40));
+    assert_ne!(first.1, second.1);
+}
+
+#[test]
+fn a_taken_port_is_a_failure_that_names_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (_folder, path) = configured(&GOOD.replace("127.0.0.1:0", &address));
+    let (code, _, stderr) = output(&["run", "--config", &path]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains(&address), "{stderr}");
+}
+
+#[test]
+fn a_certificate_that_is_missing_is_78_and_named() {
+    let tls =
+        "[server.tls]\nlisten = [\"127.0.0.1:0\"]\ncertificate = \"/nonexistent/c.pem\"\nkey = \"/k\"\n";
+    let (_folder, path) = configured(&format!("{GOOD}\n{tls}"));
+    let (code, _, stderr) = output(&["run", "--config", &path]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("/nonexistent/c.pem"), "{stderr}");
+}
+
+/// A gateway that is killed when the test ends early.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Starts a gateway and reads its log up to the line that has the word.
+fn started(config: &str, word: &str) -> (Running, BufReader<std::process::ChildStderr>) {
+    let mut child = pentad(&["run", "--config", config, "--log-level", "info"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let running = Running(child);
+    wait_for(&mut log, word);
+    (running, log)
+}
+
+fn wait_for(log: &mut impl BufRead, word: &str) {
+    let mut seen = String::new();
+    while !seen.contains(word) {
+        let before = seen.len();
+        log.read_line(&mut seen).unwrap();
+        assert_ne!(seen.len(), before, "the log ended without {word}: {seen}");
+    }
+}
+
+fn signal(running: &Running, name: &str) {
+    let status = Command::new("kill").arg(name).arg(running.0.id().to_string()).status().unwrap();
+    assert!(status.success());
+}
+
+/// The exit code, within a deadline.
+fn ended(running: &mut Running) -> Option<i32> {
+    for _ in 0..1_000 {
+        if let Some(status) = running.0.try_wait().unwrap() {
+            return status.code();
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    panic!("the gateway does not end");
+}
+
+#[test]
+fn a_signal_drains_and_ends_with_0() {
+    for name in ["-TERM", "-INT"] {
+        let (_folder, path) = configured(GOOD);
+        let (mut running, mut log) = started(&path, "listening");
+        signal(&running, name);
+        assert_eq!(ended(&mut running), Some(0));
+        let mut rest = String::new();
+        log.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains("everything has stopped"), "{rest}");
+        assert!(!rest.contains("a-secret-that-never-shows"), "{rest}");
+    }
+}
+
+#[test]
+fn a_hangup_ends_nothing() {
+    let (_folder, path) = configured(GOOD);
+    let (mut running, mut log) = started(&path, "listening");
+    signal(&running, "-HUP");
+    wait_for(&mut log, "SIGHUP");
+    assert!(running.0.try_wait().unwrap().is_none());
+    signal(&running, "-TERM");
+    assert_eq!(ended(&mut running), Some(0));
+}
+
+#[test]
+fn the_folder_of_products_can_be_named() {
+    let (head, rest) = GOOD.split_once("[[product]]").unwrap();
+    let (product, devices) = rest.split_once("[[device]]").unwrap();
+    let (folder, path) = configured(&format!("{head}[[device]]{devices}"));
+    let products = folder.path().join("shipped");
+    std::fs::create_dir(&products).unwrap();
+    std::fs::write(products.join("valve.toml"), format!("[[product]]{product}")).unwrap();
+    assert_eq!(output(&["check", "--config", &path]).0, 78, "the product is not found by itself");
+    let check = ["check", "--config", &path, "--products", &products.to_string_lossy()];
+    let (code, _, stderr) = output(&check);
+    assert_eq!(code, 0, "{stderr}");
+}
