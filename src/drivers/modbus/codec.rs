@@ -67,6 +67,9 @@ impl Point {
     /// The requests that write a content, in order.
     pub fn write_requests(&self, content: &Content) -> Result<Vec<Request>, EncodeError> {
         let address = self.address;
+        if self.span().is_none() {
+            return Err(EncodeError::BeyondEnd);
+        }
         match (self.table, content) {
             (Table::Coil, Content::Bit(on)) => Ok(vec![match self.write {
                 WritePolicy::Auto | WritePolicy::Single => Request::WriteCoil { address, on: *on },
@@ -204,6 +207,9 @@ pub enum EncodeError {
         /// Largest value.
         high: f64,
     },
+    /// The point reaches beyond the last address.
+    #[error("no value: its registers reach beyond address 65535")]
+    BeyondEnd,
     /// Discrete inputs and input registers cannot be written.
     #[error("no value: a {table} cannot be written", table = .table.name())]
     ReadOnly {

@@ -6,8 +6,13 @@ use std::time::Duration;
 
 use crate::model::device::Device;
 
+pub mod bus;
 pub mod codec;
+mod core;
+mod job;
 pub mod map;
+mod port;
+mod wire;
 
 /// One bus as configured.
 #[derive(Clone, Debug, PartialEq)]

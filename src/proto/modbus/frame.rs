@@ -187,6 +187,11 @@ impl Exception {
         self.0 == 5
     }
 
+    /// The unit is doing something else; it will answer later.
+    pub fn is_busy(self) -> bool {
+        self.0 == 6
+    }
+
     /// A gateway speaks for a unit that it does not reach: the unit itself is silent.
     pub fn is_from_gateway(self) -> bool {
         matches!(self.0, 10 | 11)

@@ -4,10 +4,12 @@
 //! "MODBUS Application Protocol Specification V1.1b3", "MODBUS over Serial Line V1.02" and "MODBUS Messaging on
 //! TCP/IP Implementation Guide V1.0b". Nothing here reads a clock or touches a port.
 
+pub mod breaker;
 pub mod frame;
 pub mod late;
 pub mod plan;
 pub mod reply;
+pub mod schedule;
 pub mod timing;
 
 /// The four tables of the Modbus data model.

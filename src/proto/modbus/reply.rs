@@ -220,6 +220,11 @@ impl Reply {
         Progress::Incomplete
     }
 
+    /// Characters of the whole answer on a serial line.
+    pub fn expected_length(&self) -> usize {
+        self.shape.length() + 3
+    }
+
     /// Why there is no answer, when the time is up: the most telling thing that was seen.
     pub fn defect(&self) -> Defect {
         match (self.truncated, self.worst) {

@@ -1,0 +1,453 @@
+//! What a bus knows and wants, without the port: its units, polls and jobs, and what to tell the hub.
+//!
+//! Driven like the schedule inside it: take a [`Turn`], do it, report what came of it, collect the observations. Each
+//! command that was submitted is settled exactly once. Pure but for log lines: no port, no clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info, info_span, warn};
+
+use super::ModbusDevice;
+use super::job::{Act, Job, grouped, samples};
+use crate::drivers::{COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, Observation, Sample};
+use crate::model::command::{Outcome, Rejection};
+use crate::model::time::Now;
+use crate::proto::modbus::frame::{Answer, Request};
+use crate::proto::modbus::plan::Group;
+use crate::proto::modbus::schedule::{Lane, Miss, Next, Schedule};
+
+/// Commands taken off the queue that are not settled yet. The bus takes no more while this many wait, so that the
+/// queue fills up and the hub answers busy.
+const JOBS_MAX: usize = COMMAND_QUEUE;
+
+/// A property that the device refuses to tell is asked for again after this: a new firmware or option card is found
+/// without a restart, and a device is not bothered.
+const UNREADABLE_RETRY: Duration = Duration::from_secs(300);
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Turn {
+    /// Ask a unit, and report to `completed` or `interrupted`.
+    Ask {
+        /// Unit address.
+        unit: u8,
+        /// What to send.
+        request: Request,
+    },
+    /// Nothing before this time, if a time is given.
+    Idle { until: Option<Instant> },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Core {
+    link_up: bool,
+    schedule: Schedule,
+    /// Unit addresses by the schedule's numbers.
+    units: Vec<u8>,
+    stations: Vec<Station>,
+    /// By the schedule's keys. A group that was taken apart keeps its place unused.
+    polls: Vec<Poll>,
+    jobs: BTreeMap<u64, Entry>,
+    jobs_ever: u64,
+    current: Option<Current>,
+    out: Vec<Observation>,
+}
+
+#[derive(Debug)]
+struct Station {
+    device: ModbusDevice,
+    unit: usize,
+}
+
+#[derive(Debug)]
+struct Poll {
+    station: usize,
+    group: Group,
+    refused: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    job: Job,
+    station: usize,
+    started: bool,
+    /// When each command expires, the first one first.
+    deadlines: Vec<(CommandId, Instant)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Current {
+    Poll { unit: usize, key: usize },
+    Job { unit: usize, id: u64 },
+}
+
+impl Core {
+    /// The devices of one bus; those at one unit address share its fate.
+    pub(super) fn new(devices: Vec<ModbusDevice>, now: Instant) -> Self {
+        let mut core = Self {
+            link_up: true,
+            schedule: Schedule::new(now),
+            units: Vec::new(),
+            stations: Vec::new(),
+            polls: Vec::new(),
+            jobs: BTreeMap::new(),
+            jobs_ever: 0,
+            current: None,
+            out: Vec::new(),
+        };
+        for device in devices {
+            core.add(device);
+        }
+        core
+    }
+
+    /// What the hub must be told, in order.
+    pub(super) fn take_observations(&mut self) -> Vec<Observation> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Whether another command may be submitted.
+    pub(super) fn has_room(&self) -> bool {
+        self.jobs.len() < JOBS_MAX
+    }
+
+    /// Takes a command; it may be settled at once.
+    pub(super) fn submit(&mut self, command: &DriverCommand, now: Now) {
+        if let Err(outcome) = self.admit(command, now.instant) {
+            self.settle(command.id, outcome, now);
+        }
+    }
+
+    /// Decides what to do next.
+    pub(super) fn next(&mut self, now: Now) -> Turn {
+        self.expire(now);
+        loop {
+            let (unit, id) = match self.schedule.next(now.instant) {
+                Next::Idle { until } => return Turn::Idle { until },
+                Next::Poll { unit, key } => match self.polls.get(key) {
+                    Some(poll) => {
+                        let request = Request::Read(poll.group.span());
+                        self.current = Some(Current::Poll { unit, key });
+                        return Turn::Ask { unit: self.address(unit), request };
+                    }
+                    None => return Turn::Idle { until: Some(now.instant) },
+                },
+                Next::Order { unit, id } => (unit, id),
+            };
+            match self.begin(id) {
+                Act::Exchange(request) => {
+                    self.current = Some(Current::Job { unit, id });
+                    return Turn::Ask { unit: self.address(unit), request };
+                }
+                Act::Pause(pause) => {
+                    self.schedule.rest(unit, now.instant + pause);
+                    if let Some(entry) = self.jobs.get_mut(&id) {
+                        entry.job.paused();
+                    }
+                }
+                Act::Finish => self.finish(unit, id, now),
+            }
+        }
+    }
+
+    /// The unit that was asked last answered, or failed to for the reason given.
+    pub(super) fn completed(&mut self, result: Result<Answer, String>, now: Now) {
+        let Some(current) = self.current.take() else { return };
+        let (Current::Poll { unit, .. } | Current::Job { unit, .. }) = current;
+        // A gateway that speaks for a unit says nothing of the unit itself.
+        let result = result.and_then(|answer| match answer {
+            Answer::Exception(exception) if exception.is_from_gateway() => Err(exception.to_string()),
+            answer @ (Answer::Exception(_) | Answer::Bits(_) | Answer::Registers(_) | Answer::Written) => {
+                Ok(answer)
+            }
+        });
+        match &result {
+            Ok(_) => {
+                if self.schedule.answered(unit, now.instant) {
+                    self.presence(unit, None, now);
+                }
+            }
+            Err(reason) => self.unit_failed(unit, reason, now),
+        }
+        match (current, result) {
+            (Current::Poll { unit, key }, Ok(answer)) => self.polled(unit, key, &answer, now),
+            (Current::Poll { unit, key }, Err(reason)) => {
+                if self.schedule.missed(unit, key, now.instant) == Miss::Refused {
+                    self.refused(unit, key, &reason, now);
+                }
+            }
+            (Current::Job { unit, id }, Ok(answer)) => {
+                let Some(entry) = self.jobs.get_mut(&id) else { return };
+                let station = entry.station;
+                let Some(device) = self.stations.get(station).map(|station| &station.device) else { return };
+                let known = entry.job.answered(device, &answer);
+                self.values(station, known, now);
+                self.finish_if_done(unit, id, now);
+            }
+            (Current::Job { unit, id }, Err(_)) => self.job_unanswered(unit, id, now),
+        }
+    }
+
+    /// The port was lost while the unit was asked, and will be opened again at once. A poll or read is made again; a
+    /// write may have arrived, so its result is unknown.
+    pub(super) fn interrupted(&mut self, now: Now) {
+        if let Some(Current::Job { unit, id }) = self.current.take() {
+            self.job_unanswered(unit, id, now);
+        }
+    }
+
+    /// The link is down: all units are offline, and no command can be carried out.
+    pub(super) fn link_lost(&mut self, reason: &str, now: Now) {
+        self.link_up = false;
+        self.current = None;
+        for unit in self.schedule.link_lost(now.instant) {
+            self.presence(unit, Some(reason), now);
+        }
+        self.settle_all(&Outcome::Offline, now);
+    }
+
+    /// The link is back.
+    pub(super) fn link_found(&mut self, now: Instant) {
+        self.link_up = true;
+        self.schedule.link_found(now);
+    }
+
+    /// Settles everything that is held, at the end.
+    pub(super) fn stop(&mut self, now: Now) {
+        self.settle_all(&Outcome::Busy, now);
+    }
+
+    /// Settles a command that came too late to be taken.
+    pub(super) fn turn_away(&mut self, command: CommandId, now: Now) {
+        self.settle(command, Outcome::Busy, now);
+    }
+
+    fn add(&mut self, device: ModbusDevice) {
+        let unit = self.units.iter().position(|unit| *unit == device.unit).unwrap_or_else(|| {
+            self.units.push(device.unit);
+            self.schedule.add_unit()
+        });
+        let station = self.stations.len();
+        let properties = device.map.properties.iter().zip(&device.device.product.properties).enumerate();
+        let mut intervals: BTreeMap<Duration, Vec<usize>> = BTreeMap::new();
+        for (position, (point, property)) in properties {
+            if let Some(point) = point.as_ref().filter(|_| property.access.readable()) {
+                intervals.entry(point.every).or_default().push(position);
+            }
+        }
+        for (every, positions) in intervals {
+            for group in grouped(&device, positions) {
+                self.schedule.add_poll(unit, self.polls.len(), every);
+                self.polls.push(Poll { station, group, refused: false });
+            }
+        }
+        self.stations.push(Station { device, unit });
+    }
+
+    fn admit(&mut self, command: &DriverCommand, now: Instant) -> Result<(), Outcome> {
+        let station = self.stations.iter().position(|station| station.device.device.id == command.device.id);
+        let at = station.and_then(|at| Some((at, self.stations.get(at)?)));
+        let Some((station, Station { device, unit })) = at else {
+            return Err(Outcome::Rejected(Rejection::UnknownDevice(Arc::clone(&command.device.id))));
+        };
+        if command.deadline <= now {
+            return Err(Outcome::Busy);
+        }
+        if !self.link_up || !self.schedule.takes_orders(*unit, now) {
+            return Err(Outcome::Offline);
+        }
+        if let DriverAction::Read(positions) = &command.action {
+            // Reads of one device that wait together are made together.
+            for entry in self.jobs.values_mut().filter(|entry| entry.takes_reads(station, command.deadline)) {
+                if let Job::Fetch(fetch) = &mut entry.job {
+                    fetch.join(command.id, device, positions.clone());
+                    entry.deadlines.push((command.id, command.deadline));
+                    return Ok(());
+                }
+            }
+        }
+        let job = Job::new(command.id, device, &command.action).map_err(Outcome::Rejected)?;
+        let lane = match job {
+            Job::Change(_) => Lane::Write,
+            Job::Fetch(_) => Lane::Read,
+        };
+        self.jobs_ever += 1;
+        let deadlines = vec![(command.id, command.deadline)];
+        self.jobs.insert(self.jobs_ever, Entry { job, station, started: false, deadlines });
+        self.schedule.push(*unit, lane, self.jobs_ever, command.deadline);
+        Ok(())
+    }
+
+    /// Takes a job's next step, and says when it is the first.
+    fn begin(&mut self, id: u64) -> Act {
+        let Some(entry) = self.jobs.get_mut(&id) else { return Act::Finish };
+        if !entry.started {
+            entry.started = true;
+            self.out
+                .extend(entry.job.commands().into_iter().map(|command| Observation::Accepted { command }));
+        }
+        entry.job.act()
+    }
+
+    fn job_unanswered(&mut self, unit: usize, id: u64, now: Now) {
+        if let Some(entry) = self.jobs.get_mut(&id) {
+            entry.job.unanswered();
+        }
+        self.finish_if_done(unit, id, now);
+    }
+
+    fn finish_if_done(&mut self, unit: usize, id: u64, now: Now) {
+        if self.jobs.get(&id).is_some_and(|entry| entry.job.act() == Act::Finish) {
+            self.finish(unit, id, now);
+        }
+    }
+
+    fn finish(&mut self, unit: usize, id: u64, now: Now) {
+        self.schedule.finish(unit, id);
+        let Some(entry) = self.jobs.remove(&id) else { return };
+        let Some(station) = self.stations.get(entry.station) else { return };
+        for (command, outcome) in entry.job.outcomes(&station.device) {
+            self.settle(command, outcome, now);
+        }
+    }
+
+    /// Settles commands whose time was up before they were begun.
+    fn expire(&mut self, now: Now) {
+        for id in self.schedule.take_expired(now.instant) {
+            let Some(mut entry) = self.jobs.remove(&id) else { continue };
+            let (expired, left): (Vec<_>, Vec<_>) =
+                entry.deadlines.iter().copied().partition(|(_, deadline)| *deadline <= now.instant);
+            for (command, _) in expired {
+                if let Job::Fetch(fetch) = &mut entry.job {
+                    fetch.leave(command);
+                }
+                self.settle(command, Outcome::Busy, now);
+            }
+            let unit = self.stations.get(entry.station).map(|station| station.unit);
+            if let (Some(deadline), Some(unit)) = (left.iter().map(|(_, deadline)| *deadline).min(), unit) {
+                entry.deadlines = left;
+                self.jobs.insert(id, entry);
+                self.schedule.push(unit, Lane::Read, id, deadline);
+            }
+        }
+    }
+
+    fn polled(&mut self, unit: usize, key: usize, answer: &Answer, now: Now) {
+        let Some(poll) = self.polls.get_mut(key) else { return };
+        if let Answer::Exception(exception) = answer {
+            // Illegal function, address or value: asking again soon will not help. A device that is busy is asked
+            // again in its turn, and whatever else it says makes its values unreadable for now.
+            if exception.refuses_places() || exception.0 == 1 {
+                return self.refused(unit, key, &exception.to_string(), now);
+            }
+            self.schedule.polled(unit, key, now.instant);
+            if exception.is_acknowledge() || exception.is_busy() {
+                return;
+            }
+        } else {
+            self.schedule.polled(unit, key, now.instant);
+            poll.refused = false;
+        }
+        let station = poll.station;
+        let Some(device) = self.stations.get(station).map(|station| &station.device) else { return };
+        let known = samples(device, &poll.group, answer);
+        self.values(station, known, now);
+    }
+
+    /// Takes a refused group apart, or gives a single place up for a while.
+    fn refused(&mut self, unit: usize, key: usize, reason: &str, now: Now) {
+        let Some(poll) = self.polls.get_mut(key) else { return };
+        let station = poll.station;
+        let Some(device) = self.stations.get(station).map(|station| &station.device) else { return };
+        let span = poll.group.span();
+        if let Some((low, high)) = poll.group.split() {
+            info!(device = %device.device.id, %span, reason, "grouped read refused; it is split for good");
+            let parts = [self.polls.len(), self.polls.len() + 1];
+            self.polls.extend([low, high].map(|group| Poll { station, group, refused: false }));
+            self.schedule.split(unit, key, parts, now.instant);
+            return;
+        }
+        if !std::mem::replace(&mut poll.refused, true) {
+            warn!(device = %device.device.id, %span, reason, "the device refuses to tell this property");
+        }
+        let unreadable = |member: &crate::proto::modbus::plan::Member| {
+            (member.key, Sample::Unreadable(format!("{span}: {reason}").into()))
+        };
+        let known = poll.group.members().iter().map(unreadable).collect();
+        self.schedule.defer(unit, key, now.instant + UNREADABLE_RETRY);
+        self.values(station, known, now);
+    }
+
+    fn unit_failed(&mut self, unit: usize, reason: &str, now: Now) {
+        let offline = self.schedule.failed(unit, now.instant);
+        let failures = self.schedule.failures(unit);
+        debug!(unit = self.address(unit), failures, reason, "no usable answer");
+        if !offline {
+            return;
+        }
+        self.presence(unit, Some(&format!("{reason} ({failures} times in a row)")), now);
+        for id in self.schedule.take_waiting(unit) {
+            for command in self.jobs.remove(&id).map(|entry| entry.job.commands()).unwrap_or_default() {
+                self.settle(command, Outcome::Offline, now);
+            }
+        }
+    }
+
+    /// Tells the presence of all devices at a unit; offline with a reason.
+    fn presence(&mut self, unit: usize, offline: Option<&str>, now: Now) {
+        for station in self.stations.iter().filter(|station| station.unit == unit) {
+            let device = &station.device.device;
+            info_span!("device", device = %device.id, unit = station.device.unit).in_scope(
+                || match offline {
+                    None => info!("device online"),
+                    Some(reason) => warn!(reason, "device offline"),
+                },
+            );
+            self.out.push(Observation::Presence {
+                device: Arc::clone(device),
+                at: now.wall,
+                online: offline.is_none(),
+                reason: offline.map(Arc::from),
+            });
+        }
+    }
+
+    fn values(&mut self, station: usize, values: Vec<(usize, Sample)>, now: Now) {
+        if let (Some(station), false) = (self.stations.get(station), values.is_empty()) {
+            let device = Arc::clone(&station.device.device);
+            self.out.push(Observation::Values { device, at: now.wall, values });
+        }
+    }
+
+    /// Ends every job: unknown when it was begun, otherwise as given.
+    fn settle_all(&mut self, waiting: &Outcome, now: Now) {
+        for (id, entry) in std::mem::take(&mut self.jobs) {
+            if let Some(station) = self.stations.get(entry.station) {
+                self.schedule.finish(station.unit, id);
+            }
+            let outcome = if entry.started { &Outcome::TimedOut } else { waiting };
+            for command in entry.job.commands() {
+                self.settle(command, outcome.clone(), now);
+            }
+        }
+    }
+
+    fn settle(&mut self, command: CommandId, outcome: Outcome, now: Now) {
+        self.out.push(Observation::Settled { command, at: now.wall, outcome });
+    }
+
+    fn address(&self, unit: usize) -> u8 {
+        self.units.get(unit).copied().unwrap_or_default()
+    }
+}
+
+impl Entry {
+    /// Whether another read of the device may join. A command that expires earlier than the first would go unnoticed.
+    fn takes_reads(&self, station: usize, deadline: Instant) -> bool {
+        let first = self.deadlines.first().is_none_or(|(_, first)| *first <= deadline);
+        self.station == station && !self.started && first && matches!(self.job, Job::Fetch(_))
+    }
+}

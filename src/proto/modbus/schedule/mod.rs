@@ -1,0 +1,421 @@
+//! The schedule of one bus: what is asked next, and when.
+//!
+//! One thing travels at a time, in this order: orders (writes and functions), reads on demand, polls by deadline.
+//! Polls of one interval are spread over it, so that they do not all fall due together. A unit that does not answer
+//! is probed in growing pauses (see `breaker.rs`), and a unit that rests between two steps lets the others pass.
+//!
+//! How it is driven: ask [`Schedule::next`]; do what it says; report what came of it, first with `answered` or
+//! `failed` for the unit, then with `polled`, `missed`, `defer` or `split` for a poll, or `finish` or `rest` for an
+//! order; ask again.
+//! Numbers of polls and orders are the caller's.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::proto::modbus::breaker::{Breaker, Presence, pause_after};
+
+/// Turns that orders and demanded reads may take in a row while a poll is due. A client that writes without pause
+/// then leaves a ninth of the bus to polling, and a write waits for at most one poll.
+const TURNS_BEFORE_A_POLL: u32 = 8;
+
+/// Silence on one poll, while its unit answers others, that counts as a refusal: some devices say nothing where the
+/// protocol wants an exception.
+const MISSES_THAT_REFUSE: u32 = 3;
+
+/// An unsuccessful probe of an offline unit is followed by this many times its own length without another one, as
+/// long as polls of live units are due. However many units are dead, probing takes at most a tenth of a busy bus.
+const PROBE_REST: u32 = 9;
+
+/// Which queue an order waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Writes and functions: first of all, and in order for one unit.
+    Write,
+    /// Reads on demand: before polls.
+    Read,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The next step of an order.
+    Order {
+        /// Which unit it is for.
+        unit: usize,
+        /// The caller's number.
+        id: u64,
+    },
+    /// A poll; for a unit in doubt it is the probe.
+    Poll {
+        /// Which unit it is for.
+        unit: usize,
+        /// The caller's number.
+        key: usize,
+    },
+    /// Nothing before this time; `None`: nothing at all until something is added.
+    Idle {
+        /// Ask again then.
+        until: Option<Instant>,
+    },
+}
+
+/// What a poll without an answer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// It will be tried again.
+    Again,
+    /// The unit answers other requests but has kept silent on this one several times: take it for refused.
+    Refused,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Schedule {
+    start: Instant,
+    units: Vec<Unit>,
+    polls_ever: u32,
+    turn: u64,
+    streak: u32,
+    handed_at: Instant,
+    probes_rest_until: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Unit {
+    breaker: Breaker,
+    polls: Vec<Poll>,
+    writes: VecDeque<Order>,
+    reads: VecDeque<Order>,
+    rest_until: Option<Instant>,
+    last_turn: u64,
+    last_answer: Option<Instant>,
+    probe: usize,
+}
+
+#[derive(Debug)]
+struct Poll {
+    key: usize,
+    every: Duration,
+    phase: Duration,
+    due: Instant,
+    deferred: bool,
+    misses: u32,
+    missed_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Order {
+    id: u64,
+    deadline: Instant,
+    started: bool,
+}
+
+impl Schedule {
+    /// Nothing to do yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            start: now,
+            units: Vec::new(),
+            polls_ever: 0,
+            turn: 0,
+            streak: 0,
+            handed_at: now,
+            probes_rest_until: now,
+        }
+    }
+
+    /// Adds a unit and gives its number.
+    pub fn add_unit(&mut self) -> usize {
+        self.units.push(Unit::default());
+        self.units.len() - 1
+    }
+
+    /// Adds a poll, due at once and then every interval.
+    pub fn add_poll(&mut self, unit: usize, key: usize, every: Duration) {
+        let due = self.start;
+        self.insert_poll(unit, key, every, due);
+    }
+
+    /// Adds an order, which `next` will give until `finish`.
+    pub fn push(&mut self, unit: usize, lane: Lane, id: u64, deadline: Instant) {
+        if let Some(unit) = self.units.get_mut(unit) {
+            unit.lane(lane).push_back(Order { id, deadline, started: false });
+        }
+    }
+
+    /// Decides. What it gives counts as begun.
+    pub fn next(&mut self, now: Instant) -> Next {
+        self.turn += 1;
+        let poll = self.poll_due(now);
+        let orders_wait = self.streak >= TURNS_BEFORE_A_POLL && poll.is_some();
+        let order = if orders_wait { None } else { self.order_due(now) };
+        self.handed_at = now;
+        match (order, poll) {
+            (Some((unit, id)), _) => {
+                self.streak = self.streak.saturating_add(1);
+                Next::Order { unit, id }
+            }
+            (None, Some((unit, key))) => {
+                self.streak = 0;
+                Next::Poll { unit, key }
+            }
+            (None, None) => Next::Idle { until: self.wake_at(now) },
+        }
+    }
+
+    /// The unit answered, with whatever. Says whether that makes it online; then everything of it is due at once.
+    pub fn answered(&mut self, unit: usize, now: Instant) -> bool {
+        let Some(unit) = self.units.get_mut(unit) else { return false };
+        unit.last_answer = Some(now);
+        let online = unit.breaker.answered();
+        if online {
+            for poll in unit.polls.iter_mut().filter(|poll| !poll.deferred) {
+                poll.due = poll.due.min(now);
+            }
+        }
+        online
+    }
+
+    /// The unit did not answer. Says whether that makes it offline.
+    pub fn failed(&mut self, unit: usize, now: Instant) -> bool {
+        let took = now.saturating_duration_since(self.handed_at);
+        let Some(unit) = self.units.get_mut(unit) else { return false };
+        unit.probe = unit.probe.wrapping_add(1);
+        if unit.breaker.presence() == Presence::Offline {
+            self.probes_rest_until = now + took.saturating_mul(PROBE_REST);
+        }
+        unit.breaker.failed(now)
+    }
+
+    /// The link is down. Gives the units that this makes offline.
+    pub fn link_lost(&mut self, now: Instant) -> Vec<usize> {
+        let tripped =
+            self.units.iter_mut().enumerate().filter_map(|(at, unit)| unit.breaker.trip(now).then_some(at));
+        tripped.collect()
+    }
+
+    /// The link is back: every unit in doubt is probed at once.
+    pub fn link_found(&mut self, now: Instant) {
+        self.probes_rest_until = now;
+        for unit in &mut self.units {
+            unit.breaker.revive(now);
+        }
+    }
+
+    /// What is known of a unit.
+    pub fn presence(&self, unit: usize) -> Presence {
+        self.units.get(unit).map_or(Presence::Unknown, |unit| unit.breaker.presence())
+    }
+
+    /// Failures of a unit since its last answer.
+    pub fn failures(&self, unit: usize) -> u32 {
+        self.units.get(unit).map_or(0, |unit| unit.breaker.failures())
+    }
+
+    /// Whether an order for the unit makes sense now. An offline unit takes none; but where there is nothing to poll,
+    /// an order is itself the probe, or a unit that can only be written would never come back.
+    pub fn takes_orders(&self, unit: usize, now: Instant) -> bool {
+        self.units.get(unit).is_some_and(|unit| unit.takes_orders(now))
+    }
+
+    /// A poll was answered.
+    pub fn polled(&mut self, unit: usize, key: usize, now: Instant) {
+        let start = self.start;
+        if let Some(poll) = self.poll(unit, key) {
+            poll.due = poll.after(start, now);
+            poll.deferred = false;
+            poll.misses = 0;
+            poll.missed_since = None;
+        }
+    }
+
+    /// A poll was not answered.
+    pub fn missed(&mut self, unit: usize, key: usize, now: Instant) -> Miss {
+        let start = self.start;
+        let last_answer = self.units.get(unit).and_then(|unit| unit.last_answer);
+        let Some(poll) = self.poll(unit, key) else { return Miss::Again };
+        let since = *poll.missed_since.get_or_insert(now);
+        // A range on which the unit keeps silent would cost a whole timeout each time.
+        poll.due = poll.after(start, now).max(now + pause_after(poll.misses));
+        poll.misses = poll.misses.saturating_add(1);
+        let alive = last_answer.is_some_and(|answer| answer > since);
+        if alive && poll.misses >= MISSES_THAT_REFUSE { Miss::Refused } else { Miss::Again }
+    }
+
+    /// A poll cannot be read for now; nothing asks for it before `until`.
+    pub fn defer(&mut self, unit: usize, key: usize, until: Instant) {
+        if let Some(poll) = self.poll(unit, key) {
+            poll.due = until;
+            poll.deferred = true;
+        }
+    }
+
+    /// A poll was taken apart; both parts are due at once.
+    pub fn split(&mut self, unit: usize, key: usize, parts: [usize; 2], now: Instant) {
+        let Some(every) = self.poll(unit, key).map(|poll| poll.every) else { return };
+        if let Some(unit) = self.units.get_mut(unit) {
+            unit.polls.retain(|poll| poll.key != key);
+        }
+        for part in parts {
+            self.insert_poll(unit, part, every, now);
+        }
+    }
+
+    /// An order is done with.
+    pub fn finish(&mut self, unit: usize, id: u64) {
+        if let Some(unit) = self.units.get_mut(unit) {
+            unit.writes.retain(|order| order.id != id);
+            unit.reads.retain(|order| order.id != id);
+        }
+    }
+
+    /// The unit is left alone until then, for the sake of an order that has begun.
+    pub fn rest(&mut self, unit: usize, until: Instant) {
+        if let Some(unit) = self.units.get_mut(unit) {
+            unit.rest_until = Some(until);
+        }
+    }
+
+    /// Takes out the orders that were not begun before their deadline.
+    pub fn take_expired(&mut self, now: Instant) -> Vec<u64> {
+        self.take_orders(|_, order| order.deadline <= now)
+    }
+
+    /// Takes out the orders of a unit that were not begun.
+    pub fn take_waiting(&mut self, unit: usize) -> Vec<u64> {
+        self.take_orders(|at, _| at == unit)
+    }
+
+    fn take_orders(&mut self, wanted: impl Fn(usize, &Order) -> bool) -> Vec<u64> {
+        let mut taken = Vec::new();
+        for (at, unit) in self.units.iter_mut().enumerate() {
+            for lane in [&mut unit.writes, &mut unit.reads] {
+                lane.retain(|order| {
+                    let take = !order.started && wanted(at, order);
+                    if take {
+                        taken.push(order.id);
+                    }
+                    !take
+                });
+            }
+        }
+        taken
+    }
+
+    fn insert_poll(&mut self, unit: usize, key: usize, every: Duration, due: Instant) {
+        // Multiples of the golden section spread any number of polls evenly over their interval.
+        let share = self.polls_ever.wrapping_mul(618) % 1000;
+        self.polls_ever = self.polls_ever.wrapping_add(1);
+        let phase = every / 1000 * share;
+        if let Some(unit) = self.units.get_mut(unit) {
+            let poll = Poll { key, every, phase, due, deferred: false, misses: 0, missed_since: None };
+            unit.polls.push(poll);
+        }
+    }
+
+    fn poll(&mut self, unit: usize, key: usize) -> Option<&mut Poll> {
+        self.units.get_mut(unit)?.polls.iter_mut().find(|poll| poll.key == key)
+    }
+
+    /// The order whose turn it is: writes before reads, and among units the one that waited longest for a turn.
+    fn order_due(&mut self, now: Instant) -> Option<(usize, u64)> {
+        let turn = self.turn;
+        for lane in [Lane::Write, Lane::Read] {
+            let ready = self.units.iter_mut().enumerate().filter_map(|(at, unit)| {
+                let free = unit.is_free(now) && unit.takes_orders(now) && unit.lane(lane).front().is_some();
+                free.then_some((at, unit))
+            });
+            if let Some((at, unit)) = ready.min_by_key(|(_, unit)| unit.last_turn) {
+                unit.last_turn = turn;
+                let order = unit.lane(lane).front_mut()?;
+                order.started = true;
+                return Some((at, order.id));
+            }
+        }
+        None
+    }
+
+    /// The poll or probe that has waited longest; a probe of an offline unit only out of its share.
+    fn poll_due(&self, now: Instant) -> Option<(usize, usize)> {
+        let free = || self.units.iter().enumerate().filter(|(_, unit)| unit.is_free(now));
+        let due = free()
+            .filter_map(|(at, unit)| unit.next_poll().map(|(due, key)| (due, at, key, unit)))
+            .filter(|(due, ..)| *due <= now);
+        let rests = now < self.probes_rest_until;
+        let best = due.min_by_key(|(due, at, key, unit)| {
+            let gated = rests && unit.breaker.presence() == Presence::Offline;
+            (gated, *due, *at, *key)
+        });
+        best.map(|(_, at, key, _)| (at, key))
+    }
+
+    /// When something changes by the passing of time alone.
+    fn wake_at(&self, now: Instant) -> Option<Instant> {
+        let unit_wakes = self.units.iter().filter_map(|unit| {
+            let poll = unit.next_poll().map(|(due, _)| due);
+            let work = [poll, unit.order_at(now)].into_iter().flatten().min();
+            let rested = work.map(|work| unit.rest_until.map_or(work, |rest| rest.max(work)));
+            let waiting = unit.orders().filter(|order| !order.started);
+            [rested, waiting.map(|order| order.deadline).min()].into_iter().flatten().min()
+        });
+        unit_wakes.min()
+    }
+}
+
+impl Unit {
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Order> {
+        match lane {
+            Lane::Write => &mut self.writes,
+            Lane::Read => &mut self.reads,
+        }
+    }
+
+    fn is_free(&self, now: Instant) -> bool {
+        self.rest_until.is_none_or(|until| until <= now)
+    }
+
+    fn takes_orders(&self, now: Instant) -> bool {
+        let may_probe = self.polls.is_empty() && self.breaker.retry_at().is_none_or(|at| at <= now);
+        let begun = self.orders().any(|order| order.started);
+        self.breaker.presence() != Presence::Offline || may_probe || begun
+    }
+
+    fn orders(&self) -> impl Iterator<Item = &Order> {
+        self.writes.iter().chain(&self.reads)
+    }
+
+    /// When its next order may go, apart from rests.
+    fn order_at(&self, now: Instant) -> Option<Instant> {
+        self.orders().next()?;
+        if self.takes_orders(now) { Some(now) } else { self.breaker.retry_at() }
+    }
+
+    /// The poll to make next and when: by deadline, or the probe of a unit in doubt. Probes take turns among the
+    /// polls, lest a range on which the unit keeps silent hides that it is alive.
+    fn next_poll(&self) -> Option<(Instant, usize)> {
+        match self.breaker.retry_at() {
+            None => self.polls.iter().map(|poll| (poll.due, poll.key)).min(),
+            Some(at) => {
+                let usable = || self.polls.iter().filter(|poll| !poll.deferred);
+                let turns = usable().count().max(1);
+                let probe = usable().nth(self.probe % turns).or_else(|| self.polls.first())?;
+                Some((at, probe.key))
+            }
+        }
+    }
+}
+
+impl Poll {
+    /// The next time on the poll's own grid. Times that were missed are skipped, not made up for.
+    fn after(&self, start: Instant, now: Instant) -> Instant {
+        let first = start + self.phase;
+        let Some(gone) = now.checked_duration_since(first) else { return first };
+        let every = self.every.as_nanos();
+        let turns = gone.as_nanos().checked_div(every).map_or(0, |turns| turns + 1);
+        let next = if every == 0 { gone.as_nanos() } else { turns * every };
+        first + Duration::from_nanos(u64::try_from(next).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests;
