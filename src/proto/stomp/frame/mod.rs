@@ -279,6 +279,7 @@ impl Decoder {
                     self.state = State::Command;
                 }
                 State::Command => {
+                    self.check_command()?;
                     let Some(line) = self.line(COMMAND_BYTES)? else {
                         self.state = State::Command;
                         return Ok(None);
@@ -327,6 +328,18 @@ impl Decoder {
                 [b'\n' | 0, ..] => self.buffer.advance(1),
                 [_, ..] => return Ok(true),
             }
+        }
+    }
+
+    /// Notices that no command begins here before its line is complete: a client of another protocol sends no
+    /// line end, and should not have to wait for its answer.
+    fn check_command(&self) -> Result<(), FrameError> {
+        let within = COMMAND_BYTES.min(self.room()) + 1;
+        let end = self.buffer.iter().take(within).find(|octet| !octet.is_ascii_uppercase());
+        if end.is_none_or(|end| matches!(end, b'\r' | b'\n' | 0)) {
+            Ok(())
+        } else {
+            Err(FrameError::UnknownCommand)
         }
     }
 

@@ -93,6 +93,7 @@ fn what_is_malformed_is_named() {
     let cases = [
         ("HELLO\n\n\0", FrameError::UnknownCommand),
         ("send\n\n\0", FrameError::UnknownCommand),
+        ("{\"id\":1}", FrameError::UnknownCommand),
         ("SEND\nno colon\n\n\0", FrameError::NoHeaderName),
         ("SEND\n:value\n\n\0", FrameError::NoHeaderName),
         ("SEND\na:1\0", FrameError::EndsInHeaders),
