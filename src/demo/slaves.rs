@@ -184,8 +184,10 @@ impl Units {
             (18, meter.apparent_power()),
             (24, meter.reactive_power()),
             (30, meter.power_factor()),
+            (36, meter.power_factor().acos().to_degrees()),
             (70, meter.frequency()),
             (72, meter.energy()),
+            (74, 0.0),
             (342, meter.energy()),
         ];
         for (register, value) in registers {

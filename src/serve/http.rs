@@ -25,7 +25,7 @@ use crate::dialects::{Closing, Entry, Input, Opening, Request, Response, Session
 use crate::model::client::Dialect;
 
 /// The page for people.
-const PAGE: &str = include_str!("page.html");
+const PAGE: &str = include_str!("../demo/page.html");
 
 type HttpResponse = http::Response<Full<Bytes>>;
 
