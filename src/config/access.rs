@@ -121,7 +121,7 @@ fn uplus(common: Common, table: Option<Table<'_>>) -> uplus::Settings {
 /// What every dialect has.
 fn common(table: &Table<'_>, devices: &[Arc<Device>], listeners: &mut Vec<Listener>) -> Common {
     let enabled = table.key("enabled").read(Node::bool).unwrap_or(true);
-    let mut own = read_listeners(&table.key("listen"));
+    let mut own = read_listeners(&table.key("listen"), true);
     let listen = addresses(&own);
     if enabled {
         listeners.append(&mut own);

@@ -109,12 +109,22 @@ fn device(table: Table<'_>, id: Option<Arc<str>>, parts: &Parts<'_>) -> Option<A
         let found = format!("product {} has nothing on {kind}", device.product.id);
         report.add(Problem::error(&spot, found).allowed(format!("a product that is bound to {kind}")));
     };
+    let idle = |kind: &str, bound: &dyn Fn(usize) -> bool| {
+        for (at, function) in device.product.functions.iter().enumerate() {
+            if !bound(at) {
+                let found =
+                    format!("function {} of {} has nothing on {kind}", function.id, device.product.id);
+                report.add(Problem::warning(&spot, found).hint("a call of it does nothing"));
+            }
+        }
+    };
     match link.kind.as_ref()? {
         LinkKind::Bus(_) => {
             let Some(map) = &product.modbus else {
                 unbound("Modbus");
                 return None;
             };
+            idle("Modbus", &|at| map.functions.get(at).is_some_and(|steps| !steps.is_empty()));
             Some(Attached::Modbus(ModbusDevice { map: Arc::clone(map), unit: unit?, device }))
         }
         LinkKind::Broker(_) => {
@@ -122,6 +132,7 @@ fn device(table: Table<'_>, id: Option<Arc<str>>, parts: &Parts<'_>) -> Option<A
                 unbound("MQTT");
                 return None;
             };
+            idle("MQTT", &|at| map.functions.get(at).is_some_and(Option::is_some));
             let topic = topic.unwrap_or_else(|| Arc::clone(&device.id));
             Some(Attached::Mqtt(MqttDevice { map: Arc::clone(map), topic, device }))
         }
@@ -178,17 +189,18 @@ fn unknown(node: &Node<'_>, what: &str, id: &str, known: &[&str]) {
 /// The unit address; on a serial line 0 is the broadcast, and 248 to 255 are reserved.
 fn unit(table: &Table<'_>, bus: Option<&LinkEntry>) -> Option<u8> {
     let entry = table.key("unit");
-    let Some(LinkEntry { kind: Some(LinkKind::Bus(settings)), .. }) = bus else {
-        if entry.given() && bus.is_none() && !table.key("bus").given() {
+    if !table.key("bus").given() {
+        if entry.given() {
             let problem = Problem::error(&entry.spot(), "a unit without a bus");
             table.report().add(problem.allowed("bus with it"));
         }
         return None;
+    }
+    let serial = match bus.and_then(|bus| bus.kind.as_ref()) {
+        Some(LinkKind::Bus(settings)) => matches!(settings.target, Target::Serial(_)),
+        Some(LinkKind::Broker(_)) | None => false,
     };
-    let (range, allowed) = match &settings.target {
-        Target::Serial(_) => (1..=247, "1 to 247"),
-        Target::Tcp { .. } => (0..=255, "0 to 255"),
-    };
+    let (range, allowed) = if serial { (1..=247, "1 to 247") } else { (0..=255, "0 to 255") };
     entry.required(allowed).read(|node| node.int(range))
 }
 

@@ -78,7 +78,7 @@ pub(super) fn links(root: &Table<'_>, gateway: &str, surroundings: &dyn Surround
         let (id, settings) = modbus_tcp(table);
         if let Some(BusSettings { target: Target::Tcp { address, .. }, .. }) = &settings {
             if let Some((_, earlier)) = endpoints.iter().find(|(other, _)| **other == **address) {
-                let found = format!("{address} is an own bus already ({})", earlier.reference());
+                let found = format!("{address} is a bus of its own already ({})", earlier.reference());
                 let hint = "many gateways take one connection only; put their units on one bus";
                 root.report().add(Problem::warning(&spot, found).hint(hint));
             }

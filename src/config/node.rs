@@ -251,13 +251,18 @@ impl<'a> Node<'a> {
 
     pub(super) fn socket(&self) -> Option<SocketAddr> {
         self.parse("an IP address and a port, as in \"0.0.0.0:8080\" or \"[::]:8080\"", |text| {
-            text.parse().ok().filter(|address: &SocketAddr| address.port() != 0)
+            text.parse().ok()
         })
     }
 
     pub(super) fn list(&self) -> Option<Vec<Self>> {
+        self.list_or("a list")
+    }
+
+    /// The items of a list; `allowed` is what to say if it is none.
+    pub(super) fn list_or(&self, allowed: &str) -> Option<Vec<Self>> {
         let Some(items) = self.value.get_ref().as_array() else {
-            self.wrong("a list");
+            self.wrong(allowed);
             return None;
         };
         let item = |(at, value)| Self {

@@ -170,6 +170,12 @@ impl Report {
         self.problems.borrow().iter().any(|problem| problem.severity == Severity::Error)
     }
 
+    /// Every key that was asked for so far.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> BTreeSet<String> {
+        self.known.borrow().clone()
+    }
+
     /// The problems in the order of files and lines: all of them as an error, or the warnings alone.
     pub(super) fn into_result(self) -> Result<Vec<Problem>, Problems> {
         let failed = self.failed();

@@ -48,6 +48,8 @@ pub(super) struct Document<'s> {
     source: usize,
     name: Arc<Path>,
     text: &'s str,
+    /// Where each line but the first begins.
+    lines: Vec<usize>,
     root: DeTable<'s>,
 }
 
@@ -56,15 +58,21 @@ impl<'s> Document<'s> {
     /// the rest would only give misleading problems.
     pub(super) fn parse(source: usize, file: &'s Source, report: &Report) -> Option<Self> {
         let (root, errors) = DeTable::parse_recoverable(&file.text);
-        let document =
-            Self { source, name: file.name.as_path().into(), text: &file.text, root: root.into_inner() };
-        let mut line = None;
+        let lines = file.text.match_indices('\n').map(|(at, _)| at + 1).collect();
+        let document = Self {
+            source,
+            name: file.name.as_path().into(),
+            text: &file.text,
+            lines,
+            root: root.into_inner(),
+        };
+        let mut lines = Vec::new();
         for error in &errors {
-            let mut spot = document.spot(error.span().map_or(0, |span| span.start), String::new());
-            spot.path.clear();
+            let spot = document.spot(error.span().map_or(0, |span| span.start), String::new());
             // One slip of the pen makes the parser stumble several times in its line.
-            if line != spot.position.map(|(line, _)| line) {
-                line = spot.position.map(|(line, _)| line);
+            let line = spot.position.map(|(line, _)| line);
+            if !lines.contains(&line) {
+                lines.push(line);
                 report.add(Problem::error(&spot, format!("not TOML: {}", error.message())));
             }
         }
@@ -76,12 +84,13 @@ impl<'s> Document<'s> {
     }
 
     pub(super) fn spot(&self, offset: usize, path: String) -> Spot {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start =
+            line.checked_sub(1).and_then(|before| self.lines.get(before)).copied().unwrap_or_default();
+        let column = self.text.get(start..offset).unwrap_or_default().chars().count();
         Spot {
             file: Arc::clone(&self.name),
-            position: Some((line, column)),
+            position: Some((line + 1, column + 1)),
             path,
             order: (self.source, offset),
         }
@@ -197,7 +206,8 @@ impl<'a> Table<'a> {
         for layer in &self.layers {
             if let Some(value) = find(*layer, key) {
                 let node = self.node(layer.document, value, self.join(key));
-                tables.extend(node.list().unwrap_or_default().into_iter().filter_map(|item| item.table()));
+                let items = node.list_or(&format!("a list of tables, as in [[{key}]]")).unwrap_or_default();
+                tables.extend(items.into_iter().filter_map(|item| item.table()));
             }
         }
         tables
@@ -320,7 +330,7 @@ pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
         return known.iter().find(|key| *key == ours).copied();
     }
     let distance = |key: &str| strsim::osa_distance(&lower, &key.to_ascii_lowercase());
-    let best = known.iter().copied().min_by_key(|key| distance(key))?;
+    let best = known.iter().copied().min_by_key(|key| (distance(key), key.len().abs_diff(name.len())))?;
     (distance(best) <= 1 + best.len() / 4).then_some(best)
 }
 

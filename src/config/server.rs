@@ -22,6 +22,8 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIF
 pub(super) struct Listener {
     pub(super) address: SocketAddr,
     pub(super) spot: Spot,
+    /// Whether it serves single dialects and not all.
+    pub(super) of_dialect: bool,
 }
 
 pub(super) fn gateway(root: &Table<'_>, surroundings: &dyn Surroundings) -> Gateway {
@@ -71,15 +73,19 @@ pub(super) fn server(root: &Table<'_>, surroundings: &dyn Surroundings) -> (Serv
     };
     let mut listeners = Vec::new();
     let Some(table) = root.table("server") else {
-        listeners.push(Listener { address: DEFAULT_LISTEN, spot: root.key("server").spot() });
+        listeners.push(Listener {
+            address: DEFAULT_LISTEN,
+            spot: root.key("server").spot(),
+            of_dialect: false,
+        });
         return (server, listeners);
     };
     let listen = table.key("listen");
     if listen.given() {
-        listeners = read_listeners(&listen);
+        listeners = read_listeners(&listen, false);
         server.listen = addresses(&listeners);
     } else {
-        listeners.push(Listener { address: DEFAULT_LISTEN, spot: listen.spot() });
+        listeners.push(Listener { address: DEFAULT_LISTEN, spot: listen.spot(), of_dialect: false });
     }
     server.public_url = table.key("public_url").read(|node| {
         node.parse("http:// or https://, a host and perhaps a port, without a path", scalar::origin)
@@ -114,8 +120,8 @@ pub(super) fn server(root: &Table<'_>, surroundings: &dyn Surroundings) -> (Serv
 }
 
 /// The list of addresses at a key.
-pub(super) fn read_listeners(entry: &Entry<'_>) -> Vec<Listener> {
-    let read = |item: &Node<'_>| Some(Listener { address: item.socket()?, spot: item.spot() });
+pub(super) fn read_listeners(entry: &Entry<'_>, of_dialect: bool) -> Vec<Listener> {
+    let read = |item: &Node<'_>| Some(Listener { address: item.socket()?, spot: item.spot(), of_dialect });
     entry.read(|node| node.list_of(read)).unwrap_or_default()
 }
 
@@ -125,7 +131,7 @@ pub(super) fn addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
 
 fn read_tls(table: Table<'_>, surroundings: &dyn Surroundings) -> (Option<Tls>, Vec<Listener>) {
     let listeners =
-        read_listeners(&table.key("listen").required("a list of addresses, as in [\"0.0.0.0:8443\"]"));
+        read_listeners(&table.key("listen").required("a list of addresses, as in [\"0.0.0.0:8443\"]"), false);
     let certificate = file(&table.key("certificate").required("the path of a PEM file"), surroundings);
     let key = file(&table.key("key").required("the path of a PEM file"), surroundings);
     table.finish();
@@ -197,7 +203,14 @@ pub(super) fn set<T>(place: &mut T, value: Option<T>) {
 /// Reports listeners that cannot be bound side by side: the same port on the same address, or on all addresses.
 pub(super) fn check_listeners(root: &Table<'_>, listeners: &[Listener]) {
     for (at, listener) in listeners.iter().enumerate() {
-        let earlier = listeners.iter().take(at).find(|earlier| clash(earlier.address, listener.address));
+        // Dialects may share a port of their own.
+        let shared = |earlier: &Listener| {
+            earlier.of_dialect && listener.of_dialect && earlier.address == listener.address
+        };
+        let earlier = listeners
+            .iter()
+            .take(at)
+            .find(|earlier| clash(earlier.address, listener.address) && !shared(earlier));
         if let Some(earlier) = earlier {
             let found = format!("{} is used already by {}", listener.address, earlier.spot.path);
             let problem = Problem::error(&listener.spot, found);
@@ -207,6 +220,10 @@ pub(super) fn check_listeners(root: &Table<'_>, listeners: &[Listener]) {
 }
 
 fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    // The system gives every listener on port 0 a free port of its own.
+    if one.port() == 0 {
+        return false;
+    }
     let everywhere = |ip: IpAddr| ip.is_unspecified();
     let shared = one.ip() == other.ip() || everywhere(one.ip()) || everywhere(other.ip());
     // An IPv6 wildcard also takes IPv4 connections on Linux; an IPv4 wildcard leaves IPv6 addresses alone.

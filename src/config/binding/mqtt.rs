@@ -8,6 +8,8 @@ use super::super::problem::Problem;
 use super::super::reader::{Entry, Table};
 use super::super::scalar;
 use crate::drivers::mqtt::map::{Availability, MqttMap, Point, Publish, Reply, Source};
+use crate::drivers::mqtt::path::Path;
+use crate::drivers::mqtt::route::{concrete, is_filter, is_topic};
 use crate::model::product::{Access, Parameter};
 use crate::model::value::Value;
 
@@ -80,6 +82,11 @@ pub(in super::super) fn point(table: Table<'_>, access: Access) -> Point {
         let publish = publish(&table, "{value}", |name| name == "value");
         let range = Duration::from_millis(100)..=Duration::from_secs(60);
         let reply = table.key("reply").read(|node| node.duration(range)).map(|timeout| Reply { timeout });
+        if publish.as_ref().is_some_and(|publish| !publish.payload.contains("{value}")) {
+            let problem =
+                Problem::warning(&table.key("payload").spot(), "every value is written as the same payload");
+            table.report().add(problem.allowed("a payload with {value} in it"));
+        }
         table.finish();
         publish.map(|publish| Publish { reply, ..publish })
     });
@@ -97,7 +104,7 @@ fn sources(table: &Table<'_>, access: Access) -> Vec<Source> {
     }
     let mut sources: Vec<Source> = table.tables("sources").into_iter().filter_map(source).collect();
     let path = path(table);
-    sources.extend(short.read(|node| topic(node, false)).map(|topic| Source { topic, path }));
+    sources.extend(short.read(|node| topic(node, true)).map(|topic| Source { topic, path }));
     if access.readable() && !short.given() && !list.given() {
         let problem = Problem::error(&short.spot(), "missing");
         table.report().add(problem.allowed("topic and perhaps path, or sources = [{ topic = ... }]"));
@@ -113,7 +120,7 @@ fn source(table: Table<'_>) -> Option<Source> {
 }
 
 fn source_topic(table: &Table<'_>) -> Option<Arc<str>> {
-    table.key("topic").required("a topic, as in \"tele/{topic}/STATE\"").read(|node| topic(node, false))
+    table.key("topic").required("a topic, as in \"tele/{topic}/STATE\"").read(|node| topic(node, true))
 }
 
 /// What a call of a function sends.
@@ -151,35 +158,30 @@ fn payload(entry: &Entry<'_>, allowed: &str, known: impl Fn(&str) -> bool) -> Op
     })
 }
 
-/// A topic template: `{topic}` stands for the device's own.
-fn topic(node: &Node<'_>, wildcards: bool) -> Option<Arc<str>> {
-    let allowed = if wildcards {
-        "a topic filter, in which {topic} stands for the device's own topic"
+/// A topic template: `{topic}` stands for the device's own. Only what is subscribed to may have wildcards.
+fn topic(node: &Node<'_>, subscribed: bool) -> Option<Arc<str>> {
+    let (allowed, fits): (_, fn(&str) -> bool) = if subscribed {
+        ("a topic filter, in which {topic} stands for the device's own topic", is_filter)
     } else {
-        "a topic without + and #, in which {topic} stands for the device's own topic"
+        ("a topic without + and #, in which {topic} stands for the device's own topic", is_topic)
     };
     node.parse(allowed, |text| {
-        let plain = (1..=1024).contains(&text.len()) && !text.chars().any(char::is_control);
-        let wild = text.contains(['+', '#']);
         let known = scalar::placeholders(text).into_iter().all(|name| name == "topic");
-        let levels = text.split('/').count();
-        let filter = text.split('/').enumerate().all(|(at, level)| match level {
-            "+" => true,
-            "#" => at + 1 == levels,
-            _ => !level.contains(['+', '#']),
-        });
-        (plain && known && (!wild || (wildcards && filter))).then(|| text.into())
+        (known && fits(&concrete(text, "topic"))).then(|| text.into())
     })
 }
 
 fn path(table: &Table<'_>) -> Option<Arc<str>> {
     let entry = table.key("path");
-    entry.read(|node| {
-        node.parse("a JSON path, as in \"$.ENERGY.Power\" or \"switch[0].on\"", |text| {
-            let brackets = text.matches('[').count() == text.matches(']').count();
-            let plain = !text.chars().any(char::is_control) && text.len() <= 256;
-            let whole = !text.is_empty() && !text.ends_with('.') && !text.contains("..");
-            (brackets && plain && whole).then(|| text.into())
-        })
-    })
+    let text = entry.read(Node::text)?;
+    if let Err(error) = Path::parse(text) {
+        entry.read(|node| {
+            node.wrong_with(
+                "a JSON path, as in \"$.ENERGY.Power\" or \"switch[0].on\"",
+                Some(error.to_string()),
+            );
+            None::<()>
+        });
+    }
+    Some(text.into())
 }
