@@ -26,7 +26,8 @@ use crate::model::time::Now;
 /// stays far below a millisecond.
 const BATCH: usize = 64;
 
-/// The longest time without a turn, so that who watches the progress can tell an idle hub from a stuck one.
+/// The longest time without a turn, so that who watches the progress can tell an idle hub from a stuck one, and how
+/// often the hub looks for sessions that vanished.
 const PULSE: Duration = Duration::from_secs(2);
 
 /// Runs the hub until it is told to stop, and adds to `progress` with each turn, at least once in two seconds while
@@ -41,7 +42,7 @@ pub async fn run(
     stop: CancellationToken,
     progress: Arc<AtomicU64>,
 ) {
-    let mut hub = Hub::new(directory, links);
+    let mut hub = Hub::new(directory, links, clock::instant());
     let (mut asked, mut seen) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
     let (mut requests_open, mut observations_open) = (true, true);
     loop {
@@ -100,6 +101,8 @@ struct Hub {
     lost: Vec<SessionKey>,
     /// When slow sessions are looked at again; `None` when there are none.
     next_repair: Option<Instant>,
+    /// When sessions that vanished without a word are looked for.
+    next_sweep: Instant,
     /// Messages that no member of a group had room for, since one last had.
     overflow: BTreeMap<Arc<str>, u64>,
 }
@@ -112,13 +115,18 @@ struct Queues {
 }
 
 impl Hub {
-    fn new(directory: Arc<Directory>, links: Vec<(Arc<str>, mpsc::Sender<DriverCommand>)>) -> Self {
+    fn new(
+        directory: Arc<Directory>,
+        links: Vec<(Arc<str>, mpsc::Sender<DriverCommand>)>,
+        now: Instant,
+    ) -> Self {
         Self {
             state: HubState::new(directory),
             sessions: HashMap::new(),
             links: links.into_iter().collect(),
             lost: Vec::new(),
             next_repair: None,
+            next_sweep: now + PULSE,
             overflow: BTreeMap::new(),
         }
     }
@@ -163,6 +171,10 @@ impl Hub {
         if self.next_repair.is_some_and(|due| due <= now.instant) {
             self.repair(now);
         }
+        if self.next_sweep <= now.instant {
+            self.sweep();
+            self.next_sweep = now.instant + PULSE;
+        }
     }
 
     fn shutdown(&mut self, now: Now) {
@@ -191,9 +203,7 @@ impl Hub {
                 }
             }
         }
-        for key in self.lost.drain(..) {
-            self.state.detach(key);
-        }
+        self.bury();
     }
 
     /// Gives one message to one session. A property report that finds no room is made good later; any other kind
@@ -270,11 +280,31 @@ impl Hub {
                 slow::Progress::Gone => self.forget(key),
             }
         }
+        self.bury();
+        let lags = self.sessions.values().any(|queues| queues.lag.is_some());
+        self.next_repair = lags.then(|| now.instant + slow::REPAIR_EVERY);
+    }
+
+    /// Forgets the sessions that vanished without a word, so that they do not keep a place in a group.
+    fn sweep(&mut self) {
+        let mut gone: Vec<SessionKey> = self
+            .sessions
+            .iter()
+            .filter(|(_, queues)| queues.replies.is_closed())
+            .map(|(key, _)| *key)
+            .collect();
+        gone.sort_unstable();
+        for key in gone {
+            self.forget(key);
+        }
+        self.bury();
+    }
+
+    /// Tells the state of the sessions that are no longer served.
+    fn bury(&mut self) {
         for key in self.lost.drain(..) {
             self.state.detach(key);
         }
-        let lags = self.sessions.values().any(|queues| queues.lag.is_some());
-        self.next_repair = lags.then(|| now.instant + slow::REPAIR_EVERY);
     }
 
     /// Ends a session that lost something, or is about to.

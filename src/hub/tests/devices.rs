@@ -79,6 +79,18 @@ fn going_offline_makes_readings_stale_without_a_report_and_coming_back_reports_o
 }
 
 #[test]
+fn a_stale_reading_is_never_told_by_itself() {
+    let mut rig = rig();
+    pressure(&mut rig, 20.0);
+    rig.presence("press-1", false);
+    rig.presence("press-1", true);
+    rig.heard(1);
+    rig.pass(Duration::from_secs(200));
+    assert_eq!(rig.heard(1), [""; 0]);
+    assert_eq!(pressure(&mut rig, 20.0), ["press-1 pressure=20"], "its heartbeat is overdue");
+}
+
+#[test]
 fn a_bad_sample_is_told_once_with_the_last_value_and_the_next_good_one_is_told_again() {
     let mut rig = rig();
     rig.unreadable("press-1", TEMPERATURE);

@@ -63,6 +63,33 @@ async fn a_slow_session_is_told_what_it_missed_and_gets_the_newest_values() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gap_that_is_larger_than_the_queue_is_made_good_bit_by_bit() {
+    beside_a_hub(async |world| {
+        let (mut slow, mut quick) = (world.watcher(1).await, world.watcher(64).await);
+        let client = all_rights("demo");
+        let interests = vec![Interest { selector: Selector::All, kinds: Kinds::PROPERTIES }];
+        world.ask(HubRequest::Watch { key: slow.key, client, interests }).await;
+        world.snapshot_with(&mut quick, |_| true).await;
+        for device in ["press-1", "press-2", "lamp-1"] {
+            world.observe(device, &[(SETPOINT, Value::Float(0.0))]).await;
+            next(&mut quick.messages).await.expect("online");
+            next(&mut quick.messages).await.expect("a report");
+        }
+        assert_eq!(line(&next(&mut slow.messages).await.unwrap()), "press-1 setpoint=0");
+        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap()), "lagged 2");
+        report(&world, "press-1", 1..=4, &mut quick).await;
+        let mut newest = Vec::new();
+        for _ in 0..3 {
+            newest.push(line(&next(&mut slow.messages).await.unwrap()));
+        }
+        newest.sort_unstable();
+        assert_eq!(newest, ["lamp-1 setpoint=0", "press-1 setpoint=4", "press-2 setpoint=0"]);
+        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap()), "lagged 4", "nothing is told twice");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_slow_session_does_not_want_any_more_is_not_made_good() {
     beside_a_hub(async |world| {
         let mut slow = world.watcher(QUEUE).await;
@@ -128,6 +155,27 @@ async fn a_session_that_vanished_without_a_word_is_forgotten() {
         world.observe("press-1", &[(SETPOINT, Value::Float(1.0))]).await;
         assert_eq!(line(&next(&mut quick.messages).await.unwrap()), "press-1 online");
         assert_eq!(line(&next(&mut quick.messages).await.unwrap()), "press-1 setpoint=1");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_vanished_without_a_word_leaves_its_place_in_the_group() {
+    beside_a_hub(async |world| {
+        let start = clock::instant();
+        drop([member(&world, 4).await, member(&world, 4).await]);
+        let mut session = world.hub.attach(4).await.expect("the hub runs");
+        loop {
+            let (key, client) = (session.key, all_rights("demo"));
+            let question = Question::Group(GroupAsk::Join { group: "system".into(), limit: 2 });
+            world.ask(HubRequest::Ask { key, token: Token(1), client, question }).await;
+            match reply_line(&next(&mut session.replies).await.expect("an answer")).as_str() {
+                "Joined" => break,
+                other => assert_eq!(other, "Full"),
+            }
+            assert!(clock::instant() < start + Duration::from_secs(10), "the place is never free");
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
     })
     .await;
 }
