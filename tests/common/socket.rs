@@ -191,11 +191,13 @@ impl Stage for SocketStage {
 
     fn next(&mut self, at: usize, expect_nothing: bool) -> Seen {
         let wait = if expect_nothing { SILENCE } else { PATIENCE };
-        if matches!(self.clients.get(&at), Some(Client::Call(_))) {
-            let Some(Client::Call(call)) = self.clients.remove(&at) else { return Seen::Nothing };
-            return self.runtime.block_on(async {
-                timeout(wait, call).await.map_or(Seen::Nothing, |seen| seen.expect("the call ends"))
-            });
+        if let Some(Client::Call(call)) = self.clients.get_mut(&at) {
+            // A call that is still under way stays, to be looked at again.
+            let Ok(seen) = self.runtime.block_on(async { timeout(wait, call).await }) else {
+                return Seen::Nothing;
+            };
+            self.clients.remove(&at);
+            return seen.expect("the call ends");
         }
         match self.clients.get_mut(&at) {
             Some(Client::Answered(seen)) => std::mem::replace(seen, Seen::Nothing),
