@@ -1,1 +1,166 @@
-//! What transcripts cannot show.
+//! What transcripts cannot show: the ticket's way from the call into the session, headers, settings.
+
+use serde_json::Value as Json;
+
+use super::*;
+use crate::dialects::shared::fixture;
+use crate::dialects::shared::stomp::rig::{Rig, context, report, upgrade};
+use crate::model::client::{Anonymous, Client, DeviceFilter, Rights, Secret};
+use crate::model::time::UnixMillis;
+use crate::model::value::{Quality, Value};
+
+const CONNECT: &str = "CONNECT\naccept-version:1.1,1.0\nheart-beat:10000,10000\n\n\0";
+const CALL: &str = "/api/janus/websocket";
+
+fn subscribe(id: &str, uuid: &str) -> String {
+    format!("SUBSCRIBE\nid:{id}\ndestination:/websocket/deviceData/{uuid}\n\n\0")
+}
+
+fn respond(request: &Request, context: &Arc<Context>) -> Response {
+    match open(request, context, fixture::now()) {
+        Opening::Respond(response) => response,
+        other => panic!("no response: {other:?}"),
+    }
+}
+
+fn get(query: &[(&str, &str)]) -> Request {
+    Request { method: "GET".to_owned(), upgrade: false, ..upgrade(CALL, query) }
+}
+
+/// The path and query of the address that the call returns.
+fn address(context: &Arc<Context>, query: &[(&str, &str)]) -> String {
+    let response = respond(&get(query), context);
+    let answer: Json = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(answer["code"], 200, "{answer}");
+    let address = answer["data"]["websocket"].as_str().unwrap();
+    address.strip_prefix("ws://127.0.0.1:8080").expect("the host that the client used").to_owned()
+}
+
+fn ticket(context: &Arc<Context>, token: &str, uuid: &str) -> String {
+    let address = address(context, &[("token", token), ("uuid", uuid)]);
+    address.strip_prefix("/websocket?ticket=").expect("an address with a ticket").to_owned()
+}
+
+fn connect(context: &Arc<Context>, query: &[(&str, &str)], now: Now) -> (Rig, bool) {
+    let mut rig = Rig::upgraded(open(&upgrade("/websocket", query), context, now));
+    rig.now = now;
+    let accepted = rig.send(CONNECT)[0].starts_with("CONNECTED\n");
+    (rig, accepted)
+}
+
+#[test]
+fn a_ticket_opens_its_own_topic_and_no_other() {
+    let context = fixture::context();
+    let ticket = ticket(&context, "demo", "press-1");
+    let (mut rig, accepted) = connect(&context, &[("ticket", &ticket)], fixture::now());
+    assert!(accepted);
+    assert_eq!(rig.send(&subscribe("0", "press-1")), ["watch"]);
+    assert_eq!(rig.send(&subscribe("1", "press-2")), [""; 0]);
+    assert_eq!(rig.watched.len(), 1);
+}
+
+#[test]
+fn a_ticket_is_good_until_its_time_is_over() {
+    let context = fixture::context();
+    let ticket = ticket(&context, "demo", "press-1");
+    for (later, accepted) in [(599_999, true), (600_000, false)] {
+        let mut now = fixture::now();
+        now.wall = UnixMillis(now.wall.0 + later);
+        assert_eq!(connect(&context, &[("ticket", &ticket)], now).1, accepted, "{later} ms later");
+    }
+}
+
+#[test]
+fn a_token_helps_where_a_ticket_has_expired() {
+    let context = fixture::context();
+    let (_, accepted) = connect(&context, &[("ticket", "00"), ("token", "demo")], fixture::now());
+    assert!(accepted);
+}
+
+#[test]
+fn a_ticket_of_a_client_that_is_gone_opens_nothing() {
+    let full = fixture::context();
+    let ticket = ticket(&full, "reader", "press-1");
+    let without = context(|context| context.clients = Arc::default());
+    assert!(!connect(&without, &[("ticket", &ticket)], fixture::now()).1);
+}
+
+fn with_anonymous(network: &str) -> Arc<Context> {
+    context(|context| {
+        context.settings.janus.common.anonymous = Some(Anonymous {
+            networks: vec![network.parse().unwrap()],
+            client: Arc::new(Client {
+                id: "anonymous".into(),
+                secret: Secret::new(""),
+                dialects: vec![Dialect::Janus],
+                devices: DeviceFilter::new(["press-1"]),
+                rights: Rights::READ,
+            }),
+        });
+    })
+}
+
+#[test]
+fn an_anonymous_client_comes_in_from_its_network_only() {
+    let context = with_anonymous("127.0.0.0/8");
+    assert_eq!(address(&context, &[("uuid", "press-1")]), "/websocket");
+    let (mut rig, accepted) = connect(&context, &[], fixture::now());
+    assert!(accepted);
+    assert_eq!(rig.send(&subscribe("0", "press-2")), [""; 0], "its filter holds");
+    assert_eq!(rig.send(&subscribe("1", "press-1")), ["watch"]);
+    for bad in ["ticket", "token"] {
+        assert!(!connect(&context, &[(bad, "00")], fixture::now()).1, "a wrong {bad} is not anonymous");
+    }
+    assert!(!connect(&with_anonymous("10.0.0.0/8"), &[], fixture::now()).1);
+}
+
+#[test]
+fn the_answer_can_be_read_from_any_page_and_is_not_cached() {
+    let context = fixture::context();
+    let response = respond(&get(&[("token", "demo"), ("uuid", "press-1")]), &context);
+    let header =
+        |name: &str| response.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    assert_eq!(header("content-type"), Some("application/json;charset=UTF-8"));
+    assert_eq!(header("access-control-allow-origin"), Some("*"));
+    assert_eq!(header("cache-control"), Some("no-store"));
+}
+
+#[test]
+fn the_address_is_secure_where_the_client_came_securely() {
+    let context = fixture::context();
+    let mut request = get(&[("token", "demo"), ("uuid", "press-1")]);
+    request.origin = crate::dialects::Origin { secure: true, host: "barn.local".to_owned() };
+    let body = respond(&request, &context).body;
+    assert!(String::from_utf8_lossy(&body).contains("\"wss://barn.local/websocket?ticket="));
+}
+
+#[test]
+fn a_value_that_is_not_good_is_not_told() {
+    let context = fixture::context();
+    let (mut rig, _) = connect(&context, &[("token", "demo")], fixture::now());
+    rig.send(&subscribe("0", "press-1"));
+    let device = fixture::press(&context);
+    let stale = ("setpoint", Value::Float(1.0), Quality::Stale);
+    rig.input(report(&device, &[("temperature", Value::Float(20.0), Quality::Good), stale.clone()]));
+    let body = r#"{"uuid":"press-1","time":"2023-11-14 22:13:20:000","data":{"temperature":20.0}}"#;
+    assert!(rig.said[0].ends_with(&format!("\n\n{body}\0")), "{:?}", rig.said);
+    rig.said.clear();
+    rig.input(report(&device, &[stale]));
+    assert_eq!(rig.said, [""; 0]);
+}
+
+#[test]
+fn a_dialect_that_is_off_owns_no_path() {
+    let context = context(|context| context.settings.janus.common.enabled = false);
+    for path in [CALL, "/websocket"] {
+        assert!(matches!(open(&upgrade(path, &[]), &context, fixture::now()), Opening::NotMine));
+    }
+}
+
+#[test]
+fn other_paths_are_others() {
+    let context = fixture::context();
+    for path in ["/", "/api", "/ws", "/api/metric/list", "/websocket/x"] {
+        assert!(matches!(open(&upgrade(path, &[]), &context, fixture::now()), Opening::NotMine), "{path}");
+    }
+}

@@ -359,3 +359,8 @@ impl Session for Endpoint {
         apps.chain(self.core.stomp.timeout()).min()
     }
 }
+
+#[cfg(test)]
+pub(in crate::dialects) mod rig;
+#[cfg(test)]
+mod tests;
