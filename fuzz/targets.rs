@@ -31,7 +31,7 @@ pub fn stomp_frames(data: &[u8]) {
     }
 }
 
-fn frames<'a>(version: Version, pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Frame>, Option<FrameError>) {
+fn frames(version: Version, pieces: std::slice::Chunks<'_, u8>) -> (Vec<Frame>, Option<FrameError>) {
     let mut decoder = Decoder::default();
     decoder.connected(version, 1 << 16);
     let mut frames = Vec::new();
