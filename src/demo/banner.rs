@@ -20,9 +20,9 @@ struct Try {
 }
 
 /// The whole text. `listen` is where the gateway really listens.
-pub(super) fn banner(config: &Config, port: &Path, broker_port: u16, listen: SocketAddr) -> String {
+pub(super) fn banner(config: &Config, port: &Path, broker: SocketAddr, listen: SocketAddr) -> String {
     let mut text = format!(
-        "pentad demo: Modbus units on {port}, an MQTT broker on mqtt://127.0.0.1:{broker_port}\n\n\
+        "pentad demo: Modbus units on {port}, an MQTT broker on mqtt://{broker}\n\n\
          web page   http://{listen}/#token={CREDENTIAL}&id={CREDENTIAL}\n",
         port = port.display(),
     );

@@ -4,7 +4,8 @@
 //! broker's port, which are filled in with what was really opened. Its credential is no secret, so it listens on
 //! loopback only.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
 use crate::config::{self, Config, Problems, Source};
@@ -18,6 +19,9 @@ use slaves::{Line, LineError};
 
 /// Id and secret of the client that may do everything.
 pub const CREDENTIAL: &str = "demo";
+
+/// Where MQTT clients expect a broker.
+const BROKER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883);
 
 /// The plant is the same at every start.
 const SEED: u64 = 0x5e_ed;
@@ -36,8 +40,8 @@ const PRODUCTS: [(&str, &str); 4] = [
 pub struct DemoOptions {
     /// Where clients connect; must be a loopback address.
     pub listen: SocketAddr,
-    /// Where the embedded broker listens on loopback.
-    pub broker_port: u16,
+    /// Where the embedded broker listens, on loopback as well; `None` is port 1883, or any free one if that is taken.
+    pub broker: Option<SocketAddr>,
 }
 
 /// A demo that is ready to run.
@@ -47,7 +51,8 @@ pub struct Demo {
     pub config: Config,
     /// The serial line with its units; to be run beside the gateway.
     pub line: Line,
-    broker_port: u16,
+    /// Where the embedded broker is to listen; the configuration says the same.
+    pub broker: SocketAddr,
 }
 
 /// Why there is no demo.
@@ -62,6 +67,9 @@ pub enum DemoError {
         /// The address that was asked for.
         found: SocketAddr,
     },
+    /// No port for the broker.
+    #[error("cannot find a free port for the embedded broker")]
+    Broker(#[source] io::Error),
     /// The serial line.
     #[error("cannot simulate the Modbus line")]
     Line(#[source] LineError),
@@ -72,27 +80,38 @@ pub enum DemoError {
 
 /// Sets up the plant and fills in the configuration. Must be called inside the runtime.
 pub fn prepare(options: DemoOptions) -> Result<Demo, DemoError> {
-    let DemoOptions { listen, broker_port } = options;
-    if !listen.ip().to_canonical().is_loopback() {
-        return Err(DemoError::Exposed { found: listen });
+    let exposed = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+    if let Some(found) = [Some(options.listen), options.broker].into_iter().flatten().find(exposed) {
+        return Err(DemoError::Exposed { found });
     }
+    let broker = match options.broker {
+        Some(broker) => broker,
+        None => free(BROKER).map_err(DemoError::Broker)?,
+    };
     let line = Line::open(Plant::new(SEED)).map_err(DemoError::Line)?;
-    let mut config = configuration(&line.path, broker_port).map_err(DemoError::Configuration)?;
-    config.server.listen = vec![listen];
-    Ok(Demo { config, line, broker_port })
+    let mut config = configuration(&line.path, broker).map_err(DemoError::Configuration)?;
+    config.server.listen = vec![options.listen];
+    Ok(Demo { config, line, broker })
 }
 
 impl Demo {
     /// Addresses and messages to copy and paste, for a gateway that listens here.
     pub fn banner(&self, listen: SocketAddr) -> String {
-        banner::banner(&self.config, &self.line.path, self.broker_port, listen)
+        banner::banner(&self.config, &self.line.path, self.broker, listen)
     }
 }
 
-fn configuration(port: &Path, broker_port: u16) -> Result<Config, Problems> {
+/// This address if nobody has it, another port of it otherwise. It is free again when this returns, so whoever
+/// is to have it may still find it taken, and says so then.
+fn free(usual: SocketAddr) -> io::Result<SocketAddr> {
+    let any = SocketAddr::new(usual.ip(), 0);
+    TcpListener::bind(usual).or_else(|_| TcpListener::bind(any))?.local_addr()
+}
+
+fn configuration(port: &Path, broker: SocketAddr) -> Result<Config, Problems> {
     let text = CONFIGURATION
         .replace("{pty}", &port.display().to_string())
-        .replace("{broker_port}", &broker_port.to_string());
+        .replace("127.0.0.1:{broker_port}", &broker.to_string());
     let sources: Vec<Source> = PRODUCTS
         .into_iter()
         .map(|(name, text)| (name, text.to_owned()))
@@ -103,50 +122,4 @@ fn configuration(port: &Path, broker_port: u16) -> Result<Config, Problems> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::drivers::modbus::Target;
-
-    fn options(listen: &str) -> DemoOptions {
-        DemoOptions { listen: listen.parse().unwrap(), broker_port: 1883 }
-    }
-
-    #[tokio::test]
-    async fn the_demo_is_refused_on_any_address_but_loopback() {
-        for listen in ["0.0.0.0:8080", "192.168.1.5:8080", "[::]:8080", "[::ffff:10.0.0.1]:8080"] {
-            let error = prepare(options(listen)).unwrap_err();
-            assert!(error.to_string().contains(&format!("found {listen}")), "{error}");
-        }
-        for listen in ["127.0.0.1:0", "127.8.9.10:1", "[::1]:8080", "[::ffff:127.0.0.1]:80"] {
-            assert_eq!(prepare(options(listen)).unwrap().config.server.listen, [listen.parse().unwrap()]);
-        }
-    }
-
-    #[tokio::test]
-    async fn the_blanks_are_filled_in_with_what_was_opened() {
-        let demo = prepare(DemoOptions { broker_port: 1999, ..options("127.0.0.1:8080") }).unwrap();
-        let Target::Serial(serial) = &demo.config.buses[0].settings.target else { panic!("no serial line") };
-        assert_eq!(Path::new(&*serial.path), demo.line.path);
-        assert_eq!(demo.config.brokers[0].settings.port, 1999);
-        assert_eq!(demo.config.brokers[0].devices.len(), 3);
-    }
-
-    #[tokio::test]
-    async fn the_banner_has_an_address_for_every_dialect_and_the_page() {
-        let demo = prepare(options("127.0.0.1:8080")).unwrap();
-        let banner = demo.banner("127.0.0.1:4711".parse().unwrap());
-        for part in [
-            "http://127.0.0.1:4711/#token=demo&id=demo",
-            "http://127.0.0.1:4711/api/janus/websocket?token=demo&uuid=E07E-8972-925A-C99B",
-            "ws://127.0.0.1:4711/messaging/demo",
-            "ws://127.0.0.1:4711/api/v1/system/common/websocket/connect",
-            "http://127.0.0.1:4711/api/metric/list",
-            "ws://127.0.0.1:4711/ws",
-            "ws://127.0.0.1:4711/wssubscriber/msgplatform/websocket?systemId=demo&timestamp=",
-            "mqtt://127.0.0.1:1883",
-            demo.line.path.to_str().unwrap(),
-        ] {
-            assert!(banner.contains(part), "{part} is not in\n{banner}");
-        }
-    }
-}
+mod tests;

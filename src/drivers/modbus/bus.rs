@@ -117,7 +117,8 @@ impl Bus {
                     return Some(Wire::new(port, &self.settings, clock::instant()));
                 }
                 Err(error) => {
-                    self.link_down(Chain(&error).to_string()).await;
+                    let reason = Chain(&error).to_string();
+                    self.link_down(reason).await;
                     if !self.pause().await {
                         return None;
                     }
