@@ -1,0 +1,11 @@
+//! The Modbus bus driver against scripted slaves, in real time with short timeouts: a kernel's pseudo-terminal does
+//! not follow a paused clock.
+
+#![cfg(test)]
+
+mod commands;
+mod line;
+mod rig;
+#[path = "../common/slave.rs"]
+mod slave;
+mod tcp;

@@ -1,0 +1,249 @@
+//! A running bus driver with the hub's ends in the test's hands.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pentad::drivers::modbus::bus::run;
+use pentad::drivers::modbus::map::{Data, ModbusMap, Operand, Order, Point, Step, Table, WritePolicy};
+use pentad::drivers::modbus::{BusSettings, ModbusDevice, Parity, SerialSettings, Target};
+use pentad::drivers::{
+    COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, LinkPort, OBSERVATION_QUEUE, Observation, Sample,
+};
+use pentad::model::command::Outcome;
+use pentad::model::device::Device;
+use pentad::model::product::{Access, Function, Product, Property, ReportRule};
+use pentad::model::value::{Value, ValueType};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::slave::now;
+
+/// Long enough for a slave that shares two cores with a compiler, short enough for tests.
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How long a test waits for something before it fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+
+pub(crate) fn point(table: Table, address: u16, data: Data, every_ms: u64) -> Point {
+    Point {
+        table,
+        address,
+        data,
+        order: Order::Abcd,
+        scale: 1.0,
+        offset: 0.0,
+        every: Duration::from_millis(every_ms),
+        write: WritePolicy::Auto,
+        verify: true,
+    }
+}
+
+pub(crate) fn holding(address: u16, every_ms: u64) -> Point {
+    point(Table::Holding, address, Data::U16, every_ms)
+}
+
+pub(crate) fn write(address: u16, value: Operand) -> Step {
+    Step::Write { point: holding(address, 1000), value }
+}
+
+/// A device `dev-<unit>` with properties `p0`, `p1`, ... and functions `f0`, ...
+pub(crate) fn device(unit: u8, points: Vec<Point>, functions: Vec<Vec<Step>>) -> ModbusDevice {
+    let property = |(at, point): (usize, &Point)| Property {
+        id: format!("p{at}").into(),
+        name: format!("p{at}").into(),
+        kind: if point.table.is_bits() { ValueType::Bool } else { ValueType::Int },
+        unit: None,
+        access: Access::ReadWrite,
+        range: None,
+        step: None,
+        labels: Vec::new(),
+        report: ReportRule::default(),
+        alarms: Vec::new(),
+    };
+    let function = |at: usize| Function {
+        id: format!("f{at}").into(),
+        name: format!("f{at}").into(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+    };
+    let product = Product {
+        id: "thing".into(),
+        name: "thing".into(),
+        type_id: "thing".into(),
+        properties: points.iter().enumerate().map(property).collect(),
+        functions: (0..functions.len()).map(function).collect(),
+        events: Vec::new(),
+    };
+    let device = Device {
+        id: format!("dev-{unit}").into(),
+        name: format!("dev-{unit}").into(),
+        product: Arc::new(product),
+        link: "bus".into(),
+        project: "1".into(),
+        area: "1".into(),
+        tags: Vec::new(),
+        uuid: format!("0000-0000-0000-{unit:04X}").into(),
+        mac: format!("{unit:012X}").into(),
+    };
+    let map = ModbusMap {
+        properties: points.into_iter().map(Some).collect(),
+        functions,
+        max_gap: 4,
+        max_span: 125,
+    };
+    ModbusDevice { device: Arc::new(device), unit, map: Arc::new(map) }
+}
+
+pub(crate) fn serial(path: &Path) -> Target {
+    Target::Serial(SerialSettings {
+        path: path.to_str().unwrap().into(),
+        baud_rate: 115_200,
+        data_bits: 8,
+        parity: Parity::None,
+        stop_bits: 1,
+    })
+}
+
+pub(crate) struct Rig {
+    commands: mpsc::Sender<DriverCommand>,
+    observations: mpsc::Receiver<Observation>,
+    devices: Vec<ModbusDevice>,
+    stop: CancellationToken,
+    task: JoinSet<()>,
+    next: u64,
+    /// Everything seen so far.
+    pub(crate) seen: Vec<Observation>,
+}
+
+impl Rig {
+    pub(crate) fn start(target: Target, devices: Vec<ModbusDevice>) -> Self {
+        Self::start_with(target, devices, TIMEOUT)
+    }
+
+    pub(crate) fn start_with(target: Target, devices: Vec<ModbusDevice>, timeout: Duration) -> Self {
+        let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
+        let (observation_queue, observations) = mpsc::channel(OBSERVATION_QUEUE);
+        let settings = BusSettings { id: "bus".into(), target, timeout, pause: Duration::ZERO };
+        let port = LinkPort { link: "bus".into(), commands: command_queue, observations: observation_queue };
+        let stop = CancellationToken::new();
+        let mut task = JoinSet::new();
+        task.spawn(run(settings, devices.clone(), port, stop.clone()));
+        Self { commands, observations, devices, stop, task, next: 1, seen: Vec::new() }
+    }
+
+    pub(crate) async fn submit(&mut self, unit: u8, action: DriverAction, timeout: Duration) -> CommandId {
+        let id = CommandId(self.next);
+        self.next += 1;
+        let device = self.devices.iter().find(|device| device.unit == unit).unwrap();
+        let device = Arc::clone(&device.device);
+        self.commands.send(DriverCommand { id, device, action, deadline: now() + timeout }).await.unwrap();
+        id
+    }
+
+    /// Submits a command and waits for what becomes of it.
+    pub(crate) async fn command(&mut self, unit: u8, action: DriverAction) -> Outcome {
+        let id = self.submit(unit, action, PATIENCE).await;
+        self.outcome(id).await
+    }
+
+    pub(crate) async fn outcome(&mut self, id: CommandId) -> Outcome {
+        self.until("an outcome", |observation| {
+            let Observation::Settled { command, outcome, .. } = observation else { return None };
+            (*command == id).then(|| outcome.clone())
+        })
+        .await
+    }
+
+    /// The first observation, from the beginning on, that the question finds something in.
+    pub(crate) async fn until<T>(&mut self, what: &str, question: impl Fn(&Observation) -> Option<T>) -> T {
+        let mut from = 0;
+        let deadline = now() + PATIENCE;
+        loop {
+            if let Some(found) = self.seen[from..].iter().find_map(&question) {
+                return found;
+            }
+            from = self.seen.len();
+            let next = tokio::time::timeout_at(deadline.into(), self.observations.recv()).await;
+            let Ok(Some(observation)) = next else {
+                panic!("waited in vain for {what}; seen: {:#?}", self.seen);
+            };
+            self.seen.push(observation);
+        }
+    }
+
+    /// Forgets what was seen, so that `until` waits for something new.
+    pub(crate) fn forget(&mut self) {
+        while let Ok(observation) = self.observations.try_recv() {
+            self.seen.push(observation);
+        }
+        self.seen.clear();
+    }
+
+    /// Collects observations for some time.
+    pub(crate) async fn watch(&mut self, time: Duration) {
+        let end = now() + time;
+        while let Ok(Some(observation)) = tokio::time::timeout_at(end.into(), self.observations.recv()).await
+        {
+            self.seen.push(observation);
+        }
+    }
+
+    pub(crate) async fn sample(&mut self, unit: u8, position: usize) -> Sample {
+        self.until("a sample", |observation| samples(observation, unit, position).next()).await
+    }
+
+    pub(crate) async fn value(&mut self, unit: u8, position: usize, value: Value) {
+        let wanted = Sample::Value(value);
+        self.until("a value", |observation| {
+            samples(observation, unit, position).any(|sample| sample == wanted).then_some(())
+        })
+        .await;
+    }
+
+    pub(crate) async fn presence(&mut self, unit: u8, wanted: bool) {
+        let id = format!("dev-{unit}");
+        self.until("a presence", |observation| {
+            let Observation::Presence { device, online, .. } = observation else { return None };
+            (*device.id == *id && *online == wanted).then_some(())
+        })
+        .await;
+    }
+
+    pub(crate) async fn link(&mut self, wanted: bool) -> Option<Arc<str>> {
+        self.until("a link change", |observation| {
+            let Observation::Link { up, reason, .. } = observation else { return None };
+            (*up == wanted).then(|| reason.clone())
+        })
+        .await
+    }
+
+    pub(crate) fn all_samples(&self, unit: u8, position: usize) -> Vec<Sample> {
+        self.seen.iter().flat_map(|observation| samples(observation, unit, position)).collect()
+    }
+
+    pub(crate) fn count(&self, question: impl Fn(&Observation) -> bool) -> usize {
+        self.seen.iter().filter(|observation| question(observation)).count()
+    }
+
+    /// Tells the driver to stop and collects its last words.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        let stopped = tokio::time::timeout(PATIENCE, self.task.join_next()).await;
+        stopped.expect("the driver stops").unwrap().expect("the driver does not panic");
+        while let Some(observation) = self.observations.recv().await {
+            self.seen.push(observation);
+        }
+    }
+}
+
+fn samples(observation: &Observation, unit: u8, position: usize) -> impl Iterator<Item = Sample> + use<> {
+    let mut found = Vec::new();
+    if let Observation::Values { device, values, .. } = observation {
+        if *device.id == *format!("dev-{unit}") {
+            found.extend(values.iter().filter(|(at, _)| *at == position).map(|(_, sample)| sample.clone()));
+        }
+    }
+    found.into_iter()
+}
