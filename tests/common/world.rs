@@ -48,7 +48,7 @@ impl World {
     /// Waits until the presses have been read.
     pub async fn ready(&mut self) {
         let wait = async {
-            while !self.listens() || !self.current("press-1").await.contains("temperature") {
+            while !self.listens() || !self.current("press-1").await.contains("TEMPERATURE") {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };

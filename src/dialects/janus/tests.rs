@@ -17,10 +17,9 @@ fn subscribe(id: &str, uuid: &str) -> String {
 }
 
 fn respond(request: &Request, context: &Arc<Context>) -> Response {
-    match open(request, context, fixture::now()) {
-        Opening::Respond(response) => response,
-        other => panic!("no response: {other:?}"),
-    }
+    let opening = open(request, context, fixture::now());
+    let Opening::Respond(response) = opening else { panic!("no response: {opening:?}") };
+    response
 }
 
 fn get(query: &[(&str, &str)]) -> Request {
