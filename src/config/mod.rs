@@ -39,7 +39,7 @@ pub use self::resolve::resolve;
 /// The text of one file. `Debug` leaves the text out, which may hold secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Its path, as problems name it. Product files lie in a folder named `products`.
+    /// Its path, as problems name it. A product may stand once in a folder, and again in another one.
     pub name: PathBuf,
     /// What stands in it.
     pub text: String,

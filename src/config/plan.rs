@@ -101,12 +101,12 @@ impl BusPlan {
 
     /// Percent of the time that the bus is expected to be busy with reading.
     pub fn utilisation(&self) -> f64 {
-        self.cycles.iter().map(Cycle::utilisation).sum()
+        self.cycles.iter().map(Cycle::utilisation).fold(0.0, |sum, part| sum + part)
     }
 
     /// Percent of the time that the wire is occupied, however fast the devices answer.
     pub fn wire_utilisation(&self) -> f64 {
-        self.cycles.iter().map(|cycle| percent(cycle.wire, cycle.every)).sum()
+        self.cycles.iter().map(|cycle| percent(cycle.wire, cycle.every)).fold(0.0, |sum, part| sum + part)
     }
 
     /// How often a cycle really comes round: its interval, or longer where the bus is overfull.
@@ -261,5 +261,100 @@ impl BusPlan {
             ]),
         }
         rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Loaded, Source, resolve};
+
+    use super::*;
+
+    /// Two units, each with two registers every second and one coil every five.
+    const PLANT: &str = r#"
+        [gateway]
+        id = "g"
+        [[serial]]
+        id = "line"
+        port = "/dev/ttyUSB0"
+        baud_rate = 9600
+        parity = "even"
+        pause = "10ms"
+        [[serial]]
+        id = "idle"
+        port = "/dev/ttyUSB1"
+        [[device]]
+        id = "one"
+        product = "p"
+        bus = "line"
+        unit = 1
+        [[device]]
+        id = "two"
+        product = "p"
+        bus = "line"
+        unit = 2
+        [[product]]
+        id = "p"
+        property = [
+            { id = "a", type = "int", modbus = { table = "holding", address = 0, type = "u16", every = "1s" } },
+            { id = "b", type = "int", modbus = { table = "holding", address = 9, type = "u16", every = "1s" } },
+            { id = "c", type = "bool", modbus = { table = "coil", address = 0, every = "5s" } },
+            { id = "d", type = "int", access = "w", modbus = { table = "holding", address = 20, type = "u16" } },
+        ]
+        [[client]]
+        id = "c"
+        secret = "long-enough-secret"
+    "#;
+
+    fn plan(text: &str) -> Plan {
+        let source = Source { name: "pentad.toml".into(), text: text.to_owned() };
+        let loaded: Loaded = resolve(&[source]).unwrap_or_else(|problems| panic!("{problems}"));
+        loaded.plan
+    }
+
+    #[test]
+    fn a_cycle_counts_characters_silences_answers_and_pauses() {
+        let plan = plan(PLANT);
+        let cycles = &plan.buses[0].cycles;
+        // One read of ten registers: 8 characters out, 25 back, twice 3.5 of silence, of 11 bits each at 9600 baud.
+        let read = Duration::from_nanos(40 * 11 * 1_000_000_000 / 9600);
+        let close = |one: Duration, other: Duration| one.abs_diff(other) < Duration::from_micros(1);
+        assert_eq!((cycles[0].every, cycles[0].requests), (Duration::from_secs(1), 2));
+        assert!(close(cycles[0].wire, read * 2), "{:?}", cycles[0].wire);
+        assert!(
+            close(cycles[0].expected, (read + Duration::from_millis(15)) * 2),
+            "{:?}",
+            cycles[0].expected
+        );
+        assert_eq!((cycles[1].every, cycles[1].requests), (Duration::from_secs(5), 2));
+    }
+
+    #[test]
+    fn what_is_only_written_costs_nothing() {
+        let without =
+            PLANT.lines().filter(|line| !line.contains("id = \"d\"")).collect::<Vec<_>>().join("\n");
+        assert_eq!(plan(PLANT), plan(&without));
+    }
+
+    #[test]
+    fn an_overfull_bus_comes_round_late() {
+        let cycle =
+            |expected| Cycle { every: Duration::from_secs(1), requests: 1, wire: Duration::ZERO, expected };
+        let bus = |expected| BusPlan { bus: "b".into(), baud_rate: None, cycles: vec![cycle(expected)] };
+        for (expected, comes_round) in [(500, 1000), (1000, 1000), (1500, 1500)] {
+            let bus = bus(Duration::from_millis(expected));
+            assert_eq!(bus.expected_cycle(&bus.cycles[0]), Duration::from_millis(comes_round));
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_each_interval_and_one_for_an_idle_bus() {
+        let expected = "\
+bus   line       every  requests  wire time  utilisation  expected cycle
+line  9600 baud     1s         2    91.7 ms       12.2 %           1.0 s
+                    5s         2    48.1 ms        1.6 %           5.0 s
+      together                 4                  13.7 %
+idle  9600 baud      -         0                   0.0 %";
+        assert_eq!(plan(PLANT).to_string(), expected);
     }
 }

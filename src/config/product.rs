@@ -1,14 +1,14 @@
 //! Reads `[[product]]`: the thing model. How it is bound to hardware is read beside it, in `binding`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::binding::{modbus, mqtt};
 use super::node::Node;
 use super::problem::{Problem, Spot};
-use super::reader::{Table, is_product_file, nearest};
+use super::reader::{Table, nearest};
 use super::{identity, scalar};
 use crate::drivers::modbus::map::ModbusMap;
 use crate::drivers::mqtt::map::MqttMap;
@@ -38,17 +38,17 @@ pub(super) struct ProductEntry {
     /// `None` when nothing of it is on MQTT.
     pub(super) mqtt: Option<Arc<MqttMap>>,
     pub(super) spot: Spot,
-    layer: String,
+    layer: PathBuf,
 }
 
 /// Products by id; `None` for one whose id is known but which could not be read.
 pub(super) type Products = BTreeMap<Arc<str>, Option<ProductEntry>>;
 
-/// Every product; one that stands in a later layer replaces one of the same id in an earlier layer.
+/// Every product; one of a later folder replaces one of the same id of an earlier folder.
 pub(super) fn products(root: &Table<'_>) -> Products {
     let mut products = Products::new();
     for table in root.tables("product") {
-        let layer = layer(table.file());
+        let layer = layer(table.file()).to_owned();
         let id = table.key("id").required(scalar::ID_RULE);
         let spot = id.spot();
         let id = id.read(Node::id);
@@ -65,13 +65,17 @@ pub(super) fn products(root: &Table<'_>) -> Products {
     products
 }
 
-/// A directory named `products` is a layer; everything else is the configuration proper, one layer together.
-fn layer(file: &Path) -> String {
-    let folder = file.parent().filter(|_| is_product_file(file));
-    folder.map(|folder| folder.display().to_string()).unwrap_or_default()
+/// The files of one folder are a layer; a `conf.d` belongs to the folder that it stands in.
+fn layer(file: &Path) -> &Path {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    if folder.file_name().is_some_and(|name| name == "conf.d") {
+        folder.parent().unwrap_or(Path::new(""))
+    } else {
+        folder
+    }
 }
 
-fn product(table: Table<'_>, id: Option<Arc<str>>, layer: String) -> Option<ProductEntry> {
+fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<ProductEntry> {
     let name = table.key("name").read(Node::line);
     let type_id = table.key("type_id").read(|node| {
         node.parse("1 to 128 letters, digits, '.', '_' or '-'", |text| {

@@ -122,7 +122,9 @@ impl<'a> Table<'a> {
     /// The top level of all files together.
     pub(super) fn root(documents: &'a [Document<'a>], report: &'a Report) -> Self {
         let layers = documents.iter().map(|document| Layer { document, table: &document.root }).collect();
-        let main = documents.iter().find(|document| !is_product_file(&document.name));
+        // What is said of the whole is said at the main file: the first one that has more to it than products.
+        let whole = |document: &&Document<'_>| document.root.keys().any(|key| key.get_ref() != "product");
+        let main = documents.iter().find(whole).or(documents.last());
         let spot = main.map_or_else(
             || Spot::file(Path::new("pentad.toml"), 0),
             |document| Spot::file(&document.name, document.source),
@@ -311,11 +313,6 @@ impl<'a> Entry<'a> {
     pub(super) fn read<T>(&self, read: impl FnOnce(&Node<'a>) -> Option<T>) -> Option<T> {
         self.node.as_ref().and_then(read)
     }
-}
-
-/// Whether the file lies in a folder of products.
-pub(super) fn is_product_file(file: &Path) -> bool {
-    file.parent().and_then(Path::file_name).is_some_and(|folder| folder == "products")
 }
 
 fn find<'a>(layer: Layer<'a>, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {

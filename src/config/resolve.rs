@@ -52,7 +52,7 @@ impl Surroundings for Nowhere {
 }
 
 /// Resolves sources without looking at any file: the later ones hold where two set the same key, and a product
-/// replaces one of the same id from an earlier folder named `products`.
+/// replaces one of the same id that stands in another folder before it.
 pub fn resolve(sources: &[Source]) -> Result<Loaded, Problems> {
     resolve_in(sources, &Nowhere, Report::default())
 }
