@@ -14,7 +14,7 @@ use tracing::info;
 
 use crate::config::{Config, Server};
 use crate::dialects::{Context, ENTRIES, Entry, Seal, Settings};
-use crate::drivers::{COMMAND_QUEUE, LinkPort, OBSERVATION_QUEUE};
+use crate::drivers::{COMMAND_QUEUE, LinkPort, OBSERVATION_QUEUE, modbus};
 use crate::hub;
 use crate::hub::handle::{HubHandle, REQUEST_QUEUE};
 use crate::model::directory::Directory;
@@ -99,7 +99,7 @@ impl App {
         for bus in config.buses {
             let (port, token) = (port(&bus.settings.id), supervisor.token(Stage::Drivers));
             let name = format!("bus {}", bus.settings.id);
-            supervisor.spawn(Stage::Drivers, name, stubs::bus(bus.settings, bus.devices, port, token));
+            supervisor.spawn(Stage::Drivers, name, modbus::bus::run(bus.settings, bus.devices, port, token));
         }
         for broker in config.brokers {
             let (port, token) = (port(&broker.settings.id), supervisor.token(Stage::Drivers));
@@ -198,13 +198,7 @@ mod stubs {
     use tokio_util::sync::CancellationToken;
 
     use crate::drivers::LinkPort;
-    use crate::drivers::modbus::{BusSettings, ModbusDevice};
     use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
-
-    pub(super) async fn bus(_: BusSettings, _: Vec<ModbusDevice>, port: LinkPort, stop: CancellationToken) {
-        stop.cancelled().await;
-        drop(port);
-    }
 
     pub(super) async fn broker(
         _: BrokerSettings,
