@@ -3,7 +3,7 @@
 //! Numbers count from 1 over everything there is, whoever asks, so that two clients with different rights mean the
 //! same by the same number.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::client::Client;
@@ -105,17 +105,15 @@ pub(super) fn stream<'a>(
 
 /// Every property with the number of its metric.
 fn numbered(directory: &Directory) -> Vec<(u64, &Product, &Property, String)> {
-    let mut names: Vec<String> = Vec::new();
+    let mut numbers: HashMap<String, u64> = HashMap::new();
+    let mut next = 1;
     let mut all = Vec::new();
     for product in directory.products() {
         for property in &product.properties {
             let name = enum_name(&property.id);
-            let known = names.iter().position(|other| *other == name);
-            let at = known.unwrap_or(names.len());
-            if known.is_none() {
-                names.push(name.clone());
-            }
-            all.push((u64::try_from(at + 1).unwrap_or(u64::MAX), &**product, property, name));
+            let number = *numbers.entry(name.clone()).or_insert(next);
+            next += u64::from(number == next);
+            all.push((number, &**product, property, name));
         }
     }
     all

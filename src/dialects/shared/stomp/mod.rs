@@ -31,8 +31,11 @@ pub const JSON: &str = "application/json;charset=UTF-8";
 const SERVER: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
 /// Octets given for sending in one go, above which the session rests until they are written. A client that sends
-/// many requests in one message so fills no queue with answers.
+/// many requests in one message so fills no queue with answers and keeps no other client waiting.
 const BURST: usize = 256 * 1024;
+
+/// What a message of the client counts for in a burst: looking for the answer takes time even where it is short.
+const BURST_PER_MESSAGE: usize = 4 * 1024;
 
 /// Questions to the hub under way, above which no further frame is looked at.
 const QUESTIONS: usize = 16;
@@ -144,7 +147,7 @@ struct Endpoint {
     watched: Vec<Interest>,
     /// See [`BACKLOG`], in octets.
     backlog: usize,
-    /// Octets given since the last input.
+    /// Octets given since the last input, and what counts like them.
     burst: usize,
 }
 
@@ -338,7 +341,10 @@ impl Session for Endpoint {
                 stomp::Output::Connect(frame) => self.connect(&frame),
                 stomp::Output::Subscribe(key, destination) => self.subscribe(key, &destination),
                 stomp::Output::Unsubscribe(key) => self.unsubscribe(key),
-                stomp::Output::Send(destination, body) => self.send(&destination, &body),
+                stomp::Output::Send(destination, body) => {
+                    self.burst += BURST_PER_MESSAGE;
+                    self.send(&destination, &body);
+                }
                 stomp::Output::Transmit(text) => {
                     self.burst += text.len();
                     return Some(Output::Send(text.into()));

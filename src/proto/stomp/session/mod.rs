@@ -274,22 +274,9 @@ impl Session {
     }
 
     fn take(&mut self, frame: Frame, now: Instant) {
-        let receipt = match frame.command {
-            Command::Connect | Command::Stomp => None,
-            Command::Send
-            | Command::Subscribe
-            | Command::Unsubscribe
-            | Command::Ack
-            | Command::Nack
-            | Command::Begin
-            | Command::Commit
-            | Command::Abort
-            | Command::Disconnect
-            | Command::Connected
-            | Command::Message
-            | Command::Receipt
-            | Command::Error => frame.header("receipt").map(str::to_owned),
-        };
+        // The answer to a CONNECT is no RECEIPT, whatever it asks for.
+        let connecting = matches!(frame.command, Command::Connect | Command::Stomp);
+        let receipt = frame.header("receipt").filter(|_| !connecting).map(str::to_owned);
         if let Err(fault) = self.process(frame, now) {
             return self.fail(&fault, receipt.as_deref());
         }
