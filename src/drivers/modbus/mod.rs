@@ -9,6 +9,8 @@ use crate::model::device::Device;
 pub mod bus;
 pub mod codec;
 mod core;
+#[cfg(test)]
+mod fixture;
 mod job;
 pub mod map;
 mod port;

@@ -14,17 +14,23 @@ use super::job::{Act, Job, grouped, samples};
 use crate::drivers::{COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, Observation, Sample};
 use crate::model::command::{Outcome, Rejection};
 use crate::model::time::Now;
+use crate::proto::modbus::breaker::Presence;
 use crate::proto::modbus::frame::{Answer, Request};
 use crate::proto::modbus::plan::Group;
 use crate::proto::modbus::schedule::{Lane, Miss, Next, Schedule};
 
-/// Commands taken off the queue that are not settled yet. The bus takes no more while this many wait, so that the
-/// queue fills up and the hub answers busy.
-const JOBS_MAX: usize = COMMAND_QUEUE;
+/// Commands taken off the queue that are not settled yet, of all units together. The bus takes no more while this many
+/// are held, so that the queue fills up and the hub answers busy. Several queues' worth, since one unit may rest while
+/// the others go on.
+const COMMANDS_HELD: usize = 4 * COMMAND_QUEUE;
 
 /// A property that the device refuses to tell is asked for again after this: a new firmware or option card is found
 /// without a restart, and a device is not bothered.
 const UNREADABLE_RETRY: Duration = Duration::from_secs(300);
+
+/// A property on which the device keeps silent may also have had bad luck on a noisy line; it is asked for again
+/// sooner, at the price of one timeout each time.
+const SILENT_RETRY: Duration = Duration::from_secs(30);
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,7 +117,7 @@ impl Core {
 
     /// Whether another command may be submitted.
     pub(super) fn has_room(&self) -> bool {
-        self.jobs.len() < JOBS_MAX
+        self.jobs.values().map(|entry| entry.deadlines.len()).sum::<usize>() < COMMANDS_HELD
     }
 
     /// Takes a command; it may be settled at once.
@@ -175,8 +181,10 @@ impl Core {
         match (current, result) {
             (Current::Poll { unit, key }, Ok(answer)) => self.polled(unit, key, &answer, now),
             (Current::Poll { unit, key }, Err(reason)) => {
-                if self.schedule.missed(unit, key, now.instant) == Miss::Refused {
-                    self.refused(unit, key, &reason, now);
+                let refused = self.schedule.missed(unit, key, now.instant) == Miss::Refused;
+                // The silence of a unit that has just gone offline says nothing of a single poll.
+                if refused && self.schedule.presence(unit) != Presence::Offline {
+                    self.refused(unit, key, &reason, SILENT_RETRY, now);
                 }
             }
             (Current::Job { unit, id }, Ok(answer)) => {
@@ -341,7 +349,7 @@ impl Core {
             // Illegal function, address or value: asking again soon will not help. A device that is busy is asked
             // again in its turn, and whatever else it says makes its values unreadable for now.
             if exception.refuses_places() || exception.0 == 1 {
-                return self.refused(unit, key, &exception.to_string(), now);
+                return self.refused(unit, key, &exception.to_string(), UNREADABLE_RETRY, now);
             }
             self.schedule.polled(unit, key, now.instant);
             if exception.is_acknowledge() || exception.is_busy() {
@@ -358,7 +366,7 @@ impl Core {
     }
 
     /// Takes a refused group apart, or gives a single place up for a while.
-    fn refused(&mut self, unit: usize, key: usize, reason: &str, now: Now) {
+    fn refused(&mut self, unit: usize, key: usize, reason: &str, retry: Duration, now: Now) {
         let Some(poll) = self.polls.get_mut(key) else { return };
         let station = poll.station;
         let Some(device) = self.stations.get(station).map(|station| &station.device) else { return };
@@ -377,7 +385,7 @@ impl Core {
             (member.key, Sample::Unreadable(format!("{span}: {reason}").into()))
         };
         let known = poll.group.members().iter().map(unreadable).collect();
-        self.schedule.defer(unit, key, now.instant + UNREADABLE_RETRY);
+        self.schedule.defer(unit, key, now.instant + retry);
         self.values(station, known, now);
     }
 
@@ -451,3 +459,6 @@ impl Entry {
         self.station == station && !self.started && first && matches!(self.job, Job::Fetch(_))
     }
 }
+
+#[cfg(test)]
+mod tests;

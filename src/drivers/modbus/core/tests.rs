@@ -1,0 +1,305 @@
+//! The bus without a port, against units that answer as a random plan says.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::super::fixture::{device, holding};
+use super::super::map::{Operand, Step};
+use super::*;
+use crate::model::time::UnixMillis;
+use crate::model::value::Value;
+use crate::proto::modbus::frame::Exception;
+
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+struct Rig {
+    core: Core,
+    start: Instant,
+    now: Instant,
+    seen: Vec<Observation>,
+    asked: Vec<(u8, Request)>,
+}
+
+impl Rig {
+    fn new(devices: Vec<ModbusDevice>) -> Self {
+        let now = start();
+        Self { core: Core::new(devices, now), start: now, now, seen: Vec::new(), asked: Vec::new() }
+    }
+
+    fn now(&self) -> Now {
+        let millis = self.now.duration_since(self.start).as_millis();
+        Now { instant: self.now, wall: UnixMillis(i64::try_from(millis).unwrap()) }
+    }
+
+    fn submit(&mut self, id: u64, device: &ModbusDevice, action: DriverAction, timeout: Duration) {
+        let (id, device) = (CommandId(id), Arc::clone(&device.device));
+        let command = DriverCommand { id, device, action, deadline: self.now + timeout };
+        self.core.submit(&command, self.now());
+        self.collect();
+    }
+
+    /// One turn; `answer` says what the unit answers, if anything. Sleeps at most `longest`.
+    fn turn(&mut self, longest: Duration, answer: impl Fn(u8, &Request) -> Option<Answer>) {
+        match self.core.next(self.now()) {
+            Turn::Ask { unit, request } => {
+                let answer = answer(unit, &request);
+                self.now +=
+                    if answer.is_some() { Duration::from_millis(10) } else { Duration::from_millis(300) };
+                self.asked.push((unit, request));
+                self.core.completed(answer.ok_or_else(|| "no answer".to_owned()), self.now());
+            }
+            Turn::Idle { until } => {
+                let end = self.now + longest;
+                self.now = until.map_or(end, |until| until.clamp(self.now, end));
+            }
+        }
+        self.collect();
+    }
+
+    fn run(&mut self, seconds: u64, answer: impl Fn(u8, &Request) -> Option<Answer>) {
+        let end = self.now + Duration::from_secs(seconds);
+        while self.now < end {
+            let longest = end.saturating_duration_since(self.now);
+            self.turn(longest, &answer);
+        }
+    }
+
+    fn collect(&mut self) {
+        self.seen.extend(self.core.take_observations());
+    }
+
+    fn presences(&self) -> Vec<(String, bool)> {
+        let told = |seen: &Observation| {
+            let Observation::Presence { device, online, .. } = seen else { return None };
+            Some((device.id.to_string(), *online))
+        };
+        self.seen.iter().filter_map(told).collect()
+    }
+
+    fn outcomes(&self) -> BTreeMap<u64, Vec<Outcome>> {
+        let mut outcomes: BTreeMap<u64, Vec<Outcome>> = BTreeMap::new();
+        for seen in &self.seen {
+            if let Observation::Settled { command, outcome, .. } = seen {
+                outcomes.entry(command.0).or_default().push(outcome.clone());
+            }
+        }
+        outcomes
+    }
+}
+
+/// A right answer out of a memory in which each register holds its address.
+fn right(request: &Request) -> Answer {
+    match request {
+        Request::Read(span) => {
+            Answer::Registers((span.address()..).take(usize::from(span.count())).collect())
+        }
+        Request::WriteCoil { .. }
+        | Request::WriteRegister { .. }
+        | Request::WriteCoils { .. }
+        | Request::WriteRegisters { .. } => Answer::Written,
+    }
+}
+
+/// Units that all answer rightly, or not at all.
+fn answering(alive: bool) -> impl Fn(u8, &Request) -> Option<Answer> {
+    move |_, request| alive.then(|| right(request))
+}
+
+fn patient() -> Duration {
+    Duration::from_secs(3600)
+}
+
+#[test]
+fn a_device_is_neither_online_nor_offline_before_it_is_known() {
+    let mut rig = Rig::new(vec![device(1, 1, vec![holding(10)], vec![])]);
+    rig.run(2, answering(false));
+    assert!(rig.presences().is_empty());
+    rig.run(5, answering(false));
+    assert_eq!(rig.presences(), [("dev-1".to_owned(), false)]);
+    rig.run(20, answering(true));
+    assert_eq!(rig.presences().last(), Some(&("dev-1".to_owned(), true)));
+}
+
+#[test]
+fn devices_at_one_unit_share_its_fate() {
+    let devices = vec![device(1, 7, vec![holding(10)], vec![]), device(2, 7, vec![holding(20)], vec![])];
+    let mut rig = Rig::new(devices);
+    rig.run(1, answering(true));
+    assert_eq!(rig.presences(), [("dev-1".to_owned(), true), ("dev-2".to_owned(), true)]);
+}
+
+#[test]
+fn a_gateway_that_cannot_reach_its_unit_is_a_silent_unit() {
+    for code in [10, 11] {
+        let mut rig = Rig::new(vec![device(1, 1, vec![holding(10)], vec![])]);
+        rig.run(30, |_, _| Some(Answer::Exception(Exception(code))));
+        assert_eq!(rig.presences(), [("dev-1".to_owned(), false)]);
+    }
+}
+
+#[test]
+fn a_refusal_is_an_answer_and_makes_the_device_online() {
+    let mut rig = Rig::new(vec![device(1, 1, vec![holding(10)], vec![])]);
+    rig.run(60, |_, _| Some(Answer::Exception(Exception(2))));
+    assert_eq!(rig.presences(), [("dev-1".to_owned(), true)]);
+    assert_eq!(rig.asked.len(), 1, "what is refused is asked for rarely");
+    rig.run(600, answering(true));
+    let values = rig.seen.iter().filter(|seen| {
+        matches!(seen, Observation::Values { values, .. }
+        if matches!(values.as_slice(), [(0, Sample::Value(_))]))
+    });
+    assert!(values.count() > 100, "and works again once it is told");
+}
+
+#[test]
+fn a_busy_device_is_asked_again_in_its_turn() {
+    let mut rig = Rig::new(vec![device(1, 1, vec![holding(10)], vec![])]);
+    rig.run(10, |_, _| Some(Answer::Exception(Exception(6))));
+    assert!(rig.asked.len() >= 9);
+    assert!(!rig.seen.iter().any(|seen| matches!(seen, Observation::Values { .. })));
+}
+
+#[test]
+fn reads_that_wait_together_are_one_request_and_expire_apart() {
+    let thing = device(1, 1, vec![holding(10)], vec![]);
+    let mut rig = Rig::new(vec![thing.clone()]);
+    rig.run(1, answering(true));
+    rig.asked.clear();
+    rig.submit(1, &thing, DriverAction::Read(vec![0]), Duration::from_millis(1));
+    rig.submit(2, &thing, DriverAction::Read(vec![0]), patient());
+    rig.submit(3, &thing, DriverAction::Read(vec![0]), patient());
+    rig.now += Duration::from_millis(1);
+    rig.turn(patient(), answering(true));
+    let outcomes = rig.outcomes();
+    assert_eq!(outcomes[&1], [Outcome::Busy]);
+    for id in [2, 3] {
+        assert!(matches!(outcomes[&id][..], [Outcome::Confirmed { .. }]));
+    }
+    assert_eq!(rig.asked.len(), 1);
+}
+
+#[test]
+fn a_flood_of_commands_is_not_taken_beyond_a_limit() {
+    let thing = device(1, 1, vec![holding(10)], vec![]);
+    let mut rig = Rig::new(vec![thing.clone()]);
+    let mut id = 0;
+    while rig.core.has_room() {
+        rig.submit(id, &thing, DriverAction::Read(vec![0]), patient());
+        id += 1;
+    }
+    assert_eq!(usize::try_from(id), Ok(COMMANDS_HELD));
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Command { device: usize, kind: u8, timeout_ms: u64 },
+    Turns(u8),
+    LinkLost,
+    Interrupt,
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (0..3_usize, 0..4_u8, 0..5000_u64)
+            .prop_map(|(device, kind, timeout_ms)| Event::Command { device, kind, timeout_ms }),
+        6 => (1..20_u8).prop_map(Event::Turns),
+        1 => Just(Event::LinkLost),
+        1 => Just(Event::Interrupt),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_each_command_is_settled_once_and_presence_alternates(
+        events in prop::collection::vec(any_event(), 0..40),
+        answers in prop::collection::vec(0..12_u8, 1..40),
+    ) {
+        let steps = vec![
+            Step::Write { point: holding(30), value: Operand::Constant(Value::Int(1)) },
+            Step::Wait(Duration::from_millis(200)),
+            Step::Write { point: holding(31), value: Operand::Constant(Value::Int(2)) },
+        ];
+        let things: Vec<ModbusDevice> = (0..3)
+            .map(|at| {
+                let points = vec![holding(10), holding(11), holding(20)];
+                device(at, u8::try_from(at / 2).unwrap(), points, vec![steps.clone()])
+            })
+            .collect();
+        let mut rig = Rig::new(things.clone());
+        let mut commands = 0;
+        let turn = |rig: &mut Rig| {
+            let plan = answers[rig.asked.len() % answers.len()];
+            rig.turn(Duration::from_millis(500), |_, request| match plan {
+                0..=5 => Some(right(request)),
+                6 => Some(Answer::Exception(Exception(2))),
+                7 => Some(Answer::Exception(Exception(5))),
+                8 => Some(Answer::Exception(Exception(11))),
+                _ => None,
+            });
+        };
+        for event in events {
+            match event {
+                Event::Command { device, kind, timeout_ms } => {
+                    let action = match kind {
+                        0 => DriverAction::Read(vec![0, 2]),
+                        1 => DriverAction::Write(vec![(0, Value::Int(10)), (1, Value::Int(99))]),
+                        2 => DriverAction::Write(vec![(0, Value::Int(-1))]),
+                        _ => DriverAction::Invoke { function: 0, inputs: vec![] },
+                    };
+                    rig.submit(commands, &things[device], action, Duration::from_millis(timeout_ms));
+                    commands += 1;
+                }
+                Event::Turns(count) => (0..count).for_each(|_| turn(&mut rig)),
+                Event::LinkLost => {
+                    rig.core.link_lost("unplugged", rig.now());
+                    rig.submit(commands, &things[0], DriverAction::Read(vec![0]), patient());
+                    commands += 1;
+                    rig.core.link_found(rig.now);
+                }
+                Event::Interrupt => {
+                    drop(rig.core.next(rig.now()));
+                    rig.core.interrupted(rig.now());
+                }
+            }
+        }
+        rig.core.stop(rig.now());
+        rig.collect();
+
+        let outcomes = rig.outcomes();
+        prop_assert_eq!(outcomes.len(), usize::try_from(commands).unwrap());
+        prop_assert!(outcomes.values().all(|outcomes| outcomes.len() == 1), "{:?}", outcomes);
+
+        let mut online: BTreeMap<String, bool> = BTreeMap::new();
+        let mut accepted: Vec<CommandId> = Vec::new();
+        for seen in &rig.seen {
+            match seen {
+                Observation::Presence { device, online: now, .. } => {
+                    prop_assert_ne!(online.insert(device.id.to_string(), *now), Some(*now));
+                }
+                Observation::Values { device, .. } => {
+                    prop_assert_eq!(online.get(&*device.id), Some(&true), "values of a device that is not online");
+                }
+                Observation::Accepted { command } => {
+                    prop_assert!(!accepted.contains(command));
+                    accepted.push(*command);
+                }
+                Observation::Settled { command, outcome, .. } => {
+                    let sent = accepted.contains(command);
+                    match outcome {
+                        Outcome::Confirmed { .. } | Outcome::TimedOut => prop_assert!(sent),
+                        Outcome::Busy | Outcome::Offline | Outcome::Forbidden => prop_assert!(!sent),
+                        Outcome::Rejected(_) => {}
+                    }
+                }
+                Observation::Event { .. }
+                | Observation::Publish { .. }
+                | Observation::Ota { .. }
+                | Observation::Link { .. } => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Devices for the tests of this folder.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ModbusDevice;
+use super::map::{Data, ModbusMap, Order, Point, Step, Table, WritePolicy};
+use crate::model::device::Device;
+use crate::model::product::{Access, Function, Product, Property, ReportRule};
+use crate::model::value::ValueType;
+
+/// A holding register of 16 bits, read every second.
+pub(super) fn holding(address: u16) -> Point {
+    Point {
+        table: Table::Holding,
+        address,
+        data: Data::U16,
+        order: Order::Abcd,
+        scale: 1.0,
+        offset: 0.0,
+        every: Duration::from_secs(1),
+        write: WritePolicy::Auto,
+        verify: true,
+    }
+}
+
+/// A device `dev-<number>` with int properties `p0`, `p1`, ... and functions `f0`, ...
+pub(super) fn device(number: u32, unit: u8, points: Vec<Point>, functions: Vec<Vec<Step>>) -> ModbusDevice {
+    let property = |at: usize| Property {
+        id: format!("p{at}").into(),
+        name: format!("p{at}").into(),
+        kind: ValueType::Int,
+        unit: None,
+        access: Access::ReadWrite,
+        range: None,
+        step: None,
+        labels: Vec::new(),
+        report: ReportRule::default(),
+        alarms: Vec::new(),
+    };
+    let function = |at: usize| Function {
+        id: format!("f{at}").into(),
+        name: format!("f{at}").into(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+    };
+    let product = Product {
+        id: "thing".into(),
+        name: "thing".into(),
+        type_id: "thing".into(),
+        properties: (0..points.len()).map(property).collect(),
+        functions: (0..functions.len()).map(function).collect(),
+        events: Vec::new(),
+    };
+    let device = Device {
+        id: format!("dev-{number}").into(),
+        name: format!("dev-{number}").into(),
+        product: Arc::new(product),
+        link: "bus".into(),
+        project: "1".into(),
+        area: "1".into(),
+        tags: Vec::new(),
+        uuid: "0000-0000-0000-0001".into(),
+        mac: "000000000001".into(),
+    };
+    let properties = points.into_iter().map(Some).collect();
+    let map = ModbusMap { properties, functions, max_gap: 4, max_span: 125 };
+    ModbusDevice { device: Arc::new(device), unit, map: Arc::new(map) }
+}
