@@ -206,7 +206,9 @@ impl Endpoint {
     }
 
     /// Lets the client in where its credentials open an application. All of them see the same client, because the
-    /// hub filters by one: an application that takes it for somebody else stays closed.
+    /// hub filters by one: an application that takes it for somebody else stays closed. Anonymous clients of two
+    /// dialects share a name; each application then holds its own filter against a subscription, and the hub that of
+    /// the first.
     fn connect(&mut self, frame: &Frame) {
         let mut credentials = self.credentials.clone();
         if let Some(passcode) = frame.header("passcode").filter(|passcode| !passcode.is_empty()) {

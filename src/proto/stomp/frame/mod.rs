@@ -311,7 +311,7 @@ impl Decoder {
                         return Ok(None);
                     };
                     self.taken = 0;
-                    return finish(command, headers, body).map(Some);
+                    return finish(command, headers, body, self.version).map(Some);
                 }
             }
         }
@@ -443,12 +443,19 @@ fn stated_length(headers: &[(String, String)]) -> Option<usize> {
     is_count.then(|| digits.parse().unwrap_or(usize::MAX))
 }
 
-/// Only some commands take a body. Line ends before the NUL of the others are what people type by hand.
-fn finish(command: Command, headers: Vec<(String, String)>, body: Bytes) -> Result<Frame, FrameError> {
+/// Only some commands take a body. Line ends before the NUL of the others are what people type by hand, and 1.0 has
+/// any other body ignored.
+fn finish(
+    command: Command,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+    version: Option<Version>,
+) -> Result<Frame, FrameError> {
     if command.takes_body() {
         return Ok(Frame { command, headers, body });
     }
-    if body.iter().all(|octet| matches!(octet, b'\r' | b'\n')) {
+    let ignored = version == Some(Version::V1_0);
+    if ignored || body.iter().all(|octet| matches!(octet, b'\r' | b'\n')) {
         return Ok(Frame { command, headers, body: Bytes::new() });
     }
     Err(FrameError::UnexpectedBody(command))

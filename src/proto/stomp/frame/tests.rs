@@ -110,7 +110,8 @@ fn what_is_malformed_is_named() {
 }
 
 #[test]
-fn line_ends_in_place_of_a_body_are_forgiven() {
+fn line_ends_in_place_of_a_body_are_forgiven_and_1_0_ignores_any() {
+    assert_eq!(one(Version::V1_0, "SUBSCRIBE\nid:1\n\nbody\0").body, "");
     assert_eq!(one(Version::V1_2, "SUBSCRIBE\nid:1\n\n\r\n\n\0").body, "");
 }
 
