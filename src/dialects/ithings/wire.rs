@@ -79,9 +79,10 @@ pub(super) fn push(form: Push, path: &str, body: Map<String, Json>) -> String {
                 body.into_iter().filter(|(name, _)| !ENVELOPE.contains(&name.as_str())).collect();
             if !beside.is_empty() {
                 // The members follow inside the envelope's own braces.
+                let beside = Json::Object(beside).to_string();
                 text.pop();
                 text.push(',');
-                text.extend(Json::Object(beside).to_string().chars().skip(1));
+                text.push_str(beside.strip_prefix('{').unwrap_or_default());
             }
             text
         }

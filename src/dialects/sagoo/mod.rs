@@ -22,6 +22,7 @@ use crate::model::client::Dialect;
 use crate::model::time::Now;
 
 mod command;
+mod dashboard;
 mod payload;
 mod session;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::dialects::shared::json;
 use crate::model::command::{ActionKind, Outcome, Rejection};
 use crate::model::device::Device;
 use crate::model::message::{Body, CommandNote, DeviceMessage, Report};
+use crate::model::product::AlarmRule;
 use crate::model::time::UnixMillis;
 use crate::model::value::{Quality, Value};
 
@@ -257,14 +258,7 @@ pub(super) fn live(message: &DeviceMessage) -> Map<String, Json> {
             fill(message, "EVENT", [("event", Json::from(&**event)), ("data", Json::Object(data))])
         }
         Body::Alarm { rule, property, raised, value, .. } => {
-            let property = device.product.properties.get(*property).map_or("", |property| &property.id);
-            let data = json!({
-                "name": &*rule.name,
-                "level": rule.level.name(),
-                "raised": raised,
-                "property": property,
-                "value": json::to_json(value),
-            });
+            let data = alarm(device, rule, *property, *raised, value);
             fill(message, "EVENT", [("event", Json::from(&*rule.id)), ("data", data)])
         }
         Body::Presence { online: true, .. } => {
@@ -316,16 +310,33 @@ fn properties(message: &DeviceMessage, reports: &[Report]) -> Map<String, Json> 
     }
     let states: Map<String, Json> = reports
         .iter()
-        .filter_map(|report| match report.quality {
-            Quality::Good => None,
-            Quality::Stale => Some((report.id.as_ref().to_owned(), Json::from("stale"))),
-            Quality::Bad => Some((report.id.as_ref().to_owned(), Json::from("bad"))),
-        })
+        .filter_map(|report| Some((report.id.as_ref().to_owned(), Json::from(state(report.quality)?))))
         .collect();
     if !states.is_empty() {
         payload.insert("propertyStates".to_owned(), Json::Object(states));
     }
     payload
+}
+
+/// What an alarm says as the data of an event.
+pub(super) fn alarm(device: &Device, rule: &AlarmRule, property: usize, raised: bool, value: &Value) -> Json {
+    let property = device.product.properties.get(property).map_or("", |property| &property.id);
+    json!({
+        "name": &*rule.name,
+        "level": rule.level.name(),
+        "raised": raised,
+        "property": property,
+        "value": json::to_json(value),
+    })
+}
+
+/// How far a value is to be trusted, where that is less than fully.
+pub(super) fn state(quality: Quality) -> Option<&'static str> {
+    match quality {
+        Quality::Good => None,
+        Quality::Stale => Some("stale"),
+        Quality::Bad => Some("bad"),
+    }
 }
 
 fn sent(message: &DeviceMessage, command: &CommandNote) -> Map<String, Json> {

@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use super::Payload;
 use super::command::{Order, Wish};
+use super::dashboard::{self, Dashboard};
 use super::payload::{self, Failure, Replier, Reply, Said};
 use super::topic::{self, Pattern};
 use super::wire::{self, Frame, Kind, Request};
@@ -32,6 +33,9 @@ const SUBSCRIPTIONS: usize = 256;
 /// Devices that one command or question may be for; as many as may be under way on one socket. A longer list is
 /// refused whole.
 const FAN_OUT: usize = dialects::COMMANDS_IN_FLIGHT;
+
+/// Most bytes that a command may come to when every device gets its own copy of the request.
+const FAN_OUT_BYTES: usize = 2 * 1024 * 1024;
 
 /// Longest id in bytes. It travels with every result and is kept while its request is open.
 const ID_BYTES: usize = 1024;
@@ -79,6 +83,12 @@ enum Open {
     },
     /// Ends with the answer.
     State { devices: Vec<String> },
+    /// Stays open.
+    Dashboard {
+        /// As the client wrote it.
+        topic: String,
+        dashboard: Dashboard,
+    },
 }
 
 /// What comes back under a token.
@@ -99,6 +109,8 @@ struct Sender<'a> {
     id: &'a Arc<str>,
     /// As its topic names it; a device may be of another.
     product: &'a str,
+    /// How long its text is.
+    bytes: usize,
     now: Now,
 }
 
@@ -175,7 +187,7 @@ impl Session {
         };
         match request.kind {
             Some(Kind::Sub) if self.open.contains_key(&id) => {}
-            Some(Kind::Sub) => self.subscribe(client, id, request, now),
+            Some(Kind::Sub) => self.subscribe(client, id, request, text.len(), now),
             Some(Kind::Unsub) => self.cancel(client, &id),
             Some(Kind::Pub) => self.send(wire::error(&id, request.topic.as_deref(), "不支持的类型:pub")),
             Some(Kind::Ping) | None => {
@@ -194,7 +206,7 @@ impl Session {
         self.send(wire::complete(id));
     }
 
-    fn subscribe(&mut self, client: &Arc<Client>, id: Arc<str>, request: Request, now: Now) {
+    fn subscribe(&mut self, client: &Arc<Client>, id: Arc<str>, request: Request, bytes: usize, now: Now) {
         let topic = request.topic.unwrap_or_default();
         if topic.len() > TOPIC_BYTES {
             return self.refuse(&id, "", &format!("topic: at most {TOPIC_BYTES} bytes"));
@@ -203,7 +215,7 @@ impl Session {
             return self.refuse(&id, &topic, &format!("at most {SUBSCRIPTIONS} open requests"));
         }
         if let Some((product, devices)) = command_topic(&topic) {
-            let sender = Sender { client, id: &id, product, now };
+            let sender = Sender { client, id: &id, product, bytes, now };
             self.command(&sender, &topic, devices, request.parameter.as_ref());
         } else if topic == CURRENT_STATE {
             self.current_state(client, id, &topic, request.parameter.as_ref());
@@ -212,7 +224,11 @@ impl Session {
             self.open.insert(id, Open::Live { pattern, head });
             self.watch(client);
         } else {
-            self.refuse(&id, &topic, "不支持的topic");
+            match dashboard::find(&topic, request.parameter.as_ref()) {
+                dashboard::Found::Stream(dashboard) => self.dashboard(client, &id, topic, dashboard),
+                dashboard::Found::Nothing => self.send(wire::complete(&id)),
+                dashboard::Found::Other => self.refuse(&id, &topic, "不支持的topic"),
+            }
         }
     }
 
@@ -220,8 +236,9 @@ impl Session {
     fn cancel(&mut self, client: &Arc<Client>, id: &Arc<str>) {
         let Some(open) = self.open.remove(id) else { return };
         self.awaited.retain(|_, awaited| awaited.id != *id);
-        if matches!(open, Open::Live { .. }) {
-            self.watch(client);
+        match open {
+            Open::Live { .. } | Open::Dashboard { .. } => self.watch(client),
+            Open::Command { .. } | Open::State { .. } => {}
         }
     }
 
@@ -230,6 +247,7 @@ impl Session {
         for open in self.open.values() {
             match open {
                 Open::Live { pattern, .. } => interests.extend(pattern.interests()),
+                Open::Dashboard { dashboard, .. } => interests.push(dashboard.interest()),
                 Open::Command { .. } | Open::State { .. } => {}
             }
         }
@@ -238,7 +256,7 @@ impl Session {
 
     fn message(&mut self, message: &DeviceMessage) {
         let mut core = None;
-        for open in self.open.values() {
+        for (id, open) in &mut self.open {
             match open {
                 Open::Live { pattern, head } if pattern.admits(message) => {
                     let core = core.get_or_insert_with(|| {
@@ -247,6 +265,11 @@ impl Session {
                         })
                     });
                     self.output.push_back(Output::Send(wire::live(head, core).into()));
+                }
+                Open::Dashboard { topic, dashboard } => {
+                    for payload in dashboard.message(message, &self.context.gateway.timezone) {
+                        self.output.push_back(Output::Send(wire::result(id, topic, &payload).into()));
+                    }
                 }
                 Open::Live { .. } | Open::Command { .. } | Open::State { .. } => {}
             }
@@ -275,6 +298,13 @@ impl Session {
         let targets = self.targets(sender.client, sender.product, devices);
         if targets.len() > FAN_OUT {
             return self.refuse(id, topic, &format!("at most {FAN_OUT} devices"));
+        }
+        if targets.len().saturating_mul(sender.bytes) > FAN_OUT_BYTES {
+            return self.refuse(
+                id,
+                topic,
+                &format!("at most {FAN_OUT_BYTES} bytes for all devices together"),
+            );
         }
         let topic: Arc<str> = Arc::from(topic);
         let left = if order.forget { 0 } else { targets.len() };
@@ -425,27 +455,51 @@ impl Session {
             [one] => Selector::Device(Arc::from(one.as_str())),
             _ => Selector::All,
         };
-        let token = self.token();
-        let awaited =
-            Awaited { id: Arc::clone(&id), device: None, message_id: Arc::from(""), function: None };
-        self.awaited.insert(token, awaited);
+        self.ask(client, &id, selector);
         self.open.insert(id, Open::State { devices });
+    }
+
+    fn dashboard(&mut self, client: &Arc<Client>, id: &Arc<str>, topic: String, dashboard: Dashboard) {
+        let history = dashboard.history();
+        self.open.insert(Arc::clone(id), Open::Dashboard { topic, dashboard });
+        // Watching before asking leaves no gap between the current values and the live ones.
+        self.watch(client);
+        if let Some(selector) = history {
+            self.ask(client, id, selector);
+        }
+    }
+
+    fn ask(&mut self, client: &Arc<Client>, id: &Arc<str>, selector: Selector) {
+        let token = self.token();
+        let (id, message_id) = (Arc::clone(id), Arc::from(""));
+        self.awaited.insert(token, Awaited { id, device: None, message_id, function: None });
         let (client, question) = (Arc::clone(client), Question::Snapshot(selector));
         self.output.push_back(Output::Ask { token, client, question });
     }
 
     fn snapshot(&mut self, token: Token, snapshot: &Snapshot) {
         let Some(Awaited { id, .. }) = self.awaited.remove(&token) else { return };
-        let Some(Open::State { devices }) = self.open.remove(&id) else { return };
-        for name in &devices {
-            let found = snapshot.devices.iter().find(|found| *found.device.id == **name);
-            if let Some(found) = found {
-                let state = if found.online { "online" } else { "offline" };
-                let payload = Map::from_iter([(name.clone(), Json::from(state))]);
-                self.send(wire::result(&id, CURRENT_STATE, &payload));
+        match self.open.get_mut(&id) {
+            Some(Open::Dashboard { topic, dashboard }) => {
+                for payload in dashboard.current(snapshot, &self.context.gateway.timezone) {
+                    self.output.push_back(Output::Send(wire::result(&id, topic, &payload).into()));
+                }
             }
+            Some(Open::State { devices }) => {
+                for name in devices {
+                    let found = snapshot.devices.iter().find(|found| *found.device.id == **name);
+                    if let Some(found) = found {
+                        let state = if found.online { "online" } else { "offline" };
+                        let payload = Map::from_iter([(name.clone(), Json::from(state))]);
+                        let text = wire::result(&id, CURRENT_STATE, &payload);
+                        self.output.push_back(Output::Send(text.into()));
+                    }
+                }
+                self.open.remove(&id);
+                self.send(wire::complete(&id));
+            }
+            Some(Open::Live { .. } | Open::Command { .. }) | None => {}
         }
-        self.send(wire::complete(&id));
     }
 }
 

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
+use super::Payload;
 use super::command::{Order, Wish};
+use super::payload::{Replier, Reply, Said};
 use super::topic::{self, Pattern};
 use super::wire::{self, Frame};
 use crate::dialects::shared::fixture;
 use crate::dialects::{Input, Opening, Output, Session};
-use crate::model::command::Outcome;
+use crate::model::command::{ActionKind, Outcome};
 use crate::model::interest::Selector;
-use crate::model::message::{Body, DeviceMessage, Kinds};
+use crate::model::message::{Body, DeviceMessage, Kinds, Report};
+use crate::model::snapshot::{Answer, DeviceSnapshot, Snapshot};
 use crate::model::time::UnixMillis;
-use crate::model::value::Value;
+use crate::model::value::{Quality, Reading, Value};
 
 fn session() -> Box<dyn Session> {
     let request = fixture::request("GET", "/messaging/demo", true);
@@ -189,6 +192,119 @@ fn an_unnamed_call_is_followed_only_where_one_call_can_be_meant() {
 }
 
 #[test]
+fn the_payload_setting_decides_what_stands_beside_or_instead_of_the_envelope() {
+    let context = fixture::context();
+    let press = fixture::press(&context);
+    let confirmed = Outcome::Confirmed {
+        values: vec![("temperature".into(), Value::Float(20.0)), ("success".into(), Value::Int(7))],
+        outputs: Vec::new(),
+    };
+    let rendered = |outcome: &Outcome, form| {
+        let reply = Reply {
+            kind: ActionKind::Read,
+            message_id: "m",
+            function: None,
+            from: Replier::Device(&press),
+            at: UnixMillis(1),
+            said: Said::Outcome(outcome),
+        };
+        Json::Object(reply.render(form))
+    };
+    let values = json!({"temperature": 20.0, "success": 7});
+    assert_eq!(rendered(&confirmed, Payload::Seed), values);
+    let envelope = rendered(&confirmed, Payload::Jetlinks);
+    assert_eq!(envelope["properties"], values);
+    assert_eq!(envelope.get("temperature"), None);
+    let merged = rendered(&confirmed, Payload::Merged);
+    assert_eq!(merged["temperature"], 20.0);
+    assert_eq!(merged["success"], true, "the envelope goes before a property of the same name");
+    for form in [Payload::Seed, Payload::Jetlinks, Payload::Merged] {
+        assert_eq!(rendered(&Outcome::TimedOut, form)["code"], "TIME_OUT");
+    }
+}
+
+#[test]
+fn a_flat_payload_is_told_apart_by_its_topic() {
+    let mut context = Arc::into_inner(fixture::context()).expect("nobody else holds it");
+    context.settings.sagoo.payload = Payload::Seed;
+    let request = fixture::request("GET", "/messaging/demo", true);
+    let Opening::Upgrade(mut upgrade) = super::open(&request, &Arc::new(context), fixture::now()) else {
+        panic!("the upgrade was not accepted");
+    };
+    let topic = "/device-message-sender/any/press-1,press-2";
+    let request =
+        json!({"id": "r", "type": "sub", "topic": topic, "parameter": {"messageType": "READ_PROPERTY"}});
+    upgrade.session.handle(Input::Text(request.to_string().into()), fixture::now());
+    let done = Arc::new(Outcome::Confirmed { values: Vec::new(), outputs: Vec::new() });
+    for output in drain(upgrade.session.as_mut()) {
+        if let Output::Submit { token, .. } = output {
+            upgrade.session.handle(Input::Outcome(token, Arc::clone(&done)), fixture::now());
+        }
+    }
+    let topics: Vec<_> = said(upgrade.session.as_mut()).iter().map(|frame| frame["topic"].clone()).collect();
+    assert_eq!(
+        topics,
+        [
+            json!("/device-message-sender/press/press-1"),
+            json!("/device-message-sender/press/press-2"),
+            Json::Null,
+        ]
+    );
+}
+
+#[test]
+fn a_long_command_is_not_copied_for_many_devices() {
+    let mut session = session();
+    let value = "x".repeat(100_000);
+    let devices = vec!["press-1"; 30].join(",");
+    let topic = format!("/device-message-sender/press/{devices}");
+    let parameter = json!({"messageType": "WRITE_PROPERTY", "properties": {"setpoint": value}});
+    let request = json!({"id": "r", "type": "sub", "topic": topic, "parameter": parameter});
+    let said = tell(session.as_mut(), &request.to_string());
+    assert_eq!(said.iter().map(|frame| &frame["type"]).collect::<Vec<_>>(), ["error", "complete"]);
+}
+
+#[test]
+fn current_values_never_follow_live_ones() {
+    let context = fixture::context();
+    let mut session = session();
+    let request = json!({
+        "id": "d", "type": "sub", "topic": "/dashboard/device/press/properties/realTime",
+        "parameter": {"deviceId": "press-1", "history": 1},
+    });
+    session.handle(Input::Text(request.to_string().into()), fixture::now());
+    let token = drain(session.as_mut()).into_iter().find_map(|output| match output {
+        Output::Ask { token, .. } => Some(token),
+        Output::Send(_)
+        | Output::Close { .. }
+        | Output::Watch { .. }
+        | Output::Submit { .. }
+        | Output::Respond(_) => None,
+    });
+    let live = Report {
+        property: 0,
+        id: "temperature".into(),
+        value: Value::Float(42.0),
+        at: UnixMillis(2),
+        quality: Quality::Good,
+    };
+    session.handle(Input::Message(Arc::new(message(Body::Properties(vec![live])))), fixture::now());
+    let reading = |value| Some(Reading { value, at: UnixMillis(1), quality: Quality::Good });
+    let device = DeviceSnapshot {
+        device: fixture::press(&context),
+        online: true,
+        since: None,
+        readings: vec![reading(Value::Float(41.0)), reading(Value::Float(50.0)), None],
+        alarms: Vec::new(),
+    };
+    let snapshot = Arc::new(Snapshot { devices: vec![device], ..Snapshot::default() });
+    session.handle(Input::Answer(token.expect("a question"), Answer::Snapshot(snapshot)), fixture::now());
+    let values: Vec<_> =
+        said(session.as_mut()).iter().map(|frame| frame["payload"]["value"]["value"].clone()).collect();
+    assert_eq!(values, [json!(42.0), json!(50.0)]);
+}
+
+#[test]
 fn a_socket_takes_no_more_open_requests_than_its_limit() {
     let mut session = session();
     for at in 0..256 {
@@ -243,7 +359,7 @@ fn any_json() -> impl Strategy<Value = Json> {
             "sub", "unsub", "ping", "pub", "id", "type", "topic", "parameter", "headers", "meta", "async",
             "messageType", "READ_PROPERTY", "WRITE_PROPERTY", "INVOKE_FUNCTION", "properties", "inputs",
             "functionId", "/device/*/*/**", "/device-message-sender/press/*", "/device-current-state",
-            "/device-message-sender/press/press-1,none", "deviceId", "press-1", "reset", "code", "timeout",
+            "/dashboard/device/press/properties/realTime", "/device-message-sender/press/press-1,none", "deviceId", "press-1", "reset", "code", "timeout",
         ]).prop_map(str::to_owned),
         1 => any::<String>(),
     ];
@@ -271,6 +387,8 @@ fn sound_request() -> impl Strategy<Value = Json> {
         "/device-message-sender/press/press-1,press-2,none",
         "/device/press/*/**",
         "/device-current-state",
+        "/dashboard/device/press/properties/realTime",
+        "/dashboard/device/status/change/realTime",
     ]);
     let kind = prop::sample::select(vec!["READ_PROPERTY", "WRITE_PROPERTY", "INVOKE_FUNCTION"]);
     (topic, kind, any::<bool>(), 0..4_u8).prop_map(|(topic, kind, asynchronous, id)| {

@@ -10,13 +10,16 @@ use crate::dialects::shared::json::member;
 
 /// The members of one object.
 #[derive(Clone, Debug)]
-pub(super) struct Fields(Map<String, Json>);
+pub(super) struct Fields {
+    members: Map<String, Json>,
+    bytes: usize,
+}
 
 impl Fields {
     /// Reads a body.
     pub(super) fn read(body: &[u8]) -> Result<Self, Fault> {
         match serde_json::from_slice(body) {
-            Ok(Json::Object(members)) => Ok(Self(members)),
+            Ok(Json::Object(members)) => Ok(Self { members, bytes: body.len() }),
             Ok(Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_)) => {
                 Err(Fault::FIELD.with("the body is no JSON object"))
             }
@@ -24,8 +27,13 @@ impl Fields {
         }
     }
 
+    /// How long the text of the whole body is.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn get(&self, name: &str) -> Option<&Json> {
-        member(&self.0, name).filter(|value| !value.is_null())
+        member(&self.members, name).filter(|value| !value.is_null())
     }
 
     /// Text that is not empty.
@@ -95,8 +103,10 @@ impl Fields {
         match self.get(name) {
             None => Ok(None),
             Some(Json::Array(items)) => {
-                let items =
-                    items.iter().map(|item| item.as_object().cloned().map(Self).ok_or_else(|| wrong(name)));
+                let items = items.iter().map(|item| {
+                    let members = item.as_object().cloned().ok_or_else(|| wrong(name))?;
+                    Ok(Self { members, bytes: self.bytes })
+                });
                 items.collect::<Result<_, _>>().map(Some)
             }
             Some(Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_)) => {

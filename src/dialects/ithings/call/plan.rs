@@ -22,6 +22,9 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(50);
 /// Devices of one call; as many as one session may have under way.
 const FAN_OUT: usize = dialects::COMMANDS_IN_FLIGHT;
 
+/// Most bytes that a call may come to when every device gets its own copy of the body.
+const FAN_OUT_BYTES: usize = 2 * 1024 * 1024;
+
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -114,7 +117,7 @@ impl Plan {
             Reach::One => vec![(fields.required("productID")?, fields.required("deviceName")?)],
             Reach::Many => selected(fields, client, context)?,
         };
-        if named.len() > FAN_OUT {
+        if named.len() > FAN_OUT || named.len().saturating_mul(fields.bytes()) > FAN_OUT_BYTES {
             return Err(Fault::LIMIT.with("devices"));
         }
         let mut targets = Vec::with_capacity(named.len());
