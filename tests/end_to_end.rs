@@ -251,7 +251,7 @@ async fn a_silent_slave_goes_offline_in_every_dialect_and_comes_back_without_a_h
 async fn a_late_or_garbled_answer_never_becomes_a_value() {
     let world = World::start().await;
     world.line.set(3, "input", 10, &[999]);
-    let mut live = sagoo(&world, "/device/press/press-*/message/property/report").await;
+    let mut live = sagoo(&world, "/device/press/*/message/property/report").await;
     for round in 0..10 {
         // Later than the timeout of 200 ms, so that the answer falls into the next exchanges.
         world.line.tell(&json!({"do": "late", "unit": 2, "seconds": 0.25}));

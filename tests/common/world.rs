@@ -22,12 +22,13 @@ pub const SYSTEM: &str = "SV-EDGE-0001";
 /// The credential that may only read presses.
 pub const READER: &str = "readers-secret";
 
+/// Dropped in this order: the folder must outlive the log in it.
 pub struct World {
-    pub folder: tempfile::TempDir,
-    pub port: u16,
+    pub pentad: Pentad,
     pub line: Slave,
     pub broker: Mosquitto,
-    pub pentad: Pentad,
+    pub port: u16,
+    pub folder: tempfile::TempDir,
 }
 
 impl World {
