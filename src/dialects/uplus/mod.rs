@@ -71,11 +71,11 @@ pub fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
         return Opening::NotMine;
     }
     if request.method != "GET" {
-        return Opening::Respond(Response::text(405, "only GET").with("allow", "GET"));
+        return Opening::Respond(Response::text(405, "Only GET is answered here.\n").with("allow", "GET"));
     }
     if !request.upgrade {
-        let response = Response::text(426, "this address speaks WebSocket only").with("upgrade", "websocket");
-        return Opening::Respond(response);
+        let response = Response::text(426, "This address speaks WebSocket only.\n");
+        return Opening::Respond(response.with("upgrade", "websocket").with("connection", "upgrade"));
     }
     let login = sign::log_in(request, context, now);
     let session = Box::new(session::UplusSession::new(Arc::clone(context), login));
