@@ -45,10 +45,11 @@ pub fn entrances(
         Dialect::Sagoo => vec![websocket(&format!("/messaging/{token}"))],
         Dialect::Ithings => {
             let project = device.map_or("1", |device| &*device.project);
-            vec![websocket(&format!(
+            let connect = format!(
                 "/api/v1/system/common/websocket/connect?token={token}&app-code=core&project-id={}",
                 escape(project)
-            ))]
+            );
+            vec![websocket(&connect)]
         }
         Dialect::Oam => vec![
             Entrance { purpose: "STOMP", address: origin.websocket(&format!("/ws?token={token}")) },

@@ -53,7 +53,7 @@ pub(super) fn url(dialects: &[Dialect], client: &str, host: Option<&str>, files:
         }
         let Some(origin) = origin(&config, *dialect, host) else { continue };
         for entrance in entrances(*dialect, client, &origin, &directory, clock::wall()) {
-            lines.push(format!("{:<8} {:<10} {}", dialect.name(), entrance.purpose, entrance.address));
+            lines.push(format!("{:<8} {:<12} {}", dialect.name(), entrance.purpose, entrance.address));
         }
     }
     if lines.is_empty() {

@@ -69,7 +69,8 @@ pub(super) async fn run(
     info!("session opened");
     let end = connection.converse(&stop).await;
     let (received, sent) = (connection.received, connection.sent);
-    let (end, code) = connection.end(end).await;
+    // Boxed: every idle connection would otherwise keep room for its end.
+    let (end, code) = Box::pin(connection.end(end)).await;
     info!(
         received,
         sent,
