@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, error_span, info, warn};
+use tracing::{Instrument, debug, debug_span, error, info, warn};
 
 use crate::clock;
 
@@ -102,7 +102,8 @@ impl Supervisor {
         task: impl Future<Output = ()> + Send + 'static,
     ) {
         let name = name.into();
-        let span = error_span!("task", name = &*name);
+        // The tasks have spans of their own that say more.
+        let span = debug_span!("task", name = &*name);
         let handle = self.tasks.spawn(task.instrument(span));
         self.running.insert(handle.id(), (stage, name));
     }

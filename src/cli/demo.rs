@@ -1,11 +1,38 @@
-//! Runs the demo.
+//! Runs the demo: a gateway as ever, with its plant beside it.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use super::complain;
+use tracing::error;
+
+use super::run::{not_built, run_to_the_end, with_runtime};
+use super::{USAGE, say};
+use crate::app::App;
+use crate::demo::{Demo, DemoError, DemoOptions, prepare};
+use crate::report::Chain;
 
 pub(super) fn demo(listen: SocketAddr, broker: Option<SocketAddr>) -> ExitCode {
-    complain(&format!("the demo is not part of this build (asked for {listen}, {broker:?})"));
-    ExitCode::FAILURE
+    with_runtime(run(DemoOptions { listen, broker }))
+}
+
+async fn run(options: DemoOptions) -> ExitCode {
+    let demo = match prepare(options) {
+        Ok(demo) => demo,
+        Err(error) => {
+            error!("{}", Chain(&error));
+            return match error {
+                DemoError::Exposed { .. } => ExitCode::from(USAGE),
+                DemoError::Broker(_) | DemoError::Line(_) | DemoError::Configuration(_) => ExitCode::FAILURE,
+            };
+        }
+    };
+    let mut app = match App::build(demo.config.clone()) {
+        Ok(app) => app,
+        Err(error) => return not_built(&error),
+    };
+    let listening = app.addresses().first().map_or(options.listen, |listener| listener.address);
+    say(&demo.banner(listening));
+    let Demo { line, .. } = demo;
+    app.add_world("simulated Modbus units", |stop| line.run(stop));
+    run_to_the_end(app).await
 }
