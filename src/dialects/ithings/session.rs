@@ -25,6 +25,9 @@ use crate::text::Text;
 /// Subscriptions of one socket. A further one is refused.
 const SUBSCRIPTIONS: usize = 256;
 
+/// Characters of an unknown code that are logged.
+const CODE_SHOWN: usize = 64;
+
 /// The last connect number. Clients quote it to find their connection in a log; it counts from 1 in every run of
 /// the process, as in the real server, and means nothing to the session itself.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -38,6 +41,7 @@ pub(super) struct Session {
     trace: String,
     output: VecDeque<Output>,
     subscriptions: Vec<Subscription>,
+    unknown_noted: bool,
 }
 
 impl dialects::Session for Session {
@@ -73,7 +77,15 @@ impl Session {
         let connect_id = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
         let trace = trace(&context, connect_id, now);
         tracing::debug!(connect_id, trace, client = %client.id, "iThings client greeted");
-        Self { context, client, connect_id, trace, output: VecDeque::new(), subscriptions: Vec::new() }
+        Self {
+            context,
+            client,
+            connect_id,
+            trace,
+            output: VecDeque::new(),
+            subscriptions: Vec::new(),
+            unknown_noted: false,
+        }
     }
 
     fn send(&mut self, text: impl Into<Text>) {
@@ -118,8 +130,7 @@ impl Session {
         let subscription = match Subscription::read(body)? {
             Wanted::Known(subscription) => subscription,
             Wanted::Unknown(code) => {
-                let connect_id = self.connect_id;
-                tracing::info!(connect_id, code, "iThings subscription accepted that no message feeds");
+                self.note_unknown(&code);
                 return Ok(false);
             }
         };
@@ -132,6 +143,15 @@ impl Session {
         }
         self.subscriptions.push(subscription);
         Ok(true)
+    }
+
+    /// Says once for each connection that a client waits for something that never comes.
+    fn note_unknown(&mut self, code: &str) {
+        if !std::mem::replace(&mut self.unknown_noted, true) {
+            let (connect_id, client) = (self.connect_id, &self.client.id);
+            let code: String = code.chars().take(CODE_SHOWN).collect();
+            tracing::info!(connect_id, %client, code, "iThings subscription accepted that no message feeds");
+        }
     }
 
     /// Ends a subscription with the same parameters. One that was never there, or that names nothing, is ended too.

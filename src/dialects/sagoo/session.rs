@@ -256,9 +256,10 @@ impl Session {
 
     fn message(&mut self, message: &DeviceMessage) {
         let mut core = None;
+        let levels = topic::levels(message);
         for (id, open) in &mut self.open {
             match open {
-                Open::Live { pattern, head } if pattern.admits(message) => {
+                Open::Live { pattern, head } if pattern.admits(&levels) => {
                     let core = core.get_or_insert_with(|| {
                         message.form(Form::SAGOO, |message| {
                             wire::live_core(&topic::of(message), payload::live(message))

@@ -103,8 +103,8 @@ fn a_pattern_admits_what_it_says() {
         ("/device/press/press-1/message", false, false),
     ] {
         let read = Pattern::parse(pattern).expect(pattern);
-        assert_eq!(read.admits(&report), admits_report, "{pattern} on a report");
-        assert_eq!(read.admits(&online), admits_online, "{pattern} on online");
+        assert_eq!(read.admits(&topic::levels(&report)), admits_report, "{pattern} on a report");
+        assert_eq!(read.admits(&topic::levels(&online)), admits_online, "{pattern} on online");
     }
 }
 

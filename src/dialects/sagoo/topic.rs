@@ -91,14 +91,9 @@ impl Pattern {
         }
     }
 
-    /// Whether a message appears under the pattern.
-    pub(super) fn admits(&self, message: &DeviceMessage) -> bool {
-        let mut topic = [None; 8];
-        let levels = levels(message);
-        for (place, level) in topic.iter_mut().zip(&levels) {
-            *place = Some(*level);
-        }
-        topic.get(..levels.len()).is_some_and(|topic| fits(&self.levels, topic))
+    /// Whether a message with these levels of its topic appears under the pattern.
+    pub(super) fn admits(&self, levels: &[Option<&str>]) -> bool {
+        fits(&self.levels, levels)
     }
 
     /// What the hub must hand over so that nothing is missed.
@@ -140,32 +135,34 @@ fn fits(pattern: &[Level], topic: &[Option<&str>]) -> bool {
 
 /// The topic that a message appears under.
 pub(super) fn of(message: &DeviceMessage) -> String {
-    levels(message).iter().fold(String::new(), |mut topic, level| {
+    levels(message).into_iter().flatten().fold(String::new(), |mut topic, level| {
         topic.push('/');
         topic.push_str(level);
         topic
     })
 }
 
-fn levels(message: &DeviceMessage) -> Vec<&str> {
-    let mut levels = vec![ROOT, &message.device.product.id, &message.device.id];
-    match &message.body {
-        Body::Properties(_) => levels.extend(["message", "property", "report"]),
-        Body::Event { event, .. } => levels.extend(["message", "event", event]),
-        Body::Alarm { rule, .. } => levels.extend(["message", "event", &rule.id]),
-        Body::Presence { online, .. } => levels.push(if *online { "online" } else { "offline" }),
-        Body::Publish { .. } => levels.extend(["message", "direct"]),
+/// The levels of that topic; all of them are known.
+pub(super) fn levels(message: &DeviceMessage) -> Vec<Option<&str>> {
+    let below: &[&str] = match &message.body {
+        Body::Properties(_) => &["message", "property", "report"],
+        Body::Event { event, .. } => &["message", "event", event],
+        Body::Alarm { rule, .. } => &["message", "event", &rule.id],
+        Body::Presence { online: true, .. } => &["online"],
+        Body::Presence { online: false, .. } => &["offline"],
+        Body::Publish { .. } => &["message", "direct"],
         Body::Sent { command } => match command.kind {
-            ActionKind::Read => levels.extend(["message", "send", "property", "read"]),
-            ActionKind::Write => levels.extend(["message", "send", "property", "write"]),
-            ActionKind::Invoke => levels.extend(["message", "send", "function"]),
+            ActionKind::Read => &["message", "send", "property", "read"],
+            ActionKind::Write => &["message", "send", "property", "write"],
+            ActionKind::Invoke => &["message", "send", "function"],
         },
         Body::Reply { command, .. } => match command.kind {
-            ActionKind::Read => levels.extend(["message", "property", "read", "reply"]),
-            ActionKind::Write => levels.extend(["message", "property", "write", "reply"]),
-            ActionKind::Invoke => levels.extend(["message", "function", "reply"]),
+            ActionKind::Read => &["message", "property", "read", "reply"],
+            ActionKind::Write => &["message", "property", "write", "reply"],
+            ActionKind::Invoke => &["message", "function", "reply"],
         },
-        Body::Ota { .. } => levels.extend(["firmware", "progress"]),
-    }
-    levels
+        Body::Ota { .. } => &["firmware", "progress"],
+    };
+    let device = &message.device;
+    [ROOT, &*device.product.id, &*device.id].into_iter().chain(below.iter().copied()).map(Some).collect()
 }
