@@ -22,7 +22,7 @@ const IMPURE: [&str; 9] = [
 ];
 
 /// Files and folders that are pure.
-const PURE: [&str; 13] = [
+const PURE: [&str; 16] = [
     "src/model/",
     "src/proto/",
     "src/dialects/",
@@ -32,6 +32,9 @@ const PURE: [&str; 13] = [
     "src/hub/commands.rs",
     "src/hub/index.rs",
     "src/hub/groups.rs",
+    "src/drivers/modbus/codec.rs",
+    "src/drivers/modbus/core/",
+    "src/drivers/modbus/job/",
     "src/drivers/modbus/map.rs",
     "src/drivers/mqtt/route.rs",
     "src/drivers/mqtt/payload.rs",

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_serial::{SerialPort, SerialStream};
@@ -23,6 +23,8 @@ pub(crate) struct Asked {
     pub(crate) second: u16,
     /// Registers of a multiple write.
     pub(crate) data: Vec<u16>,
+    /// The whole request as it came, with its checksum.
+    pub(crate) frame: Vec<u8>,
     /// When it came.
     pub(crate) at: Instant,
 }
@@ -188,7 +190,7 @@ fn take_request(buffer: &mut Vec<u8>) -> Option<Asked> {
     assert_eq!(rtu(&frame[..length - 2]), frame, "the master sent a bad frame");
     let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
     let data = if function == 16 { (7..length - 2).step_by(2).map(word).collect() } else { Vec::new() };
-    Some(Asked { unit: frame[0], function, address: word(2), second: word(4), data, at: now() })
+    Some(Asked { unit: frame[0], function, address: word(2), second: word(4), data, at: now(), frame })
 }
 
 pub(crate) fn now() -> Instant {
@@ -221,19 +223,25 @@ impl Line {
 }
 
 /// `_slave` stays open: a port that is closed for a moment does not hang the master up.
-async fn serve_line(world: World, mut master: SerialStream, _slave: SerialStream) {
+async fn serve_line(world: World, master: SerialStream, _slave: SerialStream) {
+    serve_frames(world, master).await;
+}
+
+async fn serve_frames(world: World, mut port: impl AsyncRead + AsyncWrite + Unpin) {
     let mut buffer = Vec::new();
     loop {
         while let Some(asked) = take_request(&mut buffer) {
             for deed in world.react(&asked) {
                 match deed {
-                    Deed::Send(bytes) => master.write_all(&bytes).await.unwrap(),
+                    Deed::Send(bytes) => port.write_all(&bytes).await.unwrap(),
                     Deed::Wait(time) => tokio::time::sleep(time).await,
                     Deed::HangUp => return,
                 }
             }
         }
-        master.read_buf(&mut buffer).await.unwrap();
+        if port.read_buf(&mut buffer).await.unwrap() == 0 {
+            return;
+        }
     }
 }
 
@@ -255,6 +263,19 @@ impl Server {
                 let (stream, _) = listener.accept().await.unwrap();
                 connections.spawn(serve_tcp(world.clone(), stream));
             }
+        });
+        Self { address, tasks }
+    }
+
+    /// The same with RTU frames inside of the connection.
+    pub(crate) async fn start_rtu(world: &World) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let world = world.clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            serve_frames(world, stream).await;
         });
         Self { address, tasks }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use pentad::drivers::{DriverAction, Observation, Sample};
 use pentad::model::command::Outcome;
 use pentad::model::value::Value;
@@ -12,7 +13,7 @@ use crate::slave::{Asked, Deed, Line, World, exception, read_answer, rtu};
 #[tokio::test]
 async fn a_late_answer_is_never_taken_for_the_next_one() {
     // Behind the timeout: while the line settles, after the next request, and much later.
-    for delay in [TIMEOUT * 11 / 10, TIMEOUT * 3 / 2, TIMEOUT * 5 / 2, TIMEOUT * 4] {
+    join_all([TIMEOUT * 11 / 10, TIMEOUT * 3 / 2, TIMEOUT * 5 / 2, TIMEOUT * 4].map(|delay| async move {
         let folder = tempfile::tempdir().unwrap();
         let world = World::default();
         world.set(1, 100, &[111]);
@@ -36,7 +37,8 @@ async fn a_late_answer_is_never_taken_for_the_next_one() {
             }
         }
         rig.stop().await;
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
@@ -85,7 +87,7 @@ async fn bad_answers_cost_one_poll_and_not_the_device() {
         ("noise", |_| vec![0xFF; 300]),
         ("none", |_| vec![]),
     ];
-    for (name, bad) in cases {
+    join_all(cases.map(|(name, bad)| async move {
         let folder = tempfile::tempdir().unwrap();
         let world = World::default();
         world.set(1, 10, &[42]);
@@ -106,7 +108,8 @@ async fn bad_answers_cost_one_poll_and_not_the_device() {
             "{name}"
         );
         rig.stop().await;
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
@@ -213,4 +216,27 @@ async fn a_port_that_is_not_there_at_the_start_is_waited_for() {
 fn damaged(mut frame: Vec<u8>) -> Vec<u8> {
     frame[3] ^= 1;
     frame
+}
+
+#[tokio::test]
+async fn the_echo_of_a_two_wire_adapter_is_not_taken_for_the_answer_to_a_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::default();
+    world.set(1, 10, &[5]);
+    // Everything is heard back; the write itself is never answered.
+    world.script(|asked| {
+        let echo = Deed::Send(asked.frame.clone());
+        Some(if asked.function == 3 {
+            vec![echo, Deed::Send(rtu(&read_answer(asked, &[5])))]
+        } else {
+            vec![echo]
+        })
+    });
+    let line = Line::plug(&world, &folder.path().join("port"));
+    let mut point = holding(10, 60_000);
+    point.verify = false;
+    let mut rig = Rig::start(serial(&line.path), vec![device(1, vec![point], vec![])]);
+    rig.value(1, 0, Value::Int(5)).await;
+    assert_eq!(rig.command(1, DriverAction::Write(vec![(0, Value::Int(6))])).await, Outcome::TimedOut);
+    rig.stop().await;
 }

@@ -123,3 +123,27 @@ async fn an_answer_in_two_segments_with_the_next_behind_it_is_understood() {
     }
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn rtu_frames_over_tcp_are_told_apart_by_order() {
+    let world = World::default();
+    world.set(1, 100, &[111]);
+    world.set(1, 200, &[222]);
+    let mut first = true;
+    world.script(move |asked| {
+        let late = asked.address == 100 && std::mem::take(&mut first);
+        late.then(|| vec![Deed::Wait(TIMEOUT * 5 / 2), Deed::Send(rtu(&read_answer(asked, &[111])))])
+    });
+    let server = Server::start_rtu(&world).await;
+    let Target::Tcp { address, socket, .. } = target(server.address) else { unreachable!() };
+    let target = Target::Tcp { address, socket, framing: TcpFraming::Rtu };
+    let points = vec![holding(100, 300), holding(200, 300)];
+    let mut rig = Rig::start(target, vec![device(1, points, vec![])]);
+    rig.value(1, 0, Value::Int(111)).await;
+    rig.value(1, 1, Value::Int(222)).await;
+    for (position, value) in [(0, 111), (1, 222)] {
+        let samples = rig.all_samples(1, position);
+        assert!(samples.iter().all(|sample| *sample == Sample::Value(Value::Int(value))), "{samples:?}");
+    }
+    rig.stop().await;
+}

@@ -7,8 +7,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout_at};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::port::{Port, READ_SIZE};
 use super::{BusSettings, Target, TcpFraming};
@@ -28,6 +29,11 @@ const DEBT_TIMEOUTS: u32 = 10;
 /// ...but not before this time, since some gateways keep requests for seconds while they retry on their own line.
 const DEBT_LIFETIME_MIN: Duration = Duration::from_secs(5);
 
+/// The runtime's timer counts whole milliseconds and may fire more than one late, which is most of a frame at 115200
+/// bits/s. The last part of a silence is therefore waited out by yielding, so that a busy line is used to the full; a
+/// line that is not busy has been silent for long when a request comes, and waits for nothing.
+const TIMER_COARSENESS: Duration = Duration::from_micros(1200);
+
 /// How often a read is repeated because its answer may have been an earlier one's. Each round settles one earlier
 /// timeout; more than a few in a row mean that the unit answers slower than it is asked.
 const DOUBT_ROUNDS: u32 = 4;
@@ -44,6 +50,8 @@ pub(super) struct Wire {
     transaction: u16,
     carry: Vec<u8>,
     debts: Debts,
+    /// The line gives back what is sent.
+    echoes: bool,
     answers: u64,
     silent: u32,
 }
@@ -90,6 +98,7 @@ impl Wire {
             transaction: 0,
             carry: Vec::new(),
             debts: Debts::new(lifetime),
+            echoes: false,
             answers: 0,
             silent: 0,
         }
@@ -150,16 +159,19 @@ impl Wire {
             Framing::Rtu
         };
         let frame = request.encode(unit, framing).map_err(Fault::Request)?;
-        sleep_until(self.ready_at.into()).await;
+        self.until_ready().await;
         if !self.tcp {
             self.port.drain().map_err(Fault::Lost)?;
         }
         self.port.send(&frame).await.map_err(Fault::Lost)?;
         let mut reply = Reply::new(unit, request, framing);
+        if self.echoes {
+            reply = reply.behind_echo_of(&frame);
+        }
         let carried = std::mem::take(&mut self.carry);
         let progress = reply.feed(&carried);
         let deadline = clock::instant() + self.answer_time(frame.len(), &reply);
-        let listened = self.listen(unit, request, framing, &mut reply, progress, deadline).await;
+        let listened = self.listen(unit, request, &mut reply, progress, deadline).await;
         let now = clock::instant();
         self.ready_at = now + self.timing.silence() + self.pause;
         if self.tcp {
@@ -167,7 +179,12 @@ impl Wire {
             return listened;
         }
         match listened {
-            Ok(Attempt::Answered(answer)) => Ok(Attempt::Answered(answer)),
+            Ok(Attempt::Answered(answer)) => {
+                if request.is_read() {
+                    self.note_echo(reply.began_with_echo_of(&frame));
+                }
+                Ok(Attempt::Answered(answer))
+            }
             Ok(Attempt::Doubted) => {
                 self.debts.owe(unit, request.clone(), now);
                 self.settle(unit, request, &mut reply).await?;
@@ -182,12 +199,28 @@ impl Wire {
         }
     }
 
+    fn note_echo(&mut self, echoes: bool) {
+        if self.echoes != echoes {
+            info!(echoes, "the line gives back what is sent, or has ceased to");
+            self.echoes = echoes;
+        }
+    }
+
+    /// Waits out the silence before a request.
+    async fn until_ready(&self) {
+        if let Some(early) = self.ready_at.checked_sub(TIMER_COARSENESS) {
+            sleep_until(early.into()).await;
+        }
+        while clock::instant() < self.ready_at {
+            yield_now().await;
+        }
+    }
+
     /// Listens until there is an answer that can be believed, or until the time is up.
     async fn listen(
         &mut self,
         unit: u8,
         request: &Request,
-        framing: Framing,
         reply: &mut Reply,
         mut progress: Progress,
         deadline: Instant,
@@ -203,8 +236,7 @@ impl Wire {
                     }
                     // The answer to this request should be right behind it.
                     doubted = true;
-                    let rest = std::mem::replace(reply, Reply::new(unit, request, framing)).into_rest();
-                    progress = reply.feed(&rest);
+                    progress = reply.again();
                     continue;
                 }
                 Progress::Bad(defect @ Defect::NotModbus) => {
