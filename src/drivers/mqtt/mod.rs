@@ -6,10 +6,13 @@ use std::time::Duration;
 use crate::model::client::Secret;
 use crate::model::device::Device;
 
+pub mod client;
 pub mod map;
 pub mod path;
 pub mod payload;
 pub mod route;
+pub mod state;
+mod station;
 pub mod template;
 
 /// One broker as configured.

@@ -1,0 +1,429 @@
+//! What a broker's driver knows and decides: presence, readings, and the commands under way.
+//!
+//! Pure: messages, commands, acknowledgements and the passing of time come in with `now`; observations for the hub
+//! and publishes for the broker go out. After each `handle_*` the caller drains [`State::poll_publish`] and
+//! [`State::poll_observation`], in this order, before it waits until [`State::poll_timeout`] at the latest.
+//!
+//! A command is settled exactly once: confirmed when every one of its messages is acknowledged or, where a reply is
+//! configured, when the property's own source has reported the written value.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::debug;
+
+use super::MqttDevice;
+use super::route::{RouteError, Routes};
+use super::station::{Body, Change, Letter, Station};
+use super::template::Unwritable;
+use crate::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample};
+use crate::model::command::{Outcome, Rejection};
+use crate::model::time::{Now, UnixMillis};
+use crate::model::value::Value;
+
+/// Commands under way at one broker. A further one is settled as busy: so many unanswered ones mean that the broker
+/// does not keep up, and more would only come late.
+pub const COMMANDS_IN_FLIGHT: usize = 64;
+
+/// How long the broker may take to acknowledge a message. A broker that is there answers within a round trip.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Largest raw payload that is passed on. These travel to every client and into the history as they are; what is
+/// larger is a firmware image or a picture, not a message.
+const LARGEST_RAW: usize = 64 << 10;
+
+/// Largest payload that is sent. A packet beyond the library's limit would cost the connection, and with it the
+/// commands of everybody else.
+const LARGEST_PAYLOAD: usize = 256 << 10;
+
+/// Names a message on its way: its command and its place in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    command: CommandId,
+    step: usize,
+}
+
+/// A message for the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Comes back with [`State::handle_handed_over`] and [`State::handle_acknowledged`].
+    pub ticket: Ticket,
+    /// Where to.
+    pub topic: Arc<str>,
+    /// What.
+    pub payload: String,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    /// Whether the broker keeps it.
+    pub retain: bool,
+}
+
+/// The state of one broker link.
+#[derive(Debug)]
+pub struct State {
+    link: Arc<str>,
+    stations: Vec<Station>,
+    routes: Routes,
+    up: Option<bool>,
+    commands: BTreeMap<CommandId, Command>,
+    outgoing: VecDeque<Outgoing>,
+    observations: VecDeque<Observation>,
+}
+
+/// A command under way.
+#[derive(Debug)]
+struct Command {
+    station: usize,
+    steps: Vec<Step>,
+    /// Written values; a reported one takes the place of the wish.
+    values: Vec<(Arc<str>, Value)>,
+    /// Whether the broker may have some of it already.
+    sent: bool,
+    start_by: Instant,
+    until: Instant,
+}
+
+/// One message of a command.
+#[derive(Debug)]
+struct Step {
+    /// The property that must report the value before the step is done; otherwise the acknowledgement does it.
+    awaited: Option<usize>,
+    /// What it reported instead.
+    other: Option<Value>,
+    done: bool,
+}
+
+impl State {
+    /// The state for these devices before the first connection, and what their maps say that cannot be used.
+    pub fn new(link: Arc<str>, devices: &[MqttDevice]) -> (Self, Vec<(usize, RouteError)>) {
+        let (routes, errors) =
+            Routes::build(devices.iter().map(|mqtt| (mqtt.topic.as_ref(), mqtt.map.as_ref())));
+        let state = Self {
+            link,
+            stations: devices.iter().map(Station::new).collect(),
+            routes,
+            up: None,
+            commands: BTreeMap::new(),
+            outgoing: VecDeque::new(),
+            observations: VecDeque::new(),
+        };
+        (state, errors)
+    }
+
+    /// Whether the hub was told that the broker is lost.
+    pub fn is_down(&self) -> bool {
+        self.up == Some(false)
+    }
+
+    /// What to subscribe to after each connect.
+    pub fn filters(&self) -> &[Arc<str>] {
+        self.routes.filters()
+    }
+
+    /// The broker has accepted the connection.
+    pub fn handle_connected(&mut self, now: Now) {
+        if self.up.replace(true) != Some(true) {
+            self.observations.push_back(Observation::Link {
+                link: Arc::clone(&self.link),
+                at: now.wall,
+                up: true,
+                reason: None,
+            });
+        }
+    }
+
+    /// The broker was lost, or could not be reached; repeating it changes nothing. Whatever may have been sent is
+    /// unknown now, the rest was not sent: messages never outlive their connection, so that nothing is switched
+    /// minutes after its client was told that the result is unknown.
+    pub fn handle_disconnected(&mut self, link_reason: &str, device_reason: &str, now: Now) {
+        if self.up.replace(false) == Some(false) {
+            return;
+        }
+        self.settle_all(&Outcome::Offline, now);
+        self.observations.push_back(Observation::Link {
+            link: Arc::clone(&self.link),
+            at: now.wall,
+            up: false,
+            reason: Some(link_reason.into()),
+        });
+        for station in &mut self.stations {
+            let change = station.lose(device_reason);
+            tell(&mut self.observations, station, change, now.wall);
+        }
+    }
+
+    /// The driver stops: every command gets its outcome.
+    pub fn handle_stop(&mut self, now: Now) {
+        self.settle_all(&Outcome::Busy, now);
+    }
+
+    /// A message arrived. `retained` says that the broker had kept it, so that its age is unknown.
+    pub fn handle_message(&mut self, topic: &str, payload: &[u8], retained: bool, now: Now) {
+        let body = Body::new(payload);
+        let mut reports = Vec::new();
+        for feed in self.routes.feeds(topic) {
+            let Some(station) = self.stations.get_mut(feed.device) else { continue };
+            let is_own = station.is_own_topic(topic);
+            if feed.availability {
+                let change = station.hear_availability(&body, now.instant);
+                tell(&mut self.observations, station, change, now.wall);
+            }
+            let samples = station.samples(feed, &body);
+            if is_own && (!samples.is_empty() || feed.raw) {
+                let change = station.hear(retained, now.instant);
+                tell(&mut self.observations, station, change, now.wall);
+            }
+            if !samples.is_empty() {
+                if is_own {
+                    reports.push((feed.device, samples.clone()));
+                }
+                self.observations.push_back(Observation::Values {
+                    device: Arc::clone(&station.device),
+                    at: now.wall,
+                    values: samples,
+                });
+            }
+            if feed.raw && is_own {
+                self.observations.extend(raw_publish(station, topic, payload, now.wall));
+            }
+        }
+        for (station, samples) in reports {
+            self.compare(station, &samples, now);
+        }
+    }
+
+    /// The hub wants something done.
+    pub fn handle_command(&mut self, command: &DriverCommand, now: Now) {
+        match self.prepare(command, now) {
+            Ok((begun, messages)) => {
+                self.commands.insert(command.id, begun);
+                self.outgoing.extend(messages);
+                self.observations.push_back(Observation::Accepted { command: command.id });
+            }
+            Err(outcome) => self.settled(command.id, outcome, now),
+        }
+    }
+
+    /// The connection has taken the message over and written it.
+    pub fn handle_handed_over(&mut self, ticket: Ticket, qos: u8, now: Now) {
+        if qos == 0 {
+            self.handle_acknowledged(ticket, now);
+        }
+    }
+
+    /// The broker has the message.
+    pub fn handle_acknowledged(&mut self, ticket: Ticket, now: Now) {
+        let Some(command) = self.commands.get_mut(&ticket.command) else { return };
+        if let Some(step) = command.steps.get_mut(ticket.step) {
+            step.done |= step.awaited.is_none();
+        }
+        self.confirm_if_done(ticket.command, now);
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let due: Vec<_> = self
+            .commands
+            .iter()
+            .filter(|(_, command)| command.deadline() <= now.instant)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            if let Some(command) = self.commands.remove(&id) {
+                self.outgoing.retain(|message| message.ticket.command != id);
+                let outcome = command.overdue();
+                self.settled(id, outcome, now);
+            }
+        }
+        for station in &mut self.stations {
+            let change = station.check_silence(now.instant);
+            tell(&mut self.observations, station, change, now.wall);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let commands = self.commands.values().map(Command::deadline);
+        commands.chain(self.stations.iter().filter_map(Station::silence_deadline)).min()
+    }
+
+    /// The next message for the broker; from here on it counts as sent.
+    pub fn poll_publish(&mut self) -> Option<Outgoing> {
+        let message = self.outgoing.pop_front()?;
+        if let Some(command) = self.commands.get_mut(&message.ticket.command) {
+            command.sent = true;
+        }
+        Some(message)
+    }
+
+    /// The next observation for the hub.
+    pub fn poll_observation(&mut self) -> Option<Observation> {
+        self.observations.pop_front()
+    }
+
+    /// The command as it will be tracked and its messages, or why it is not begun.
+    fn prepare(&self, command: &DriverCommand, now: Now) -> Result<(Command, Vec<Outgoing>), Outcome> {
+        if command.deadline <= now.instant || self.commands.len() >= COMMANDS_IN_FLIGHT {
+            return Err(Outcome::Busy);
+        }
+        let found =
+            self.stations.iter().enumerate().find(|(_, station)| station.device.id == command.device.id);
+        let (at, station) = found
+            .ok_or_else(|| Outcome::Rejected(Rejection::UnknownDevice(Arc::clone(&command.device.id))))?;
+        if self.up != Some(true) || !station.may_be_there() {
+            return Err(Outcome::Offline);
+        }
+        let mut begun = Command {
+            station: at,
+            steps: Vec::new(),
+            values: Vec::new(),
+            sent: false,
+            start_by: command.deadline,
+            until: now.instant,
+        };
+        let mut messages = Vec::new();
+        let mut wait = Duration::ZERO;
+        let mut add = |(letter, payload): (&Letter, String), awaited: Option<usize>| {
+            let ticket = Ticket { command: command.id, step: begun.steps.len() };
+            begun.steps.push(Step { awaited, other: None, done: false });
+            wait = wait.max(letter.reply.filter(|_| awaited.is_some()).unwrap_or(ACKNOWLEDGE_WITHIN));
+            let topic = Arc::clone(&letter.topic);
+            messages.push(Outgoing { ticket, topic, payload, qos: letter.qos, retain: letter.retain });
+        };
+        match &command.action {
+            // The hub answers reads of such links from its own state; asked all the same, the honest answer is no.
+            DriverAction::Read(_) => return Err(by_device("it reports by itself and cannot be asked")),
+            DriverAction::Write(values) => {
+                for (property, value) in values {
+                    let id = station.property_id(*property);
+                    let written =
+                        station.write(*property, value).ok_or(Outcome::Rejected(Rejection::ReadOnly(id)))?;
+                    let written = written.map_err(|error| unwritable(&error))?;
+                    let awaited = written.0.reply.map(|_| *property);
+                    add(written, awaited);
+                }
+                begun.values =
+                    values.iter().map(|(at, value)| (station.property_id(*at), value.clone())).collect();
+            }
+            DriverAction::Invoke { function, inputs } => {
+                let called = station
+                    .call(*function, inputs)
+                    .ok_or_else(|| by_device("the function is not bound to a topic"))?;
+                // A function has no property whose report could confirm it, so the acknowledgement does.
+                add(called.map_err(|error| unwritable(&error))?, None);
+            }
+        }
+        if messages.iter().any(|message| message.payload.len() > LARGEST_PAYLOAD) {
+            return Err(by_device("the message would be too large"));
+        }
+        if begun.steps.is_empty() {
+            return Err(Outcome::Rejected(Rejection::Empty));
+        }
+        begun.until = now.instant + wait;
+        Ok((begun, messages))
+    }
+
+    /// Holds a device's report against the values that are awaited of it.
+    fn compare(&mut self, at: usize, samples: &[(usize, Sample)], now: Now) {
+        let Some(station) = self.stations.get(at) else { return };
+        let mut touched = Vec::new();
+        for (id, command) in
+            self.commands.iter_mut().filter(|(_, command)| command.station == at && command.sent)
+        {
+            for (step, (_, value)) in
+                command.steps.iter_mut().zip(&mut command.values).filter(|(step, _)| !step.done)
+            {
+                let Some(property) = step.awaited else { continue };
+                let reported =
+                    samples.iter().find(|(reported, _)| *reported == property).map(|(_, sample)| sample);
+                let (Some(Sample::Value(reported)), Some(form)) = (reported, station.form(property)) else {
+                    continue;
+                };
+                if form.same(value, reported) {
+                    value.clone_from(reported);
+                    step.done = true;
+                    touched.push(*id);
+                } else {
+                    step.other = Some(reported.clone());
+                }
+            }
+        }
+        for id in touched {
+            self.confirm_if_done(id, now);
+        }
+    }
+
+    fn confirm_if_done(&mut self, id: CommandId, now: Now) {
+        if !self.commands.get(&id).is_some_and(|command| command.steps.iter().all(|step| step.done)) {
+            return;
+        }
+        if let Some(command) = self.commands.remove(&id) {
+            self.settled(id, Outcome::Confirmed { values: command.values, outputs: Vec::new() }, now);
+        }
+    }
+
+    /// Settles what is under way: unknown where it may have been sent, else as given.
+    fn settle_all(&mut self, unsent: &Outcome, now: Now) {
+        self.outgoing.clear();
+        for (id, command) in std::mem::take(&mut self.commands) {
+            let outcome = if command.sent { Outcome::TimedOut } else { unsent.clone() };
+            self.settled(id, outcome, now);
+        }
+    }
+
+    fn settled(&mut self, command: CommandId, outcome: Outcome, now: Now) {
+        self.observations.push_back(Observation::Settled { command, at: now.wall, outcome });
+    }
+}
+
+impl Command {
+    fn deadline(&self) -> Instant {
+        if self.sent { self.until } else { self.until.min(self.start_by) }
+    }
+
+    /// What became of a command whose time is over.
+    fn overdue(&self) -> Outcome {
+        if !self.sent {
+            return Outcome::Busy;
+        }
+        let contradicted = self.steps.iter().zip(&self.values).filter(|(step, _)| !step.done);
+        let mismatch = contradicted.filter_map(|(step, (id, expected))| {
+            let found = step.other.clone()?;
+            Some(Rejection::Mismatch { id: Arc::clone(id), expected: expected.clone(), found })
+        });
+        // What the device said outweighs what it did not say about another value of the same self.
+        mismatch.map(Outcome::Rejected).next().unwrap_or(Outcome::TimedOut)
+    }
+}
+
+fn tell(observations: &mut VecDeque<Observation>, station: &Station, change: Option<Change>, at: UnixMillis) {
+    let Some(change) = change else { return };
+    let (online, reason) = match change {
+        Change::Online => (true, None),
+        Change::Offline(reason) => (false, Some(reason)),
+    };
+    debug!(device = %station.device.id, online, reason = reason.as_deref(), "presence");
+    observations.push_back(Observation::Presence { device: Arc::clone(&station.device), at, online, reason });
+}
+
+fn raw_publish(station: &Station, topic: &str, payload: &[u8], at: UnixMillis) -> Option<Observation> {
+    if payload.len() > LARGEST_RAW {
+        debug!(device = %station.device.id, topic, bytes = payload.len(), "a raw message is too large to pass on");
+        return None;
+    }
+    let payload = String::from_utf8_lossy(payload).as_ref().into();
+    Some(Observation::Publish { device: Arc::clone(&station.device), at, topic: topic.into(), payload })
+}
+
+fn by_device(words: &str) -> Outcome {
+    Outcome::Rejected(Rejection::ByDevice(words.to_owned()))
+}
+
+fn unwritable(error: &Unwritable) -> Outcome {
+    by_device(&error.to_string())
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
