@@ -14,7 +14,7 @@ use tracing::info;
 
 use crate::config::{Config, Server};
 use crate::dialects::{Context, ENTRIES, Entry, Seal, Settings};
-use crate::drivers::{COMMAND_QUEUE, LinkPort, OBSERVATION_QUEUE, modbus};
+use crate::drivers::{COMMAND_QUEUE, LinkPort, OBSERVATION_QUEUE, modbus, mqtt};
 use crate::hub;
 use crate::hub::handle::{HubHandle, REQUEST_QUEUE};
 use crate::model::directory::Directory;
@@ -107,7 +107,7 @@ impl App {
             supervisor.spawn(
                 Stage::Drivers,
                 name,
-                stubs::broker(broker.settings, broker.devices, port, token),
+                mqtt::client::run(broker.settings, broker.devices, port, token),
             );
         }
         let (progress, token) = (Arc::new(AtomicU64::new(0)), supervisor.token(Stage::Hub));
@@ -191,22 +191,4 @@ fn bind(server: &Server, settings: &Settings) -> Result<Vec<Listener>, BuildErro
         listeners.push(Listener::bind(address, entries.into(), None).map_err(BuildError::Bind)?);
     }
     Ok(listeners)
-}
-
-/// Stand-ins for parts that are still being built: they hold their queues and stop when told.
-mod stubs {
-    use tokio_util::sync::CancellationToken;
-
-    use crate::drivers::LinkPort;
-    use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
-
-    pub(super) async fn broker(
-        _: BrokerSettings,
-        _: Vec<MqttDevice>,
-        port: LinkPort,
-        stop: CancellationToken,
-    ) {
-        stop.cancelled().await;
-        drop(port);
-    }
 }
