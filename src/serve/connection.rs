@@ -55,7 +55,12 @@ pub(super) async fn run(
         .max_write_buffer_size(LARGEST_WRITE)
         .max_message_size(Some(frame_bytes))
         .max_frame_size(Some(frame_bytes));
-    let ws = WebSocketStream::from_partially_read(socket, early.into(), Role::Server, Some(config)).await;
+    // Copied and dropped: it points into the buffer that HTTP was read with, and would keep all of that for as long
+    // as the connection lives.
+    let part = Vec::from(&*early);
+    drop(early);
+    // Boxed, like the end below: every idle connection would otherwise keep room for it.
+    let ws = Box::pin(WebSocketStream::from_partially_read(socket, part, Role::Server, Some(config))).await;
     let begun = clock::instant();
     let mut connection = Connection {
         ws,
@@ -69,7 +74,6 @@ pub(super) async fn run(
     info!("session opened");
     let end = connection.converse(&stop).await;
     let (received, sent) = (connection.received, connection.sent);
-    // Boxed: every idle connection would otherwise keep room for its end.
     let (end, code) = Box::pin(connection.end(end)).await;
     info!(
         received,

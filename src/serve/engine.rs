@@ -161,6 +161,7 @@ impl Engine {
     }
 
     async fn drain(&mut self, inputs: &mut VecDeque<Input>) {
+        // What goes to the hub is boxed: every idle connection would otherwise keep room for it.
         while let Some(output) = self.session.poll() {
             let carried = match output {
                 Output::Send(text) => {
@@ -177,7 +178,7 @@ impl Engine {
                 }
                 Output::Watch { client, interests } => {
                     self.note(&client);
-                    self.ask_hub(|key| HubRequest::Watch { key, client, interests }).await
+                    Box::pin(self.ask_hub(|key| HubRequest::Watch { key, client, interests })).await
                 }
                 Output::Submit { token, client, command } => {
                     self.note(&client);
@@ -186,12 +187,12 @@ impl Engine {
                         continue;
                     }
                     self.commands += 1;
-                    self.ask_hub(|key| HubRequest::Submit { key, token, client, command }).await
+                    Box::pin(self.ask_hub(|key| HubRequest::Submit { key, token, client, command })).await
                 }
                 Output::Ask { token, client, question } => {
                     self.note(&client);
                     self.questions += 1;
-                    self.ask_hub(|key| HubRequest::Ask { key, token, client, question }).await
+                    Box::pin(self.ask_hub(|key| HubRequest::Ask { key, token, client, question })).await
                 }
             };
             if carried.is_err() {
