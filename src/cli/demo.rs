@@ -8,7 +8,7 @@ use tracing::error;
 use super::run::{not_built, run_to_the_end, with_runtime};
 use super::{USAGE, say};
 use crate::app::App;
-use crate::demo::{Demo, DemoError, DemoOptions, prepare};
+use crate::demo::{Demo, DemoError, DemoOptions, broker, gadgets, prepare};
 use crate::report::Chain;
 
 pub(super) fn demo(listen: SocketAddr, broker: Option<SocketAddr>) -> ExitCode {
@@ -26,13 +26,18 @@ async fn run(options: DemoOptions) -> ExitCode {
             };
         }
     };
+    if let Err(error) = broker::start(demo.broker).await {
+        error!("{}", Chain(&error));
+        return ExitCode::FAILURE;
+    }
     let mut app = match App::build(demo.config.clone()) {
         Ok(app) => app,
         Err(error) => return not_built(&error),
     };
     let listening = app.addresses().first().map_or(options.listen, |listener| listener.address);
     say(&demo.banner(listening));
-    let Demo { line, .. } = demo;
+    let Demo { line, broker, .. } = demo;
     app.add_world("simulated Modbus units", |stop| line.run(stop));
+    app.add_world("simulated MQTT devices", |stop| gadgets::run(broker, stop));
     run_to_the_end(app).await
 }

@@ -11,6 +11,8 @@ use std::path::Path;
 use crate::config::{self, Config, Problems, Source};
 
 mod banner;
+pub mod broker;
+pub mod gadgets;
 pub mod plant;
 pub mod slaves;
 

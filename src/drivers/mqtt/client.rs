@@ -126,6 +126,8 @@ impl Driver {
     async fn connection(&mut self) -> End {
         self.attempts += 1;
         let (client, mut events) = AsyncClient::new(options(&self.settings), REQUESTS);
+        // Otherwise a small packet waits for the acknowledgement of the one before, up to forty milliseconds.
+        events.network_options.set_tcp_nodelay(true);
         let mut wire = Wire::new(client);
         let mut leave_by = None;
         loop {
@@ -212,7 +214,7 @@ impl Driver {
             debug!(%broker, attempts = self.attempts, error = %words, "broker still not reachable");
             return;
         }
-        warn!(%broker, error = %words, "broker not reachable");
+        warn!(%broker, error = %words, "broker not reachable; its devices are offline");
         let device_reason = format!("broker {broker} is not reachable");
         self.state.handle_disconnected(&format!("{device_reason}: {words}"), &device_reason, clock::now());
     }

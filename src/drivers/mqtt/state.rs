@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use super::MqttDevice;
 use super::route::{RouteError, Routes};
@@ -149,7 +149,8 @@ impl State {
         });
         for station in &mut self.stations {
             let change = station.lose(device_reason);
-            tell(&mut self.observations, station, change, now.wall);
+            // The log has one line for the broker, not one for each device.
+            observe(&mut self.observations, station, change, now.wall);
         }
     }
 
@@ -397,13 +398,27 @@ impl Command {
     }
 }
 
+/// Says a change of presence to the log and to the hub.
 fn tell(observations: &mut VecDeque<Observation>, station: &Station, change: Option<Change>, at: UnixMillis) {
-    let Some(change) = change else { return };
+    match &change {
+        Some(Change::Online) => info!(device = %station.device.id, "device online"),
+        Some(Change::Offline(reason)) => warn!(device = %station.device.id, %reason, "device offline"),
+        None => {}
+    }
+    observe(observations, station, change, at);
+}
+
+fn observe(
+    observations: &mut VecDeque<Observation>,
+    station: &Station,
+    change: Option<Change>,
+    at: UnixMillis,
+) {
     let (online, reason) = match change {
-        Change::Online => (true, None),
-        Change::Offline(reason) => (false, Some(reason)),
+        Some(Change::Online) => (true, None),
+        Some(Change::Offline(reason)) => (false, Some(reason)),
+        None => return,
     };
-    debug!(device = %station.device.id, online, reason = reason.as_deref(), "presence");
     observations.push_back(Observation::Presence { device: Arc::clone(&station.device), at, online, reason });
 }
 
