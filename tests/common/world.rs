@@ -41,9 +41,17 @@ impl World {
         broker.publish("tele/plug-1/LWT", "Online", true);
         let port = free_port();
         let pentad = Pentad::start(folder.path(), port, broker.port);
-        let mut world = Self { folder, port, line, broker, pentad };
+        let mut world = Self { pentad, line, broker, port, folder };
         world.ready().await;
         world
+    }
+
+    /// Ends the gateway by a signal and starts it again on the same port.
+    pub async fn restart(&mut self, signal: &str) {
+        self.pentad.signal(signal);
+        self.pentad.exit_code().await;
+        self.pentad = Pentad::start(self.folder.path(), self.port, self.broker.port);
+        self.ready().await;
     }
 
     /// Waits until the presses have been read.
@@ -331,7 +339,7 @@ impl Drop for Subscription {
 }
 
 /// Lines of a pipe, read by a thread so that waiting can have a deadline.
-fn lines(pipe: ChildStdout) -> Receiver<String> {
+pub fn lines(pipe: ChildStdout) -> Receiver<String> {
     let (to, from) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
