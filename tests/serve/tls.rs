@@ -1,7 +1,8 @@
 //! The same over TLS.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
 
 use pentad::serve::tls::acceptor;
 use rustls::crypto::ring;
@@ -16,19 +17,42 @@ use tokio_rustls::client::TlsStream;
 use crate::common::ws::PATIENCE;
 use crate::rig::{Rig, Setup};
 
-/// A certificate for localhost that nobody else trusts.
-fn pem(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/serve").join(name)
+/// A certificate for localhost that nobody else trusts, made anew for each run so that no key lies about.
+fn certificate() -> &'static Path {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "2",
+            ])
+            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "cert.pem"])
+            .current_dir(folder.path())
+            .output()
+            .expect("openssl is installed (Debian package openssl; tests/run installs it)");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        folder
+    });
+    folder.path()
 }
 
 fn rig() -> Rig {
-    let tls = acceptor(&pem("localhost.pem"), &pem("localhost.key.pem")).unwrap();
+    let tls = acceptor(&certificate().join("cert.pem"), &certificate().join("key.pem")).unwrap();
     Rig::with(Setup { tls: Some(tls), ..Setup::default() })
 }
 
 async fn connect(rig: &Rig) -> TlsStream<tokio::net::TcpStream> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(pem("localhost.pem")).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_file(certificate().join("cert.pem")).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
