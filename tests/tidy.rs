@@ -22,7 +22,7 @@ const IMPURE: [&str; 9] = [
 ];
 
 /// Files and folders that are pure.
-const PURE: [&str; 16] = [
+const PURE: [&str; 23] = [
     "src/model/",
     "src/proto/",
     "src/dialects/",
@@ -37,7 +37,14 @@ const PURE: [&str; 16] = [
     "src/drivers/modbus/job/",
     "src/drivers/modbus/map.rs",
     "src/drivers/mqtt/route.rs",
+    "src/drivers/mqtt/path.rs",
     "src/drivers/mqtt/payload.rs",
+    "src/drivers/mqtt/state.rs",
+    "src/drivers/mqtt/station.rs",
+    "src/drivers/mqtt/template.rs",
+    "src/demo/gadgets/lamp.rs",
+    "src/demo/gadgets/plug.rs",
+    "src/demo/gadgets/shelly.rs",
     "src/demo/plant.rs",
 ];
 
