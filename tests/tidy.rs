@@ -134,6 +134,15 @@ fn nothing_is_left_for_later_in_a_comment() {
 }
 
 #[test]
+fn the_lock_of_the_client_libraries_names_versions_and_checksums_but_no_server() {
+    let lock =
+        std::fs::read_to_string(root().join("tests/clients/package-lock.json")).expect("the lock is there");
+    assert!(lock.contains("\"integrity\""), "the lock has no checksums");
+    let found = lock.lines().find(|line| line.contains("://") || line.contains("\"resolved\""));
+    assert_eq!(found, None, "npm install in tests/clients, with its .npmrc, writes it without addresses");
+}
+
+#[test]
 fn every_decision_record_has_date_and_status() {
     let folder = root().join("docs/decisions");
     let mut records = 0;

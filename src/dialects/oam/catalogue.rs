@@ -11,11 +11,14 @@ use crate::model::device::{Device, Link};
 use crate::model::directory::Directory;
 use crate::model::product::{AlarmRule, Product, Property};
 
-/// A metric: properties of one id in all products are one metric, described by the first of them.
+/// A metric: properties of one id in all products are one metric.
 #[derive(Debug)]
 pub(super) struct MetricEntry<'a> {
     pub id: u64,
-    pub property: &'a Property,
+    /// The name that all of them bear, else their id: the oil of a press has no say in what a lamp measures.
+    pub name: &'a str,
+    /// The unit that all of them are measured in, else nothing.
+    pub unit: &'a str,
     pub enum_name: String,
 }
 
@@ -43,11 +46,24 @@ pub(super) fn enum_name(property: &str) -> String {
 /// Every metric of a product that the client sees a device of.
 pub(super) fn metrics<'a>(directory: &'a Directory, client: &Client) -> Vec<MetricEntry<'a>> {
     let visible = visible_products(directory, client);
-    let mut shown = HashSet::new();
+    let mut places: HashMap<u64, usize> = HashMap::new();
     let mut entries: Vec<MetricEntry<'a>> = Vec::new();
     for (id, product, property, enum_name) in numbered(directory) {
-        if visible.contains(&*product.id) && shown.insert(id) {
-            entries.push(MetricEntry { id, property, enum_name });
+        if !visible.contains(&*product.id) {
+            continue;
+        }
+        let unit = property.unit.as_deref().unwrap_or_default();
+        let place = *places.entry(id).or_insert(entries.len());
+        match entries.get_mut(place) {
+            Some(entry) => {
+                if entry.name != &*property.name {
+                    entry.name = &property.id;
+                }
+                if entry.unit != unit {
+                    entry.unit = "";
+                }
+            }
+            None => entries.push(MetricEntry { id, name: &property.name, unit, enum_name }),
         }
     }
     entries

@@ -6,6 +6,9 @@ use super::*;
 use crate::dialects::shared::fixture;
 use crate::dialects::shared::stomp::rig::{Rig, context, report, upgrade};
 use crate::dialects::{Closing, Input};
+use crate::model::client::Dialect;
+use crate::model::device::Device;
+use crate::model::directory::Directory;
 use crate::model::snapshot::DeviceSnapshot;
 use crate::model::time::UnixMillis;
 use crate::model::value::{Quality, Reading, Value};
@@ -47,6 +50,28 @@ fn an_answer_has_its_members_in_the_documented_order() {
     assert_eq!(text, body);
     let names: Vec<&str> = head.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0)).collect();
     assert_eq!(names, ["destination", "content-type", "subscription", "message-id", "content-length"]);
+}
+
+#[test]
+fn a_metric_that_products_describe_differently_bears_only_what_they_agree_on() {
+    let usual = fixture::context();
+    let press = fixture::press(&usual);
+    let devices =
+        [("a", "Oil temperature", Some("C")), ("b", "Lamp temperature", Some("C")), ("c", "Oil", None)];
+    let devices = devices.map(|(id, name, unit)| {
+        let mut product = (*press.product).clone();
+        product.id = id.into();
+        for property in &mut product.properties {
+            (property.name, property.unit) = (name.into(), unit.map(Into::into));
+        }
+        Arc::new(Device { id: id.into(), product: Arc::new(product), ..(*press).clone() })
+    });
+    let client = usual.clients.by_id(Dialect::Oam, "demo").unwrap();
+    for (seen, name, unit) in [(1, "Oil temperature", "C"), (2, "temperature", "C"), (3, "temperature", "")] {
+        let directory = Directory::new(devices[..seen].to_vec(), Vec::new());
+        let metrics = catalogue::metrics(&directory, client);
+        assert_eq!((metrics[0].name, metrics[0].unit, metrics.len()), (name, unit, 3));
+    }
 }
 
 /// The documented length of a void answer: an id of 36 characters makes 84 octets.

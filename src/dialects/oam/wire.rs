@@ -40,12 +40,7 @@ pub(super) fn metric(entry: &MetricEntry<'_>) -> Json {
         note: &'a str,
         enum_name: &'a str,
     }
-    tree(&Metric {
-        id: entry.id,
-        name: &entry.property.name,
-        note: entry.property.unit.as_deref().unwrap_or_default(),
-        enum_name: &entry.enum_name,
-    })
+    tree(&Metric { id: entry.id, name: entry.name, note: entry.unit, enum_name: &entry.enum_name })
 }
 
 /// One entry of the node list.
