@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -191,8 +192,13 @@ impl Connection {
                 self.received += 1;
                 self.engine.step(Input::Binary(bytes)).await;
             }
-            // The library answers pings itself, on the next read or write.
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            // The library has prepared the answer. It leaves before the next frame is read: whoever pings without
+            // reading would fill the memory with answers otherwise.
+            Message::Ping(_) => {
+                let answered = timeout(self.patience.write, self.ws.flush()).await;
+                return self.taken(answered).await;
+            }
+            Message::Pong(_) | Message::Frame(_) => {}
             Message::Close(frame) => {
                 // 1005 is how RFC 6455 calls a close frame without a code.
                 let code = frame.map_or(1005, |frame| frame.code.into());
@@ -217,7 +223,12 @@ impl Connection {
         }
         self.next_ping = now + self.patience.ping;
         let ping = timeout(self.patience.write, self.ws.send(Message::Ping(Bytes::new()))).await;
-        match ping {
+        self.taken(ping).await
+    }
+
+    /// What follows from sending a control frame.
+    async fn taken(&mut self, sent: Result<Result<(), WsError>, Elapsed>) -> Option<End> {
+        match sent {
             Ok(Ok(())) => None,
             Ok(Err(_)) => Some(End::Lost),
             Err(_) => {

@@ -139,6 +139,17 @@ async fn a_client_that_does_not_read_is_cut_off_and_delays_nobody() {
 }
 
 #[tokio::test]
+async fn a_client_that_pings_without_reading_the_answers_is_cut_off() {
+    let rig = Rig::with(impatient());
+    let mut stream = rig.tcp().await;
+    stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+    let pings = [&b"\x89\xfd\0\0\0\0"[..], &[b'p'; 125]].concat().repeat(500);
+    // Ends with the connection only.
+    let flood = async { while stream.write_all(&pings).await.is_ok() {} };
+    timeout(PATIENCE, flood).await.expect("it is cut off");
+}
+
+#[tokio::test]
 async fn commands_beyond_the_limit_are_answered_busy_without_the_hub() {
     let mut rig = Rig::start();
     let mut client = rig.parrot().await;
