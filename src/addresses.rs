@@ -53,10 +53,7 @@ pub fn entrances(
         }
         Dialect::Oam => vec![
             Entrance { purpose: "STOMP", address: origin.websocket(&format!("/ws?token={token}")) },
-            Entrance {
-                purpose: "REST",
-                address: origin.http(&format!("/api/stream/node/list?token={token}")),
-            },
+            Entrance { purpose: "REST", address: origin.http(&format!("/api/node/list?token={token}")) },
         ],
         Dialect::Uplus => {
             vec![websocket(&format!("{}?{}", uplus::PATH, uplus::signed_query(client, now)))]
@@ -95,6 +92,8 @@ mod tests {
                 assert!(!address.contains(' '), "{address}");
             }
         }
+        let oam = entrances(Dialect::Oam, &client, &origin, &directory, UnixMillis(1));
+        assert_eq!(oam.last().unwrap().address, "https://barn:8443/api/node/list?token=a%2Fb%20c");
         let sagoo = entrances(Dialect::Sagoo, &client, &origin, &directory, UnixMillis(1));
         assert_eq!(sagoo.first().unwrap().address, "wss://barn:8443/messaging/a%2Fb%20c");
     }
