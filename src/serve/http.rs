@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode, Version, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -232,8 +232,12 @@ fn upgrade_key(request: &HttpRequest<Incoming>) -> Result<Option<String>, Respon
     if !has_token(headers, header::UPGRADE, "websocket") {
         return Ok(None);
     }
-    if request.method() != Method::GET || !has_token(headers, header::CONNECTION, "upgrade") {
-        return Err(Response::text(400, "a WebSocket begins with GET and Connection: Upgrade\n"));
+    // An older protocol knows no upgrade (RFC 9110 section 7.8); such a request came through a proxy that cannot.
+    if request.version() < Version::HTTP_11
+        || request.method() != Method::GET
+        || !has_token(headers, header::CONNECTION, "upgrade")
+    {
+        return Err(Response::text(400, "a WebSocket begins with GET by HTTP/1.1 and Connection: Upgrade\n"));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let response = Response::text(426, "only WebSocket version 13 is spoken here\n")

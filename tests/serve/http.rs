@@ -82,6 +82,11 @@ async fn a_malformed_upgrade_is_told_what_is_wrong() {
             "HTTP/1.1 426",
         ),
         (upgrade("connection: upgrade, close\r\nsec-websocket-version: 13\r\n"), "HTTP/1.1 400"),
+        (
+            upgrade(&format!("connection: upgrade\r\nsec-websocket-version: 13\r\n{key}"))
+                .replace("1.1", "1.0"),
+            "HTTP/1.0 400",
+        ),
         ("GET /parrot HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned(), "HTTP/1.1 400"),
     ] {
         let answer = raw(&rig, &request).await;
