@@ -31,9 +31,12 @@ const VERSION: &str = match option_env!("PENTAD_VERSION") {
     None => env!("CARGO_PKG_VERSION"),
 };
 
-/// `IoT` gateway: Modbus and MQTT devices, served in five WebSocket dialects
+/// What `--help` begins with.
+const ABOUT: &str = "IoT gateway: Modbus and MQTT devices, served in five WebSocket dialects";
+
+/// The whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "pentad", max_term_width = 100)]
+#[command(name = "pentad", about = ABOUT, long_about = None, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
