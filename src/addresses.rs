@@ -71,7 +71,35 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialects::shared::fixture;
+    use crate::dialects::{ENTRIES, Opening};
     use crate::model::client::{DeviceFilter, Rights, Secret};
+
+    #[test]
+    fn every_address_leads_somewhere() {
+        let (context, now) = (fixture::context(), fixture::now());
+        let client = context.clients.by_id(Dialect::Oam, "demo").unwrap();
+        let origin = Origin { secure: false, host: "127.0.0.1:8080".to_owned() };
+        for entry in ENTRIES {
+            for entrance in entrances(entry.dialect, client, &origin, &context.directory, now.wall) {
+                let address = &entrance.address;
+                let upgrade = address.starts_with("ws:");
+                let method = if entrance.purpose == "REST" { "POST" } else { "GET" };
+                let (_, target) = address.split_once("8080").unwrap();
+                let (path, query) = target.split_once('?').unwrap_or((target, ""));
+                let mut request = fixture::request(method, path, upgrade);
+                let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+                request.query = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+                let arrives = match (entry.open)(&request, &context, now) {
+                    Opening::Upgrade(_) => upgrade,
+                    Opening::Respond(response) => !upgrade && response.status == 200,
+                    Opening::Call(_) => !upgrade,
+                    Opening::NotMine => false,
+                };
+                assert!(arrives, "{address}");
+            }
+        }
+    }
 
     #[test]
     fn every_dialect_has_an_address_and_secrets_are_escaped() {

@@ -30,11 +30,7 @@ pub(super) fn dialects(
         |table: Option<&Table<'_>>| table.map_or_else(Common::default, |t| common(t, devices, listeners));
 
     let given = table("janus");
-    let mut janus = janus::Settings {
-        common: common(given.as_ref()),
-        ticket_lifetime: Duration::from_secs(600),
-        time: janus::TimeForm::Colon,
-    };
+    let mut janus = janus::Settings { common: common(given.as_ref()), ..janus::Settings::default() };
     if let Some(table) = given {
         let range = Duration::from_secs(10)..=Duration::from_secs(86_400);
         set(&mut janus.ticket_lifetime, table.key("ticket_lifetime").read(|node| node.duration(range)));
@@ -69,12 +65,7 @@ pub(super) fn dialects(
 }
 
 fn oam(common: Common, table: Option<Table<'_>>) -> oam::Settings {
-    let mut settings = oam::Settings {
-        common,
-        stomp_max_timeout: Duration::from_secs(1),
-        stomp_max_metrics: 10,
-        access_control_allow_origin: "*".into(),
-    };
+    let mut settings = oam::Settings { common, ..oam::Settings::default() };
     if let Some(table) = table {
         // A plain number of milliseconds, as in the configuration that the dialect's users know.
         let millis = table.key("stomp_max_timeout").read(|node| node.int(1..=60_000));
@@ -88,12 +79,7 @@ fn oam(common: Common, table: Option<Table<'_>>) -> oam::Settings {
 }
 
 fn uplus(common: Common, table: Option<Table<'_>>) -> uplus::Settings {
-    let mut settings = uplus::Settings {
-        common,
-        push_format: uplus::PushFormat::Flat,
-        connections_per_system: 16,
-        timestamp_window: None,
-    };
+    let mut settings = uplus::Settings { common, ..uplus::Settings::default() };
     if let Some(table) = table {
         let words = [("flat", uplus::PushFormat::Flat), ("envelope", uplus::PushFormat::Envelope)];
         set(&mut settings.push_format, table.key("push_format").read(|node| node.word(&words)));

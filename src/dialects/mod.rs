@@ -322,7 +322,7 @@ pub const ENTRIES: [Entry; 5] = [
 ];
 
 /// The settings of all five.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Janus.
     pub janus: janus::Settings,

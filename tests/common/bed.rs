@@ -3,10 +3,9 @@
 //! It is built by hand from model types, so that a transcript depends on no configuration syntax.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pentad::config::Limits;
-use pentad::dialects::{Common, Context, Seal, Settings, ithings, janus, oam, sagoo, uplus};
+use pentad::dialects::{Context, Seal, Settings};
 use pentad::model::client::{Anonymous, Client, ClientBook, DeviceFilter, Dialect, Rights, Secret};
 use pentad::model::device::{Device, Gateway, Link};
 use pentad::model::directory::Directory;
@@ -77,27 +76,9 @@ pub fn settings() -> Settings {
         networks: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
         client: client("anonymous", "", &[Dialect::Oam], &["*"], Rights::READ),
     };
-    Settings {
-        janus: janus::Settings {
-            common: Common::default(),
-            ticket_lifetime: Duration::from_secs(600),
-            time: janus::TimeForm::Colon,
-        },
-        sagoo: sagoo::Settings::default(),
-        ithings: ithings::Settings::default(),
-        oam: oam::Settings {
-            common: Common { anonymous: Some(loopback), ..Common::default() },
-            stomp_max_timeout: Duration::from_secs(1),
-            stomp_max_metrics: 10,
-            access_control_allow_origin: "*".into(),
-        },
-        uplus: uplus::Settings {
-            common: Common::default(),
-            push_format: uplus::PushFormat::Flat,
-            connections_per_system: 16,
-            timestamp_window: None,
-        },
-    }
+    let mut settings = Settings::default();
+    settings.oam.common.anonymous = Some(loopback);
+    settings
 }
 
 fn clients() -> ClientBook {

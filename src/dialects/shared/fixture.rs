@@ -1,11 +1,10 @@
 //! A small gateway for the tests of sessions: one press, one client that may do everything, one that may only look.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::dialects::{Common, Context, Origin, Request, Seal, Settings, janus, oam, uplus};
+use crate::dialects::{Context, Origin, Request, Seal, Settings};
 use crate::model::client::{Client, ClientBook, DeviceFilter, Dialect, Rights, Secret};
 use crate::model::device::{Device, Gateway};
 use crate::model::directory::Directory;
@@ -14,7 +13,7 @@ use crate::model::time::{Now, UnixMillis};
 use crate::model::value::ValueType;
 
 /// `press-1` and `press-2`, clients `demo` (everything) and `reader` (reads `press-1`), tokens like their ids.
-pub(in crate::dialects) fn context() -> Arc<Context> {
+pub(crate) fn context() -> Arc<Context> {
     let press = Arc::new(product());
     let devices = ["press-1", "press-2"].map(|id| {
         Arc::new(Device {
@@ -45,7 +44,7 @@ pub(in crate::dialects) fn context() -> Arc<Context> {
         },
         directory: Arc::new(Directory::new(devices.to_vec(), Vec::new())),
         clients: Arc::new(ClientBook::new(clients)),
-        settings: settings(),
+        settings: Settings::default(),
         seal: Seal([7; 32]),
         frame_bytes: 1 << 20,
     })
@@ -57,7 +56,7 @@ pub(in crate::dialects) fn press(context: &Context) -> Arc<Device> {
 }
 
 /// A request as the server hands it over.
-pub(in crate::dialects) fn request(method: &str, path: &str, upgrade: bool) -> Request {
+pub(crate) fn request(method: &str, path: &str, upgrade: bool) -> Request {
     Request {
         method: method.to_owned(),
         path: path.to_owned(),
@@ -72,7 +71,7 @@ pub(in crate::dialects) fn request(method: &str, path: &str, upgrade: bool) -> R
 
 /// One moment; tests count from it.
 #[expect(clippy::disallowed_methods, reason = "a test needs one instant to count from")]
-pub(in crate::dialects) fn now() -> Now {
+pub(crate) fn now() -> Now {
     Now { instant: std::time::Instant::now(), wall: UnixMillis(1_700_000_000_000) }
 }
 
@@ -105,29 +104,5 @@ fn product() -> Product {
             outputs: Vec::new(),
         }],
         events: Vec::new(),
-    }
-}
-
-fn settings() -> Settings {
-    Settings {
-        janus: janus::Settings {
-            common: Common::default(),
-            ticket_lifetime: Duration::from_secs(600),
-            time: janus::TimeForm::Colon,
-        },
-        sagoo: crate::dialects::sagoo::Settings::default(),
-        ithings: crate::dialects::ithings::Settings::default(),
-        oam: oam::Settings {
-            common: Common::default(),
-            stomp_max_timeout: Duration::from_secs(1),
-            stomp_max_metrics: 10,
-            access_control_allow_origin: "*".into(),
-        },
-        uplus: uplus::Settings {
-            common: Common::default(),
-            push_format: uplus::PushFormat::Flat,
-            connections_per_system: 16,
-            timestamp_window: None,
-        },
     }
 }

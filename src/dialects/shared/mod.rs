@@ -3,7 +3,7 @@
 
 pub mod credentials;
 #[cfg(test)]
-pub(super) mod fixture;
+pub(crate) mod fixture;
 pub mod json;
 pub mod lenient;
 pub mod stomp;

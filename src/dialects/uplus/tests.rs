@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::clock;
-use crate::dialects::{Closing, Input, Origin, Output, Seal, Session, Token, ithings, janus, oam, sagoo};
+use crate::dialects::{Closing, Input, Origin, Output, Seal, Session, Token};
 use crate::model::client::{Client, ClientBook, DeviceFilter, Dialect, Rights, Secret};
 use crate::model::device::{Device, Gateway};
 use crate::model::directory::Directory;
@@ -86,20 +86,8 @@ pub(super) fn context(timestamp_window: Option<Duration>) -> Arc<Context> {
         directory: Arc::new(Directory::new(devices, Vec::new())),
         clients: Arc::new(ClientBook::new(vec![Arc::new(client()), Arc::new(janus_only)])),
         settings: crate::dialects::Settings {
-            janus: janus::Settings {
-                common: Common::default(),
-                ticket_lifetime: Duration::from_secs(60),
-                time: janus::TimeForm::default(),
-            },
-            sagoo: sagoo::Settings::default(),
-            ithings: ithings::Settings::default(),
-            oam: oam::Settings {
-                common: Common::default(),
-                stomp_max_timeout: Duration::from_secs(1),
-                stomp_max_metrics: 10,
-                access_control_allow_origin: "*".into(),
-            },
             uplus: Settings { timestamp_window, ..Settings::default() },
+            ..crate::dialects::Settings::default()
         },
         seal: Seal([7; 32]),
         frame_bytes: 1 << 20,
