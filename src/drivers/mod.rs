@@ -31,8 +31,9 @@ pub mod mqtt;
 /// slower, nothing is dropped.
 pub const OBSERVATION_QUEUE: usize = 1024;
 
-/// Commands that wait for one link. When full the hub settles a further command as busy.
-pub const COMMAND_QUEUE: usize = 16;
+/// Commands that wait for one link: as many as one client may have under way, so that a command to every device of a
+/// line finds room. When full the hub settles a further command as busy.
+pub const COMMAND_QUEUE: usize = 256;
 
 /// The number of a command, unique while the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

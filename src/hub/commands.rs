@@ -9,13 +9,15 @@ use std::time::Instant;
 
 use super::handle::SessionKey;
 use crate::dialects::{COMMANDS_IN_FLIGHT, Token};
-use crate::drivers::CommandId;
+use crate::drivers::{COMMAND_QUEUE, CommandId};
 use crate::model::message::CommandNote;
 use crate::model::time::UnixMillis;
 
 /// Commands under way for all sessions together: enough for sixteen that use all they may. A further one is
 /// settled as busy.
 pub const COMMANDS: usize = 16 * COMMANDS_IN_FLIGHT;
+
+const _: () = assert!(COMMAND_QUEUE >= COMMANDS_IN_FLIGHT, "one session's commands find room on one link");
 
 /// Commands that were handed to a link and have no outcome yet.
 #[derive(Debug, Default)]

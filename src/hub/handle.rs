@@ -19,7 +19,10 @@ use crate::model::snapshot::{Answer, Question};
 /// commands slows only itself and its peers' commands, never observations.
 pub const REQUEST_QUEUE: usize = 256;
 
-/// Room for replies beyond one per command under way: answers to questions and notices.
+/// Room for the replies to commands under way: that work has begun, and the outcome.
+const REPLIES_TO_COMMANDS: usize = 2 * COMMANDS_IN_FLIGHT;
+
+/// Room for replies beyond those: answers to questions and notices.
 const NOTICES: usize = 64;
 
 /// The number of an attached session, unique while the process runs.
@@ -116,7 +119,7 @@ impl HubHandle {
     pub async fn attach(&self, queue: usize) -> Result<Attachment, HubGone> {
         let key = SessionKey(self.next.fetch_add(1, Ordering::Relaxed));
         let (messages, message_queue) = mpsc::channel(queue.max(1));
-        let (replies, reply_queue) = mpsc::channel(COMMANDS_IN_FLIGHT + NOTICES);
+        let (replies, reply_queue) = mpsc::channel(REPLIES_TO_COMMANDS + NOTICES);
         self.send(HubRequest::Attach { key, messages, replies }).await?;
         Ok(Attachment { key, messages: message_queue, replies: reply_queue })
     }

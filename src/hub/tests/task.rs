@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::dialects::COMMANDS_IN_FLIGHT;
 use crate::drivers::{COMMAND_QUEUE, OBSERVATION_QUEUE};
 use crate::hub::handle::{Attachment, HubHandle, HubRequest, REQUEST_QUEUE};
 use crate::hub::task::run;
@@ -129,6 +130,36 @@ async fn a_link_that_takes_no_commands_means_busy_and_a_silent_one_a_timeout() {
         assert_eq!(reply_line(&reply), "outcome 0 timed out");
         let waited = clock::instant() - start;
         assert!((Duration::from_secs(9)..Duration::from_secs(11)).contains(&waited), "{waited:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_reply_to_as_many_commands_as_a_session_may_have_finds_room() {
+    beside_a_hub(async |mut world| {
+        let mut session = world.hub.attach(16).await.expect("the hub runs");
+        for token in 0..COMMANDS_IN_FLIGHT {
+            let (key, client) = (session.key, all_rights("demo"));
+            let token = Token(u64::try_from(token).unwrap());
+            let command = Command { notify_accepted: true, ..write("press-1", "setpoint", Value::Int(20)) };
+            world.ask(HubRequest::Submit { key, token, client, command }).await;
+        }
+        // The session reads nothing until all of it has been said.
+        for _ in 0..COMMANDS_IN_FLIGHT {
+            let command = next(&mut world.commands).await.expect("a command").id;
+            for said in [
+                Observation::Accepted { command },
+                Observation::Settled { command, at: UnixMillis(0), outcome: confirmed() },
+            ] {
+                world.observations.send(said).await.expect("the hub runs");
+            }
+        }
+        for token in 0..COMMANDS_IN_FLIGHT {
+            for expected in [format!("accepted {token}"), format!("outcome {token} confirmed")] {
+                let reply = next(&mut session.replies).await.expect("a reply");
+                assert_eq!(reply_line(&reply), expected);
+            }
+        }
     })
     .await;
 }

@@ -20,9 +20,9 @@ use crate::proto::modbus::plan::Group;
 use crate::proto::modbus::schedule::{Lane, Miss, Next, Schedule};
 
 /// Commands taken off the queue that are not settled yet, of all units together. The bus takes no more while this many
-/// are held, so that the queue fills up and the hub answers busy. Several queues' worth, since one unit may rest while
+/// are held, so that the queue fills up and the hub answers busy. A whole queue's worth, since one unit may rest while
 /// the others go on.
-const COMMANDS_HELD: usize = 4 * COMMAND_QUEUE;
+const COMMANDS_HELD: usize = COMMAND_QUEUE;
 
 /// A property that the device refuses to tell is asked for again after this: a new firmware or option card is found
 /// without a restart, and a device is not bothered.
