@@ -390,3 +390,21 @@ async fn a_terminated_gateway_says_goodbye_and_logs_no_secret() {
         assert!(!log.contains(secret), "the log shows {secret}");
     }
 }
+
+#[tokio::test]
+async fn a_second_signal_ends_the_gateway_without_waiting_for_its_clients() {
+    let mut world = World::start().await;
+    // A client that answers nothing, so that the goodbye takes its whole second.
+    let silent = sagoo(&world, "/device/press/press-1/**").await;
+    world.pentad.signal("TERM");
+    let said = async {
+        while !world.pentad.log().contains("stopping") {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(common::ws::PATIENCE, said).await.expect("the gateway says that it stops");
+    world.pentad.signal("INT");
+    assert_eq!(world.pentad.exit_code().await, Some(1), "{}", world.pentad.log());
+    assert!(!world.pentad.log().contains("everything has stopped"), "{}", world.pentad.log());
+    drop(silent);
+}
