@@ -4,8 +4,8 @@
 //!  hardware          drivers/             hub/               dialects/            serve/         clients
 //!  RS-485, TCP <--> modbus bus task --obs-->          --msg--> five sessions <--> connection <--> WebSocket
 //!  MQTT        <--> mqtt client task --obs--> state    (pure)  (pure)             (IO, shared)    HTTP
-//!  (demo)      <--> simulated plant  --obs-->         <--cmd--
-//!                         ^---------------cmd---- |  --outcome--> the session that asked
+//!                                   <--cmd--          <--cmd--
+//!                                                     --outcome--> the session that asked
 //!  proto/{modbus,stomp}: pure protocols      model/: pure types      app.rs: the only wiring
 //! ```
 //!

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The vendor's page shows pushes as bare bodies, the server wraps them; by default a push carries both. There is no
-//! way down over the socket: clients control devices by HTTP calls, which `call.rs` serves.
+//! way down over the socket: clients control devices by HTTP calls, which `call/` serves.
 
 use std::sync::Arc;
 
