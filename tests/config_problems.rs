@@ -230,3 +230,11 @@ fn a_clients_file_that_everyone_can_open_is_warned_of() {
     assert_eq!(told(0o640), "loads");
     assert!(told(0o644).contains("clients.toml: warning: every user of this machine"), "{}", told(0o644));
 }
+
+#[test]
+fn a_file_that_never_ends_is_not_read_to_the_end() {
+    let folder = Folder::new(&[("clients.toml", CLIENT)]);
+    std::os::unix::fs::symlink("/dev/zero", folder.path("pentad.toml")).unwrap();
+    let told = folder.told();
+    assert!(told.contains("pentad.toml: cannot be read: it is larger than 16 MiB"), "{told}");
+}

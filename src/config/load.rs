@@ -2,8 +2,8 @@
 //!
 //! The only part of the configuration that touches the file system; everything after it works on text.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,10 @@ use super::{Loaded, Source};
 
 /// Where the package puts the products that come with it.
 pub const SHIPPED_PRODUCTS: &str = "/usr/share/pentad/products";
+
+/// Bytes in one file. A plant of ten thousand devices takes a tenth of it; what is larger is some other file, or a
+/// device that never ends.
+const LARGEST: u64 = 16 << 20;
 
 /// Where the files of a configuration are looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +56,7 @@ fn read_all(places: &Places, report: &Report) -> Vec<Source> {
     files.extend([Some(clients.clone()), credentials].into_iter().flatten().filter(|path| path.exists()));
     let mut sources = Vec::new();
     for (at, name) in files.into_iter().enumerate() {
-        match fs::read_to_string(&name) {
+        match read(&name) {
             Ok(text) => sources.push(Source { name, text }),
             Err(error) => {
                 report.incomplete();
@@ -66,6 +70,17 @@ fn read_all(places: &Places, report: &Report) -> Vec<Source> {
         check_mode(&clients, at, report);
     }
     sources
+}
+
+/// The text of a file, which must end within the limit.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let mut file = File::open(path)?.take(LARGEST);
+    file.read_to_string(&mut text)?;
+    if file.into_inner().read(&mut [0])? > 0 {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
+    }
+    Ok(text)
 }
 
 /// The files of a folder that does not have to exist, in name order.
@@ -102,7 +117,7 @@ struct Machine;
 
 impl Surroundings for Machine {
     fn read(&self, path: &Path) -> io::Result<String> {
-        fs::read_to_string(path)
+        read(path)
     }
 
     fn missing(&self, path: &Path) -> bool {
