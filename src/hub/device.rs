@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::{info, warn};
+
 use super::alarms::Alarms;
 use crate::drivers::Sample;
 use crate::model::check::same;
@@ -34,7 +36,22 @@ pub(super) struct DeviceState {
 struct Point {
     reading: Option<Reading>,
     reported: Option<Reported>,
+    trouble: Trouble,
 }
+
+/// What the log knows of a property that gives no reading.
+#[derive(Clone, Debug, Default)]
+struct Trouble {
+    /// Whether the log's last word is that it cannot be read.
+    open: bool,
+    /// When it said so.
+    told: Option<Instant>,
+    /// Failures that it was not told of.
+    untold: u64,
+}
+
+/// Between two lines that a property cannot be read, so that one which comes and goes does not fill the log.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// What others were told last.
 #[derive(Clone, Debug)]
@@ -81,8 +98,16 @@ impl DeviceState {
             match sample {
                 // A driver promises not to give these; one that did must not end up in front of a client.
                 Sample::Value(Value::Float(n)) if !n.is_finite() => point.spoil(),
-                Sample::Unreadable(_) => point.spoil(),
+                Sample::Unreadable(reason) => {
+                    point.spoil();
+                    if let Some(untold) = point.trouble.begins(now) {
+                        warn!(device = %self.device.id, property = &*property.id, %reason, untold, "property cannot be read");
+                    }
+                }
                 Sample::Value(value) => {
+                    if let Some(failures) = point.trouble.ends() {
+                        info!(device = %self.device.id, property = &*property.id, failures, "property can be read again");
+                    }
                     let before = point.reading.take().map(|reading| reading.value);
                     if let Some(before) = before {
                         fire(&self.device, position, &before, &value, &mut consequences);
@@ -198,6 +223,24 @@ impl DeviceState {
     }
 }
 
+impl Trouble {
+    /// It cannot be read. Gives the failures before that the log was not told of, if it is to be told now.
+    fn begins(&mut self, now: Instant) -> Option<u64> {
+        let quiet = self.told.is_some_and(|told| now.saturating_duration_since(told) < QUIET);
+        if self.open || quiet {
+            self.untold = self.untold.saturating_add(1);
+            return None;
+        }
+        (self.open, self.told) = (true, Some(now));
+        Some(std::mem::take(&mut self.untold))
+    }
+
+    /// It was read. Gives the failures since the log was told, if it was.
+    fn ends(&mut self) -> Option<u64> {
+        std::mem::take(&mut self.open).then(|| std::mem::take(&mut self.untold).saturating_add(1))
+    }
+}
+
 impl Point {
     /// The device answered with something that is no reading.
     fn spoil(&mut self) {
@@ -289,5 +332,27 @@ fn fire(device: &Device, position: usize, before: &Value, value: &Value, facts: 
         if *property == position && same(equals, value) && !same(equals, before) {
             facts.push(Body::Event { event: Arc::clone(&event.id), level: event.level, params: Vec::new() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_property_that_comes_and_goes_is_told_of_once_a_minute_with_a_count() {
+        let begun = crate::clock::instant();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut trouble = Trouble::default();
+        assert_eq!(trouble.ends(), None);
+        assert_eq!(
+            (trouble.begins(at(0)), trouble.begins(at(1)), trouble.begins(at(99))),
+            (Some(0), None, None)
+        );
+        assert_eq!(trouble.ends(), Some(3));
+        assert_eq!(trouble.begins(at(100)), Some(0));
+        assert_eq!(trouble.ends(), Some(1));
+        assert_eq!((trouble.begins(at(101)), trouble.ends(), trouble.begins(at(102))), (None, None, None));
+        assert_eq!(trouble.begins(at(160)), Some(2));
     }
 }

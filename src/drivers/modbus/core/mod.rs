@@ -72,7 +72,6 @@ struct Station {
 struct Poll {
     station: usize,
     group: Group,
-    refused: bool,
 }
 
 #[derive(Debug)]
@@ -249,7 +248,7 @@ impl Core {
         for (every, positions) in intervals {
             for group in grouped(&device, positions) {
                 self.schedule.add_poll(unit, self.polls.len(), every);
-                self.polls.push(Poll { station, group, refused: false });
+                self.polls.push(Poll { station, group });
             }
         }
         self.stations.push(Station { device, unit });
@@ -357,7 +356,6 @@ impl Core {
             }
         } else {
             self.schedule.polled(unit, key, now.instant);
-            poll.refused = false;
         }
         let station = poll.station;
         let Some(device) = self.stations.get(station).map(|station| &station.device) else { return };
@@ -374,12 +372,9 @@ impl Core {
         if let Some((low, high)) = poll.group.split() {
             info!(device = %device.device.id, %span, reason, "grouped read refused; it is split for good");
             let parts = [self.polls.len(), self.polls.len() + 1];
-            self.polls.extend([low, high].map(|group| Poll { station, group, refused: false }));
+            self.polls.extend([low, high].map(|group| Poll { station, group }));
             self.schedule.split(unit, key, parts, now.instant);
             return;
-        }
-        if !std::mem::replace(&mut poll.refused, true) {
-            warn!(device = %device.device.id, %span, reason, "the device refuses to tell this property");
         }
         let unreadable = |member: &crate::proto::modbus::plan::Member| {
             (member.key, Sample::Unreadable(format!("{span}: {reason}").into()))
