@@ -9,6 +9,8 @@
 //! < MESSAGE .. {"uuid":"E07E-8972-925A-C99B","time":"2018-04-12 14:25:20:034","data":{"speed":20,"open":true}}
 //! ```
 //!
+//! Scripts find devices by `/api/device/list` and `/query`, and write by `/pushdata`.
+//!
 //! The vendor's clients log in nowhere but in the HTTP call, and use the address that it returns as it is: the
 //! ticket in it carries the login over.
 
@@ -21,6 +23,7 @@ use super::{Common, Context, Opening, Request, Response};
 use crate::model::client::Dialect;
 use crate::model::time::Now;
 
+mod device;
 mod session;
 mod ticket;
 mod wire;
@@ -69,6 +72,7 @@ pub fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
         ["api", "janus", ..] => {
             Opening::Respond(with_cors(Response::json(404, wire::refusal(404, "No such service"))))
         }
+        ["api", "device", service] => device::open(service, request, context, now),
         _ => Opening::NotMine,
     }
 }
@@ -89,12 +93,7 @@ fn address(request: &Request, context: &Context, now: Now) -> Response {
     let settings = &context.settings.janus;
     let credentials = Credentials::of(request);
     let Some(client) = credentials.admit(context, Dialect::Janus, &settings.common) else {
-        let message = if credentials.tokens.is_empty() {
-            "Token authentication failed: the parameter token is missing"
-        } else {
-            "Token authentication failed"
-        };
-        return Response::json(200, wire::refusal(401, message));
+        return stranger(&credentials);
     };
     let Some(uuid) = request.query("uuid").filter(|uuid| !uuid.is_empty()) else {
         let message = "Device does not exist: the parameter uuid is missing";
@@ -118,16 +117,31 @@ fn address(request: &Request, context: &Context, now: Now) -> Response {
     Response::json(200, wire::address(&request.origin.websocket(&path), &topic))
 }
 
+/// The answer to whom no credential lets in.
+fn stranger(credentials: &Credentials) -> Response {
+    let message = if credentials.tokens.is_empty() {
+        "Token authentication failed: the parameter token is missing"
+    } else {
+        "Token authentication failed"
+    };
+    Response::json(200, wire::refusal(401, message))
+}
+
 /// What `Allow` and its CORS sibling say of the HTTP call.
 const ALLOWED: &str = "GET, OPTIONS";
 
 /// The vendor's page is served from another origin than the gateway and sends its token in the address, so any
 /// origin may read the answer.
 fn with_cors(response: Response) -> Response {
+    readable(response, ALLOWED)
+}
+
+/// The same for a call with other methods.
+fn readable(response: Response, allowed: &str) -> Response {
     let preflight = response.status == 204;
     let response = response
         .with("access-control-allow-origin", "*")
-        .with("access-control-allow-methods", ALLOWED)
+        .with("access-control-allow-methods", allowed)
         .with("access-control-allow-headers", "authorization, content-type, token, x-requested-with")
         // The answer carries a ticket, which is not for reuse by whoever shares a cache.
         .with("cache-control", "no-store");

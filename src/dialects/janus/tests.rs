@@ -174,3 +174,23 @@ fn other_paths_are_others() {
         assert!(matches!(open(&upgrade(path, &[]), &context, fixture::now()), Opening::NotMine), "{path}");
     }
 }
+
+#[test]
+fn a_page_of_any_origin_may_make_the_device_calls() {
+    let context = fixture::context();
+    let calls = [
+        ("OPTIONS", "/api/device/pushdata", "POST, OPTIONS"),
+        ("POST", "/api/device/pushdata", "POST, OPTIONS"),
+        ("OPTIONS", "/api/device/list", "GET, OPTIONS"),
+        ("GET", "/api/device/query", "GET, OPTIONS"),
+    ];
+    for (method, path, methods) in calls {
+        let request = Request { method: method.to_owned(), upgrade: false, ..upgrade(path, &[]) };
+        let response = respond(&request, &context);
+        let header = |name: &str| {
+            response.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+        };
+        assert_eq!(header("access-control-allow-origin"), Some("*"), "{method} {path}");
+        assert_eq!(header("access-control-allow-methods"), Some(methods), "{method} {path}");
+    }
+}

@@ -1,6 +1,8 @@
-//! The JSON of this dialect: the answer of the HTTP call and the body of a MESSAGE.
+//! The JSON of this dialect: the answers of the HTTP calls and the body of a MESSAGE.
 //!
 //! Names and form are the vendor's page's; its examples have unquoted names, which is no JSON, so ours are quoted.
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -11,17 +13,58 @@ use super::TimeForm;
 use crate::dialects::shared::json;
 use crate::model::device::Device;
 use crate::model::message::Report;
+use crate::model::snapshot::DeviceSnapshot;
 use crate::model::time::UnixMillis;
-use crate::model::value::Quality;
+use crate::model::value::{Quality, Value};
 
 /// The answer when all is well.
 pub(super) fn address(websocket: &str, topic: &str) -> String {
-    text(&Answer { code: 200, message: "", data: Some(Address { websocket, topic }) })
+    answer("", Address { websocket, topic })
 }
 
 /// The answer when it is not.
 pub(super) fn refusal(code: u16, message: &str) -> String {
-    text(&Answer { code, message, data: None })
+    text(&Answer::<()> { code, message, data: None })
+}
+
+/// One page of the device list: `count` is how many devices stand on it, `total` how many there are.
+pub(super) fn page(total: usize, page: usize, devices: &[&DeviceSnapshot]) -> String {
+    let devices: Vec<Listed<'_>> = devices.iter().map(|state| Listed::of(state)).collect();
+    answer("", Listing { total, page, count: devices.len(), devices })
+}
+
+/// One device.
+pub(super) fn device(state: &DeviceSnapshot) -> String {
+    let device = &*state.device;
+    let queried = Queried {
+        uuid: &device.uuid,
+        name: &device.name,
+        remarks: &device.product.name,
+        tag: tags(device),
+        create_date: (),
+        online: state.online,
+    };
+    answer("", queried)
+}
+
+/// What a write has set, with the number of the operation among it as the vendor has it there.
+pub(super) fn pushed<'a>(
+    message: &str,
+    device: &Device,
+    values: impl IntoIterator<Item = (&'a Arc<str>, &'a Value)>,
+    operation: &str,
+) -> String {
+    let mut data = json::object(values);
+    data.insert("operation_id".to_owned(), operation.into());
+    answer(message, Pushed { uuid: &device.uuid, action: "update", data })
+}
+
+fn answer(message: &str, data: impl Serialize) -> String {
+    text(&Answer { code: 200, message, data: Some(data) })
+}
+
+fn tags(device: &Device) -> Vec<&str> {
+    device.tags.iter().map(|tag| &**tag).collect()
 }
 
 /// The body of a MESSAGE; `None` when there is nothing to say. The dialect has no word for quality, so only good
@@ -53,10 +96,70 @@ fn time(at: UnixMillis, zone: &TimeZone, form: TimeForm) -> String {
 }
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct Answer<'a, T> {
     code: u16,
     message: &'a str,
-    data: Option<Address<'a>>,
+    data: Option<T>,
+}
+
+#[derive(Serialize)]
+struct Listing<'a> {
+    total: usize,
+    page: usize,
+    count: usize,
+    devices: Vec<Listed<'a>>,
+}
+
+/// A device in the list. The gateway keeps no date at which a device was made, and the manual does not say what
+/// kinds of uuid there are, so both members are there and null.
+#[derive(Serialize)]
+struct Listed<'a> {
+    uuid: &'a str,
+    uuid_type: (),
+    tag: Vec<&'a str>,
+    #[serde(rename = "baseInfo")]
+    base_info: BaseInfo<'a>,
+    create_date: (),
+    online: bool,
+    id: &'a str,
+}
+
+impl<'a> Listed<'a> {
+    fn of(state: &'a DeviceSnapshot) -> Self {
+        let device = &*state.device;
+        Self {
+            uuid: &device.uuid,
+            uuid_type: (),
+            tag: tags(device),
+            base_info: BaseInfo { name: &device.name, remarks: &device.product.name },
+            create_date: (),
+            online: state.online,
+            id: &device.id,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct BaseInfo<'a> {
+    name: &'a str,
+    remarks: &'a str,
+}
+
+#[derive(Serialize)]
+struct Queried<'a> {
+    uuid: &'a str,
+    name: &'a str,
+    remarks: &'a str,
+    tag: Vec<&'a str>,
+    create_date: (),
+    online: bool,
+}
+
+#[derive(Serialize)]
+struct Pushed<'a> {
+    uuid: &'a str,
+    action: &'a str,
+    data: Map<String, Json>,
 }
 
 #[derive(Serialize)]

@@ -4,6 +4,7 @@
 pub mod credentials;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod form;
 pub mod json;
 pub mod lenient;
 pub mod stomp;
