@@ -12,7 +12,7 @@ use common::transcript;
 use pentad::model::client::Dialect;
 
 /// Fewer than this and a dialect's behaviour is not shown.
-const AT_LEAST: usize = 25;
+const AT_LEAST: usize = 40;
 
 fn check(dialect: Dialect, on_socket: bool) {
     let files = transcript::files(dialect.name());

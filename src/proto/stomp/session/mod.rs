@@ -6,6 +6,12 @@
 //! and the application's answer to an event stands before the RECEIPT of the frame that caused it.
 //!
 //! Where the specification says that the server closes after an ERROR, it does.
+//!
+//! No message is ever sent twice: not after a NACK, nor after an UNSUBSCRIBE or the end of a connection with messages
+//! unacknowledged. A destination here is a topic whose every subscriber has its own copy, and its messages tell of a
+//! state that the next one replaces; one sent again would put an old value behind a newer one. ACK and NACK so only
+//! end the wait for an acknowledgement, in a transaction when that commits, and unknown ids settle nothing. The wait
+//! holds nothing back: [`super::subscriptions::UNACKNOWLEDGED`] says what happens when it is long.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
