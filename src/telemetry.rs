@@ -1,7 +1,7 @@
 //! Where the log goes: to the journal when systemd started us, to standard error otherwise.
 //!
 //! What is logged is decided by `--log-level`, else by `PENTAD_LOG`, else it is `info`; both take a level or a list
-//! of `target=level`. Libraries that log through `log` end up here too.
+//! of `target=level`. Libraries that log through `log` end up here too, but for one that cannot keep a secret.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -20,7 +20,11 @@ const DEFAULT: &str = "info";
 
 /// Libraries that say more at `info` than an administrator wants to read. What the administrator asks for comes
 /// behind and wins. The demo's broker calls every client that leaves an error.
-const QUIETER: &str = "rumqttd=off,rumqttc=warn,hyper=warn,rustls=warn,tungstenite=warn";
+const QUIETER: &str = "rumqttd=off,rumqttc=warn,hyper=warn,rustls=warn";
+
+/// A library that writes whole WebSocket frames into its log, and with them the credentials that some dialects send
+/// in frames. Its log is never taken over, whatever is asked for.
+const INDISCREET: &str = "tungstenite";
 
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +53,9 @@ pub fn init(level: Option<&str>) -> Result<(), TelemetryError> {
     let subscriber = Registry::default().with(output.with_filter(filter));
     tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Twice)?;
     // The bridge is told the level, so that records nobody wants cost one comparison.
-    LogTracer::init_with_filter(LevelFilter::current().as_log()).map_err(|_| TelemetryError::Twice)
+    let bridge =
+        LogTracer::builder().with_max_level(LevelFilter::current().as_log()).ignore_crate(INDISCREET);
+    bridge.init().map_err(|_| TelemetryError::Twice)
 }
 
 fn filter(asked: &str) -> Result<EnvFilter, TelemetryError> {

@@ -2,7 +2,8 @@
 
 #![cfg(test)]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -173,7 +174,12 @@ impl Drop for Running {
 
 /// Starts a gateway and reads its log up to the line that has the word.
 fn started(config: &str, word: &str) -> (Running, BufReader<std::process::ChildStderr>) {
-    let mut child = pentad(&["run", "--config", config, "--log-level", "info"])
+    started_at("info", config, word)
+}
+
+/// The same with a log level.
+fn started_at(level: &str, config: &str, word: &str) -> (Running, BufReader<std::process::ChildStderr>) {
+    let mut child = pentad(&["run", "--config", config, "--log-level", level])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -220,6 +226,44 @@ fn a_signal_drains_and_ends_with_0() {
         log.read_to_string(&mut rest).unwrap();
         assert!(rest.contains("everything has stopped"), "{rest}");
         assert!(!rest.contains("a-secret-that-never-shows"), "{rest}");
+    }
+}
+
+#[test]
+fn not_even_a_trace_of_everything_shows_a_credential() {
+    let (_folder, path) = configured(&GOOD.replace("\"uplus\"]", "\"uplus\", \"oam\"]"));
+    let address = std::fs::read_to_string(&path).unwrap();
+    let address = address.split_once("listen = [\"").unwrap().1.split_once('"').unwrap().0.to_owned();
+    let level = "trace,tungstenite=trace,hyper=trace";
+    let (mut running, mut log) = started_at(level, &path, "listening");
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let upgrade = "GET /ws?token=a-secret-that-never-shows HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n\
+        upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(upgrade.as_bytes()).unwrap();
+    let mut received = String::new();
+    receive(&mut stream, &mut received, "\r\n\r\n");
+    let connect = "CONNECT\naccept-version:1.2\nhost:x\npasscode:a-secret-that-never-shows\n\n\0";
+    // A text frame, masked with zeros.
+    let mut frame = vec![0x81, 0x80 | u8::try_from(connect.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend_from_slice(connect.as_bytes());
+    stream.write_all(&frame).unwrap();
+    receive(&mut stream, &mut received, "CONNECTED");
+    signal(&running, "-TERM");
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert_eq!(ended(&mut running), Some(0));
+    assert!(rest.contains("STOMP client connected"), "{rest}");
+    assert!(!rest.contains("a-secret-that-never-shows"), "{rest}");
+}
+
+/// Reads on until the words have come. What comes may hold bytes that are no text.
+fn receive(stream: &mut TcpStream, received: &mut String, words: &str) {
+    let mut buffer = [0; 1024];
+    while !received.contains(words) {
+        let count = stream.read(&mut buffer).unwrap();
+        assert_ne!(count, 0, "closed after {received}");
+        received.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
 }
 

@@ -10,7 +10,7 @@ use super::value::{Quality, Value};
 use crate::text::Text;
 
 /// How many dialect forms of one message can be kept beside it; see [`Form`].
-const FORMS: usize = 12;
+const FORMS: usize = 8;
 
 /// One numbered fact about one device, shared by all sessions that receive it.
 #[derive(Debug)]
@@ -186,8 +186,7 @@ impl Kinds {
     }
 }
 
-/// A rendered form that is kept beside a message. Each dialect numbers its own forms in its `wire` module, from
-/// the base that it is given here; two dialects must not share a number.
+/// A rendered form that is kept beside a message. All of them are numbered here, since no two may share a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form(usize);
 
