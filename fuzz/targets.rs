@@ -3,20 +3,23 @@
 //! The fuzzer searches for bytes that break one of these; `tests/corpora.rs` replays what it has found, and the seeds,
 //! with every ordinary test run. A target fails by panicking.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pentad::config::{Source, resolve};
+use pentad::dialects::uplus::signed_query;
 use pentad::drivers::mqtt::path::Path;
 use pentad::drivers::mqtt::payload::Form;
-use pentad::model::client::Dialect;
+use pentad::model::client::{Client, DeviceFilter, Dialect, Rights, Secret};
+use pentad::model::time::UnixMillis;
 use pentad::model::value::ValueType;
 use pentad::proto::modbus::frame::{Framing, Request};
 use pentad::proto::modbus::reply::Reply;
 use pentad::proto::modbus::{Span, Table};
 use pentad::proto::stomp::frame::{Decoder, Frame, FrameError, Version};
 
-use super::common::pure::PureStage;
-use super::common::transcript::{Request as Opening, Stage};
+use super::common::pure::{PureStage, to_request};
+use super::common::transcript::{Request as Opening, Seen, Stage};
 
 /// Separates the messages of a conversation in the input of a session target.
 pub const NEXT: u8 = 0x1e;
@@ -125,17 +128,85 @@ pub fn uplus(data: &[u8]) {
     converse(Dialect::Uplus, target, data);
 }
 
-/// Sends the messages while the plant goes on reporting and time passes.
-fn converse(dialect: Dialect, target: &str, data: &[u8]) {
-    let mut stage = PureStage::new(dialect);
-    let opening = Opening {
+/// Any query of the U+ login: only the sign that belongs to the system and its timestamp opens the session, and
+/// everybody else is answered and shut out.
+pub fn uplus_query(data: &[u8]) {
+    let query = String::from_utf8_lossy(data);
+    let target = format!("/wssubscriber/msgplatform/websocket?{query}");
+    let mut stage = PureStage::new(Dialect::Uplus);
+    stage.open(1, &opening(&target));
+    assert!(stage.accepted(1), "a login is judged on the open socket");
+    let Seen::Text(ack) = stage.next(1, false) else { panic!("a login is answered first") };
+    let ack: serde_json::Value = serde_json::from_str(&ack).expect("an answer is JSON");
+    if ack["data"]["code"] == "00000" {
+        let request = to_request(&opening(&target));
+        let key = match request.query("systemId") {
+            Some("demo") => "demo",
+            Some("reader") => "reader-secret",
+            Some("SV-EDGE-0001") => "k3y-Secret",
+            other => panic!("{other:?} is no system of the test bed"),
+        };
+        // The digits are signed as they are written, so only a number in its own form can be signed again here.
+        let written = request.query("timestamp").unwrap_or_default();
+        let Some(at) = written.parse::<i64>().ok().filter(|at| at.to_string() == written) else { return };
+        let sign = request.query("sign").unwrap_or_default().to_lowercase();
+        let genuine =
+            signed_query(&system(request.query("systemId").unwrap_or_default(), key), UnixMillis(at));
+        assert!(genuine.contains(&format!("&sign={sign}&")), "let in by another sign");
+    } else {
+        assert!(matches!(stage.next(1, false), Seen::Close(1008)), "and shut out");
+    }
+}
+
+/// Any system, key and time: the query that is made for them opens the session of that system, and one with another
+/// sign does not. Lines: systemId, systemKey, milliseconds.
+pub fn uplus_sign(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut lines = text.splitn(3, '\n');
+    let id: String = lines.next().unwrap_or_default().chars().take(50).collect();
+    let key = lines.next().unwrap_or_default();
+    let at: i64 = lines.next().and_then(|at| at.trim().parse().ok()).unwrap_or_default();
+    if id.is_empty() || at < 0 {
+        return;
+    }
+    let client = system(&id, key);
+    let query = signed_query(&client, UnixMillis(at));
+    let (before, after) = query.split_once("sign=").expect("a query with a sign");
+    let (first, rest) = after.split_at(1);
+    let forged = format!("{before}sign={}{rest}", if first == "0" { "1" } else { "0" });
+    for (query, genuine) in [(&query, true), (&forged, false)] {
+        let mut stage = PureStage::with_clients(Dialect::Uplus, vec![Arc::new(client.clone())]);
+        stage.open(1, &opening(&format!("/wssubscriber/msgplatform/websocket?{query}")));
+        let Seen::Text(ack) = stage.next(1, false) else { panic!("a login is answered first") };
+        assert_eq!(ack.contains("\"00000\""), genuine, "{id:?} {key:?} {at}: {ack}");
+    }
+}
+
+/// A U+ system that may do everything.
+fn system(id: &str, key: &str) -> Client {
+    Client {
+        id: id.into(),
+        secret: Secret::new(key),
+        dialects: vec![Dialect::Uplus],
+        devices: DeviceFilter::new(["*"]),
+        rights: Rights::ALL,
+    }
+}
+
+fn opening(target: &str) -> Opening {
+    Opening {
         method: "GET".to_owned(),
         target: target.to_owned(),
         headers: Vec::new(),
         body: String::new(),
         upgrade: true,
-    };
-    stage.open(1, &opening);
+    }
+}
+
+/// Sends the messages while the plant goes on reporting and time passes.
+fn converse(dialect: Dialect, target: &str, data: &[u8]) {
+    let mut stage = PureStage::new(dialect);
+    stage.open(1, &opening(target));
     assert!(stage.accepted(1), "the login of the target is good");
     for (round, message) in data.split(|byte| *byte == NEXT).take(64).enumerate() {
         stage.send(1, &String::from_utf8_lossy(message));

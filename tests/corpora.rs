@@ -36,4 +36,16 @@ macro_rules! corpora {
     };
 }
 
-corpora!(stomp_frames, modbus_reply, mqtt_payload, config, janus, sagoo, ithings, oam, uplus);
+corpora!(
+    stomp_frames,
+    modbus_reply,
+    mqtt_payload,
+    config,
+    janus,
+    sagoo,
+    ithings,
+    oam,
+    uplus,
+    uplus_query,
+    uplus_sign
+);

@@ -8,7 +8,7 @@ use pentad::dialects::{self, Context, Input, Opening, Origin, Output, Session};
 use pentad::drivers::{CommandId, DriverCommand, Observation};
 use pentad::hub::handle::{SessionKey, SessionReply};
 use pentad::hub::state::{Effect, HubState};
-use pentad::model::client::Dialect;
+use pentad::model::client::{Client as Credential, ClientBook, Dialect};
 use pentad::model::time::{Now, UnixMillis};
 
 use super::transcript::{Reached, Request, Seen, Settle, Stage};
@@ -38,7 +38,16 @@ struct Client {
 
 impl PureStage {
     pub fn new(dialect: Dialect) -> Self {
-        let context = Arc::new(bed::context());
+        Self::of(dialect, bed::context())
+    }
+
+    /// With other clients than those of the test bed.
+    pub fn with_clients(dialect: Dialect, clients: Vec<Arc<Credential>>) -> Self {
+        Self::of(dialect, Context { clients: Arc::new(ClientBook::new(clients)), ..bed::context() })
+    }
+
+    fn of(dialect: Dialect, context: Context) -> Self {
+        let context = Arc::new(context);
         let mut stage = Self {
             dialect,
             hub: HubState::new(Arc::clone(&context.directory)),

@@ -163,6 +163,12 @@ fn selected(fields: &Fields, client: &Client, context: &Context) -> Result<Vec<(
         let product = fields.required("productID")?;
         return Ok(names.into_iter().map(|name| (product.clone(), name)).collect());
     }
+    // A gateway has neither groups nor areas within areas. Guessing here could write to the wrong devices.
+    if let Some(name) =
+        ["groupID", "areaIDPath"].into_iter().find(|name| !matches!(fields.text(name), Ok(None)))
+    {
+        return Err(Fault::NOT_IMPLEMENTED.with(name));
+    }
     let area = fields.required("areaID")?;
     let inside = |device: &&Arc<Device>| *device.area == *area && client.devices.admits(device);
     let pair = |device: &Arc<Device>| (device.product.id.as_ref().to_owned(), device.id.as_ref().to_owned());
