@@ -22,7 +22,8 @@ const IMPURE: [&str; 9] = [
 ];
 
 /// Files and folders that are pure.
-const PURE: [&str; 23] = [
+const PURE: [&str; 25] = [
+    "src/backoff.rs",
     "src/model/",
     "src/proto/",
     "src/dialects/",
@@ -32,6 +33,7 @@ const PURE: [&str; 23] = [
     "src/hub/commands.rs",
     "src/hub/index.rs",
     "src/hub/groups.rs",
+    "src/hub/links.rs",
     "src/drivers/modbus/codec.rs",
     "src/drivers/modbus/core/",
     "src/drivers/modbus/job/",

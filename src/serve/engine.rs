@@ -146,8 +146,10 @@ impl Engine {
     /// Feeds one input and drains the session. After its last word it is fed nothing more.
     pub(super) async fn step(&mut self, input: Input) {
         // A command that cannot be passed on is answered here; the session hears of it after it has been drained.
-        let mut inputs = VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front() {
+        // There is hardly ever one, and an empty queue takes no memory.
+        let mut inputs = VecDeque::new();
+        let mut next = Some(input);
+        while let Some(input) = next {
             if self.verdict.is_some() {
                 return;
             }
@@ -157,6 +159,7 @@ impl Engine {
             if let Some(closing) = closing {
                 self.verdict.get_or_insert_with(|| own_words(closing));
             }
+            next = inputs.pop_front();
         }
     }
 
