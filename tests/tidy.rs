@@ -161,6 +161,44 @@ fn every_decision_record_has_date_and_status() {
     assert!(records > 0, "there are no decision records");
 }
 
+/// Every transcript has its place in the table of its dialect, and every name there is a transcript of that dialect or
+/// a test function.
+#[test]
+fn the_feature_tables_and_the_transcripts_name_each_other() {
+    let document =
+        std::fs::read_to_string(root().join("docs/dialects.md")).expect("docs/dialects.md is text");
+    let code = rust_files().into_iter().fold(String::new(), |all, (_, text)| all + &text);
+    let mut wrong = Vec::new();
+    for dialect in DIALECTS {
+        let heading = format!("\n## {dialect}\n");
+        let (_, section) = document.split_once(&heading).expect("every dialect has its table");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let rows = section.lines().filter_map(|row| row.strip_suffix(" |")?.rsplit_once(" | "));
+        let named: Vec<&str> = rows.flat_map(|(_, shown)| shown.split('`').skip(1).step_by(2)).collect();
+        let folder = root().join("tests/transcripts").join(dialect);
+        for name in &named {
+            let there = if name.contains('_') {
+                // A fuzz target is a plain function, a test one without arguments.
+                code.contains(&format!("fn {name}("))
+            } else {
+                folder.join(format!("{name}.txt")).is_file()
+            };
+            if !there {
+                wrong.push(format!("docs/dialects.md names {name} for {dialect}, which does not exist"));
+            }
+        }
+        for entry in std::fs::read_dir(&folder).expect("a readable folder") {
+            let path = entry.expect("a readable entry").path();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if !named.contains(&name.as_str()) {
+                wrong.push(format!("docs/dialects.md has no row for the {dialect} transcript {name}"));
+            }
+        }
+    }
+    wrong.sort();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Lines without comments, so that documentation may name what code may not, and without an inline test module.
 fn code_lines(text: &str) -> String {
     let code = text.split_once("#[cfg(test)]\nmod tests {").map_or(text, |(code, _)| code);
