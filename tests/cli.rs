@@ -238,8 +238,7 @@ fn not_even_a_trace_of_everything_shows_a_credential() {
     let (mut running, mut log) = started_at(level, &path, "listening");
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let upgrade = "GET /ws?token=a-secret-that-never-shows HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n\
-        upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let upgrade = format!("GET /ws?token=a-secret-that-never-shows HTTP/1.1\r\nhost: x\r\n{UPGRADE}\r\n");
     stream.write_all(upgrade.as_bytes()).unwrap();
     let mut received = String::new();
     receive(&mut stream, &mut received, "\r\n\r\n");
@@ -256,6 +255,52 @@ fn not_even_a_trace_of_everything_shows_a_credential() {
     assert!(rest.contains("STOMP client connected"), "{rest}");
     assert!(!rest.contains("a-secret-that-never-shows"), "{rest}");
 }
+
+#[test]
+fn the_demo_prints_addresses_of_all_five_dialects_that_can_be_used_as_they_are() {
+    let mut child = pentad(&["demo", "--listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut banner = BufReader::new(child.stdout.take().unwrap());
+    let mut running = Running(child);
+    let (mut lines, mut addresses) = (banner.by_ref().lines(), Vec::new());
+    while addresses.len() < 8 {
+        let line = lines.next().expect("eight addresses").unwrap();
+        let begins = line.find("http://").or_else(|| line.find("ws://"));
+        let address = |at: usize| {
+            line[at..].split(['\'', ' ', '#']).next().map(|it| it.trim_end_matches(':').to_owned())
+        };
+        addresses.extend(begins.and_then(address));
+    }
+    for address in addresses {
+        let (scheme, rest) = address.split_once("://").unwrap();
+        let (host, path) = rest.split_once('/').unwrap();
+        let call = path.starts_with("api/metric") || path.contains("interact");
+        let (method, more, expected) = match (scheme, call) {
+            ("ws", _) => ("GET", UPGRADE, "HTTP/1.1 101"),
+            (_, true) => ("POST", "content-length: 2\r\n", "HTTP/1.1 200"),
+            (_, false) => ("GET", "", "HTTP/1.1 200"),
+        };
+        let mut stream = TcpStream::connect(host).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let request = format!("{method} /{path} HTTP/1.1\r\nhost: {host}\r\ntoken: demo\r\n{more}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        if call {
+            stream.write_all(b"{}").unwrap();
+        }
+        let mut received = String::new();
+        receive(&mut stream, &mut received, "\r\n\r\n");
+        assert!(received.starts_with(expected), "{address}: {received}");
+    }
+    signal(&running, "-TERM");
+    assert_eq!(ended(&mut running), Some(0));
+}
+
+/// What makes a request a WebSocket's.
+const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// Reads on until the words have come. What comes may hold bytes that are no text.
 fn receive(stream: &mut TcpStream, received: &mut String, words: &str) {
