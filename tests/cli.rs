@@ -268,11 +268,9 @@ fn the_demo_prints_addresses_of_all_five_dialects_that_can_be_used_as_they_are()
     let (mut lines, mut addresses) = (banner.by_ref().lines(), Vec::new());
     while addresses.len() < 8 {
         let line = lines.next().expect("eight addresses").unwrap();
-        let begins = line.find("http://").or_else(|| line.find("ws://"));
-        let address = |at: usize| {
-            line[at..].split(['\'', ' ', '#']).next().map(|it| it.trim_end_matches(':').to_owned())
-        };
-        addresses.extend(begins.and_then(address));
+        let word = |word: &&str| ["http://", "ws://"].iter().any(|scheme| word.starts_with(scheme));
+        let address = line.split(['\'', ' ', '#']).find(word);
+        addresses.extend(address.map(|address| address.trim_end_matches(':').to_owned()));
     }
     for address in addresses {
         let (scheme, rest) = address.split_once("://").unwrap();
