@@ -31,6 +31,10 @@ use crate::model::snapshot::{Answer, Question, Snapshot};
 use crate::model::time::{Now, UnixMillis};
 use crate::model::value::Value;
 
+/// How much earlier than the hub a driver gives a command up that it has not begun. A driver knows that nothing was
+/// sent, so its `Busy` is worth more to the client than the hub's `TimedOut`, which means that nobody knows.
+const DRIVERS_WORD: Duration = Duration::from_millis(250);
+
 /// The longest that a client may wait for an outcome. A longer wish is cut to this, so that no client can fill the
 /// table of commands for good.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -334,7 +338,9 @@ impl HubState {
             Checked::Invoke { function, inputs } => DriverAction::Invoke { function, inputs },
         };
         let link = Arc::clone(&device.link);
-        let command = DriverCommand { id, device, action, deadline };
+        let margin = DRIVERS_WORD.min(command.timeout / 4);
+        let command =
+            DriverCommand { id, device, action, deadline: deadline.checked_sub(margin).unwrap_or(deadline) };
         self.effects.push_back(Effect::Route { link, command });
     }
 
