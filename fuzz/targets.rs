@@ -16,6 +16,7 @@ use pentad::model::value::ValueType;
 use pentad::proto::modbus::frame::{Framing, Request};
 use pentad::proto::modbus::reply::Reply;
 use pentad::proto::modbus::{Span, Table};
+use pentad::proto::sockjs::frame;
 use pentad::proto::stomp::frame::{Decoder, Frame, FrameError, Version};
 
 use super::common::pure::{PureStage, to_request};
@@ -119,6 +120,21 @@ pub fn ithings(data: &[u8]) {
 /// Any conversation with a WCS OAM session.
 pub fn oam(data: &[u8]) {
     converse(Dialect::Oam, "/ws?token=demo", data);
+}
+
+/// Any payload is read as JSON reads it or refused, what is read is written so that it comes back, and any conversation
+/// in frames with a STOMP session.
+pub fn sockjs(data: &[u8]) {
+    let payload = String::from_utf8_lossy(data);
+    let texts = frame::decode(&payload);
+    if let Ok(expected) = serde_json::from_str::<Vec<String>>(&payload) {
+        assert_eq!(texts.as_ref(), Ok(&expected));
+    }
+    if let Ok(texts) = texts {
+        let frame = frame::messages(&texts);
+        assert_eq!(frame::decode(frame.trim_start_matches('a')), Ok(texts));
+    }
+    converse(Dialect::Oam, "/ws/000/abc/websocket?token=demo", data);
 }
 
 /// Any conversation with a U+ session.

@@ -94,7 +94,7 @@ mod tests {
                     Opening::Upgrade(_) => upgrade,
                     Opening::Respond(response) => !upgrade && response.status == 200,
                     Opening::Call(_) => !upgrade,
-                    Opening::NotMine => false,
+                    Opening::NotMine | Opening::Carry(_) => false,
                 };
                 assert!(arrives, "{address}");
             }

@@ -22,7 +22,7 @@ use crate::notify;
 use crate::serve::admission::Admission;
 use crate::serve::listener::{BindError, Listener};
 use crate::serve::tls::{self, TlsError};
-use crate::serve::{Patience, Shared};
+use crate::serve::{Patience, Shared, sockjs};
 use crate::supervisor::{Ending, Stage, Supervisor};
 
 /// A gateway that is connected but does not run yet.
@@ -125,7 +125,8 @@ impl App {
             supervisor.spawn(Stage::Hub, "watchdog", notify::feed_watchdog(interval, progress, token));
         }
         let limits = config.server.limits;
-        let shared = Arc::new(Shared {
+        let (door, desk) = sockjs::desk();
+        let shared = Shared {
             context: Arc::new(Context {
                 gateway: config.gateway,
                 directory,
@@ -140,17 +141,11 @@ impl App {
                 limits.connections_per_address,
                 &config.server.trusted_proxies,
             ),
+            sockjs: door,
             server: config.server,
             patience: Patience::default(),
-        });
-        for listener in listeners {
-            let (address, secure) = (listener.address(), listener.secure());
-            info!(%address, tls = secure, "listening");
-            let token = supervisor.token(Stage::Serve);
-            let task = listener.run(Arc::clone(&shared), token);
-            supervisor.spawn(Stage::Serve, format!("listener {address}"), task);
-        }
-        drop(shared);
+        };
+        serve(&mut supervisor, shared, desk, listeners);
         notify::ready(&format!("serving {devices} devices on {addresses} listeners"));
         let stopping = supervisor.token(Stage::Serve);
         let ending = supervisor.run(stop);
@@ -162,6 +157,20 @@ impl App {
             () = stopping.cancelled() => notify::stopping(),
         }
         ending.await
+    }
+}
+
+/// Starts what clients connect to.
+fn serve(supervisor: &mut Supervisor, shared: Shared, desk: sockjs::Desk, listeners: Vec<Listener>) {
+    let shared = Arc::new(shared);
+    let token = supervisor.token(Stage::Serve);
+    supervisor.spawn(Stage::Serve, "sockjs", desk.run(Arc::clone(&shared), token));
+    for listener in listeners {
+        let (address, secure) = (listener.address(), listener.secure());
+        info!(%address, tls = secure, "listening");
+        let token = supervisor.token(Stage::Serve);
+        let task = listener.run(Arc::clone(&shared), token);
+        supervisor.spawn(Stage::Serve, format!("listener {address}"), task);
     }
 }
 

@@ -47,5 +47,6 @@ corpora!(
     oam,
     uplus,
     uplus_query,
-    uplus_sign
+    uplus_sign,
+    sockjs
 );

@@ -14,17 +14,6 @@ use serde_json::{Value as Json, json};
 const UUID: &str = "AAAA-BBBB-CCCC-0001";
 const TYPE_ID: &str = "101c1200240008101e0a00000141414100000000020000000000000000000000";
 
-impl World {
-    fn base(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// Sets what press-1 measures, in tenths of a degree.
-    fn heat(&self, tenths: u16) {
-        self.line.set(2, "input", 10, &[tenths]);
-    }
-}
-
 // ---- Janus: stomp.js 2.3.3 ----
 
 fn janus(world: &World, socket: &str) -> Client {

@@ -24,6 +24,7 @@ use crate::model::interest::Interest;
 use crate::model::message::DeviceMessage;
 use crate::model::snapshot::{Answer, Question};
 use crate::model::time::Now;
+use crate::proto::sockjs::Form;
 use crate::text::Text;
 
 pub mod endpoints;
@@ -147,6 +148,49 @@ pub enum Opening {
     Upgrade(Upgrade),
     /// Run an HTTP call to its [`Output::Respond`].
     Call(Box<dyn Session>),
+    /// Take part in a session that HTTP requests carry.
+    Carry(Carry),
+}
+
+/// What one HTTP request has to do with a session that outlives it (`SockJS` without WebSocket).
+#[derive(Debug)]
+pub struct Carry {
+    /// Which session.
+    pub name: SessionName,
+    /// What the request is answered with if the session takes it; the body of an [`Errand::Receive`] follows as it
+    /// comes.
+    pub head: Response,
+    /// What it wants.
+    pub errand: Errand,
+}
+
+/// What a request wants of a session.
+#[derive(Debug)]
+pub enum Errand {
+    /// Receive what the session says.
+    Receive {
+        /// In which form.
+        form: Form,
+        /// The session to begin if there is none of this name.
+        session: Box<dyn Session>,
+    },
+    /// Say something.
+    Send(Text),
+}
+
+/// What a session that outlives requests is known by. Its `Debug` hides both: who knows them can take it over.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionName {
+    /// Chosen by the client.
+    pub id: String,
+    /// The credentials that each of its requests shows.
+    pub shown: Vec<String>,
+}
+
+impl Debug for SessionName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionName(..)")
+    }
 }
 
 /// An accepted WebSocket.

@@ -1,4 +1,5 @@
 //! Pure protocols: bytes in, frames out. They know neither devices nor dialects, no socket and no clock.
 
 pub mod modbus;
+pub mod sockjs;
 pub mod stomp;

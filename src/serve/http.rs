@@ -8,26 +8,28 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode, Version, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, error, field};
 
 use super::Shared;
+use super::body::Payload;
 use super::engine::{Engine, Verdict};
 use super::origin::{Ends, origin, peer};
+use super::sockjs::{self, Delivery, Receiver, Reply, Visit};
 use crate::clock;
-use crate::dialects::{Closing, Entry, Input, Opening, Request, Response, Session, Upgrade};
+use crate::dialects::{Carry, Closing, Entry, Errand, Input, Opening, Request, Response, Session, Upgrade};
 use crate::model::client::Dialect;
 
 /// The page for people.
 const PAGE: &str = include_str!("../demo/page.html");
 
-type HttpResponse = http::Response<Full<Bytes>>;
+type HttpResponse = http::Response<Payload>;
 
 /// A WebSocket that was accepted and waits for its bytes.
 pub(super) struct Accepted {
@@ -88,6 +90,7 @@ impl Door {
             (Opening::NotMine, _) => not_found(wants_json),
             (Opening::Respond(response), _) => convert(response),
             (Opening::Call(session), _) => convert(self.call(session).await),
+            (Opening::Carry(carry), _) => self.carry(dialect, peer, carry).await,
             (Opening::Upgrade(upgrade), Some((io, key))) => self.accept(dialect, peer, upgrade, io, &key),
             (Opening::Upgrade(_), None) => plain(StatusCode::BAD_REQUEST, "this path is a WebSocket\n"),
         }
@@ -172,6 +175,41 @@ impl Door {
         }
     }
 
+    /// Brings a request to the session that it is for.
+    async fn carry(&self, dialect: Dialect, peer: IpAddr, carry: Carry) -> HttpResponse {
+        let Carry { name, head, errand } = carry;
+        let (reply, replied) = oneshot::channel();
+        let (errand, body) = match errand {
+            Errand::Receive { form, session } => {
+                // One piece at a time: what the client has not read stays with the session, which knows its limits.
+                let (pieces, body) = mpsc::channel(1);
+                (sockjs::Errand::Receive { session, receiver: Receiver { form, pieces, reply } }, Some(body))
+            }
+            Errand::Send(text) => (sockjs::Errand::Send(Delivery { text, reply }), None),
+        };
+        self.shared.sockjs.visit(Visit { dialect, peer, name, errand }).await;
+        let reply = tokio::time::timeout(self.shared.patience.call, replied).await;
+        let refusal = |status, text: &'static str| {
+            // A page may read a refusal too, so what is said about origins stays.
+            let headers = head.headers.iter().filter(|(name, _)| name != "content-type").cloned();
+            let mut response = Response::text(status, text);
+            response.headers.extend(headers);
+            convert(response)
+        };
+        match (reply, body) {
+            (Ok(Ok(Reply::Taken)), None) => convert(head),
+            (Ok(Ok(Reply::Taken)), Some(body)) => {
+                let mut response = convert(head);
+                *response.body_mut() = Payload::Pieces(body);
+                response
+            }
+            // A session that ends drops what waits for it.
+            (Ok(Ok(Reply::Nobody) | Err(_)), _) => refusal(404, "no such session\n"),
+            (Ok(Ok(Reply::Full)), _) => refusal(503, "there are too many sessions or requests\n"),
+            (Err(_), _) => refusal(503, "the session does not keep up\n"),
+        }
+    }
+
     /// Answers an upgrade and hands the session to whoever drives the connection.
     fn accept(
         &self,
@@ -192,7 +230,7 @@ impl Door {
         if self.accepted.try_send(accepted).is_err() {
             return plain(StatusCode::BAD_REQUEST, "the connection is a WebSocket already\n");
         }
-        let mut response = HttpResponse::new(Full::default());
+        let mut response = HttpResponse::new(Bytes::new().into());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -299,7 +337,7 @@ fn plain(status: StatusCode, text: &'static str) -> HttpResponse {
 /// A dialect's response as hyper wants it. Headers that cannot be sent are left out: they are a fault of ours, and
 /// the rest of the answer is still true.
 fn convert(response: Response) -> HttpResponse {
-    let mut converted = HttpResponse::new(Full::new(response.body));
+    let mut converted = HttpResponse::new(response.body.into());
     *converted.status_mut() =
         StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in &response.headers {

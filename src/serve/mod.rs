@@ -5,6 +5,7 @@
 //!                                      |                                       |           |
 //!                                      +-- engine: a session against the hub <-+-----------+
 //!                                                                               connection: ... on a WebSocket
+//!                                      +-- sockjs: ... between HTTP requests that come and go
 //! ```
 //!
 //! It knows no dialect by name beyond the table in [`crate::dialects::ENTRIES`], and no device.
@@ -15,14 +16,17 @@ use std::time::Duration;
 use crate::config;
 use crate::dialects::Context;
 use crate::hub::handle::HubHandle;
+use crate::proto::sockjs::Pace;
 
 pub mod admission;
+mod body;
 mod connection;
 mod engine;
 mod http;
 pub mod listener;
 mod origin;
 mod socket;
+pub mod sockjs;
 pub mod tls;
 
 /// What every connection needs; made once, shared read-only.
@@ -36,6 +40,8 @@ pub struct Shared {
     pub server: config::Server,
     /// Who is connected.
     pub admission: admission::Admission,
+    /// The way to sessions that HTTP requests carry.
+    pub sockjs: sockjs::Door,
     /// How patient the server is.
     pub patience: Patience,
 }
@@ -62,6 +68,8 @@ pub struct Patience {
     pub silence: Duration,
     /// For reading on while a connection closes, so that the close frame is not lost to a reset.
     pub linger: Duration,
+    /// For responses that carry sessions, and for sessions that none carries.
+    pub sockjs: Pace,
     /// For sessions to say goodbye when the gateway stops; what is left then is cut off.
     pub goodbye: Duration,
 }
@@ -77,6 +85,7 @@ impl Default for Patience {
             ping: Duration::from_secs(30),
             silence: Duration::from_secs(120),
             linger: Duration::from_secs(1),
+            sockjs: Pace::default(),
             goodbye: Duration::from_secs(2),
         }
     }

@@ -174,13 +174,14 @@ impl PureStage {
 impl Stage for PureStage {
     fn open(&mut self, at: usize, request: &Request) {
         let request = to_request(request);
-        let opening = match self.dialect {
-            Dialect::Janus => dialects::janus::open(&request, &self.context, self.now),
-            Dialect::Sagoo => dialects::sagoo::open(&request, &self.context, self.now),
-            Dialect::Ithings => dialects::ithings::open(&request, &self.context, self.now),
-            Dialect::Oam => dialects::oam::open(&request, &self.context, self.now),
-            Dialect::Uplus => dialects::uplus::open(&request, &self.context, self.now),
-        };
+        // A path that two dialects share may be opened as the other one.
+        let mut entries = dialects::ENTRIES;
+        entries.sort_by_key(|entry| entry.dialect != self.dialect);
+        let opening = entries
+            .iter()
+            .map(|entry| (entry.open)(&request, &self.context, self.now))
+            .find(|opening| !matches!(opening, Opening::NotMine))
+            .unwrap_or(Opening::NotMine);
         self.drop_client(at);
         let key = SessionKey(self.next_key);
         self.next_key += 1;
@@ -196,6 +197,7 @@ impl Stage for PureStage {
                 client.upgraded = true;
             }
             Opening::Call(session) => client.session = Some(session),
+            Opening::Carry(_) => panic!("a session that requests carry needs a server"),
         }
         if client.session.is_some() {
             self.hub.attach(key);

@@ -17,9 +17,9 @@ use pentad::hub::handle::{HubHandle, HubRequest, REQUEST_QUEUE};
 use pentad::model::device::Device;
 use pentad::model::interest::Selector;
 use pentad::model::snapshot::Question;
-use pentad::serve::Shared;
 use pentad::serve::admission::Admission;
 use pentad::serve::listener::Listener;
+use pentad::serve::{Shared, sockjs};
 use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -79,9 +79,11 @@ impl SocketStage {
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
         };
+        let (door, desk) = sockjs::desk();
         let shared = Arc::new(Shared {
             context: Arc::clone(&context),
             hub: handle.clone(),
+            sockjs: door,
             admission: Admission::new(100, 100, &[]),
             server,
             patience: pentad::serve::Patience::default(),
@@ -100,6 +102,7 @@ impl SocketStage {
                 stop.clone(),
                 Arc::default(),
             ));
+            runtime.spawn(desk.run(Arc::clone(&shared), stop.clone()));
             runtime.spawn(listener.run(shared, stop.clone()));
             address
         };

@@ -46,6 +46,16 @@ impl World {
         world
     }
 
+    /// The gateway's address for HTTP.
+    pub fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Sets what press-1 measures, in tenths of a degree.
+    pub fn heat(&self, tenths: u16) {
+        self.line.set(2, "input", 10, &[tenths]);
+    }
+
     /// Ends the gateway by a signal and starts it again on the same port.
     pub async fn restart(&mut self, signal: &str) {
         self.pentad.signal(signal);

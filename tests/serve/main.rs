@@ -7,5 +7,6 @@ mod common;
 mod http;
 mod parrot;
 mod rig;
+mod sockjs;
 mod tls;
 mod websocket;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pentad::dialects::shared::sockjs::{self, Base};
 use pentad::dialects::{Context, Entry, Input, Opening, Output, Request, Response, Session, Token, Upgrade};
 use pentad::model::client::{Client, DeviceFilter, Dialect, Rights, Secret};
 use pentad::model::command::{Action, Command};
@@ -16,7 +17,13 @@ use pentad::model::time::Now;
 pub(crate) const ENTRY: Entry =
     Entry { dialect: Dialect::Sagoo, open, common: |settings| &settings.sagoo.common };
 
-fn open(request: &Request, _: &Arc<Context>, _: Now) -> Opening {
+fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
+    if let Some(path) = request.path.strip_prefix("/sockjs") {
+        let session = || -> Box<dyn Session> { Box::new(Parrot::default()) };
+        let raw = || Upgrade { session: session(), subprotocol: None };
+        let base = Base { session: &session, raw: &raw, admits_origin: true };
+        return sockjs::open(request, path, context, now, &base);
+    }
     match request.path.as_str() {
         "/parrot" => Opening::Upgrade(Upgrade {
             session: Box::new(Parrot::default()),

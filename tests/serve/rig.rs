@@ -9,7 +9,7 @@ use pentad::config::{Limits, Server};
 use pentad::hub::handle::{HubHandle, HubRequest};
 use pentad::serve::admission::Admission;
 use pentad::serve::listener::Listener;
-use pentad::serve::{Patience, Shared};
+use pentad::serve::{Patience, Shared, sockjs};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -63,9 +63,11 @@ impl Rig {
         let address = listener.address();
         let (requests, hub) = mpsc::channel(1024);
         let limits = setup.limits;
+        let (door, desk) = sockjs::desk();
         let shared = Arc::new(Shared {
             context: Arc::new(bed::context()),
             hub: HubHandle::new(requests),
+            sockjs: door,
             admission: Admission::new(
                 limits.connections,
                 limits.connections_per_address,
@@ -82,6 +84,7 @@ impl Rig {
         });
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        tasks.spawn(desk.run(Arc::clone(&shared), stop.clone()));
         tasks.spawn(listener.run(Arc::clone(&shared), stop.clone()));
         Self { address, stop, hub, shared, tasks }
     }

@@ -39,7 +39,9 @@ fn open(request: &Request, context: &Arc<Context>) -> Opening {
 fn session() -> Box<dyn Session> {
     let mut session = match open(&request("GET", super::CONNECT, true), &fixture::context()) {
         Opening::Upgrade(upgrade) => upgrade.session,
-        Opening::NotMine | Opening::Respond(_) | Opening::Call(_) => panic!("the upgrade was not accepted"),
+        Opening::NotMine | Opening::Respond(_) | Opening::Call(_) | Opening::Carry(_) => {
+            panic!("the upgrade was not accepted")
+        }
     };
     session.handle(Input::Open, fixture::now());
     assert_eq!(drain(session.as_mut()).len(), 1, "a greeting");
@@ -83,7 +85,7 @@ fn answer(opening: Opening, outcome: &Arc<Outcome>) -> (Vec<Command>, Response) 
     let mut session = match opening {
         Opening::Call(session) => session,
         Opening::Respond(response) => return (Vec::new(), response),
-        Opening::NotMine | Opening::Upgrade(_) => panic!("no call"),
+        Opening::NotMine | Opening::Upgrade(_) | Opening::Carry(_) => panic!("no call"),
     };
     let now = fixture::now();
     session.handle(Input::Open, now);

@@ -12,7 +12,8 @@
 //! Scripts find devices by `/api/device/list` and `/query`, and write by `/pushdata`.
 //!
 //! The vendor's clients log in nowhere but in the HTTP call, and use the address that it returns as it is: the
-//! ticket in it carries the login over.
+//! ticket in it carries the login over. `/api/janus/websocket-sockjs` is the same for SockJS clients: it gives
+//! `http://127.0.0.1:8080/ws?ticket=..` and the topic `/ws/deviceData/E07E-8972-925A-C99B`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +69,16 @@ pub fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     match segments.as_slice() {
         ["websocket"] => super::endpoints::websocket(request, context, now),
-        ["api", "janus", "websocket"] => Opening::Respond(with_cors(address(request, context, now))),
+        // Pages of any origin may come, as with the vendor's server.
+        ["ws", ..] if !super::endpoints::share_ws(context) => {
+            super::endpoints::ws(request, context, now, Dialect::Janus, true)
+        }
+        ["api", "janus", "websocket"] => {
+            Opening::Respond(with_cors(address(request, context, now, Service::WebSocket)))
+        }
+        ["api", "janus", "websocket-sockjs"] => {
+            Opening::Respond(with_cors(address(request, context, now, Service::SockJs)))
+        }
         ["api", "janus", ..] => {
             Opening::Respond(with_cors(Response::json(404, wire::refusal(404, "No such service"))))
         }
@@ -82,9 +92,16 @@ pub(super) fn app(context: &Arc<Context>) -> Box<dyn App> {
     Box::new(session::Telemetry::new(Arc::clone(context)))
 }
 
+/// The two ways to the same reports.
+#[derive(Clone, Copy, Debug)]
+enum Service {
+    WebSocket,
+    SockJs,
+}
+
 /// The HTTP call. A failure is HTTP 200 with its code in the body, because the vendor's page looks at the body
 /// alone. The token is looked at before the device, so that a stranger learns nothing of devices.
-fn address(request: &Request, context: &Context, now: Now) -> Response {
+fn address(request: &Request, context: &Context, now: Now, service: Service) -> Response {
     match request.method.as_str() {
         "GET" | "HEAD" => {}
         "OPTIONS" => return Response { status: 204, headers: Vec::new(), body: bytes::Bytes::new() },
@@ -103,18 +120,23 @@ fn address(request: &Request, context: &Context, now: Now) -> Response {
         return Response::json(200, wire::refusal(1003, "Device does not exist"));
     };
     // An anonymous client is let in by its network again, and no ticket could name it.
-    let path = if credentials.tokens.is_empty() {
-        "/websocket".to_owned()
+    let query = if credentials.tokens.is_empty() {
+        String::new()
     } else {
         let ticket = ticket::Ticket {
             expires: ticket::expiry(now.wall, settings.ticket_lifetime),
             client: client.id.to_string(),
             uuid: device.uuid.to_string(),
         };
-        format!("/websocket?ticket={}", ticket.seal(&context.seal))
+        format!("?ticket={}", ticket.seal(&context.seal))
     };
-    let topic = format!("{}{}", session::TOPICS[0], device.uuid);
-    Response::json(200, wire::address(&request.origin.websocket(&path), &topic))
+    let (address, prefix) = match service {
+        Service::WebSocket => (request.origin.websocket(&format!("/websocket{query}")), session::TOPICS[0]),
+        // SockJS clients keep a query behind every path that they append.
+        Service::SockJs => (request.origin.http(&format!("/ws{query}")), session::TOPICS[1]),
+    };
+    let topic = format!("{prefix}{}", device.uuid);
+    Response::json(200, wire::address(&address, &topic))
 }
 
 /// The answer to whom no credential lets in.

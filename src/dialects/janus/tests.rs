@@ -74,7 +74,8 @@ fn a_ticket_opens_its_topic_on_the_path_that_is_shared_too() {
     let context = fixture::context();
     let ticket = ticket(&context, "demo", "press-1");
     let request = upgrade("/ws", &[("ticket", &ticket)]);
-    let mut rig = Rig::upgraded(crate::dialects::endpoints::ws(&request, &context, fixture::now()));
+    let shared = crate::dialects::endpoints::ws(&request, &context, fixture::now(), Dialect::Oam, true);
+    let mut rig = Rig::upgraded(shared);
     assert!(rig.send(CONNECT)[0].starts_with("CONNECTED\n"));
     assert_eq!(rig.send("SUBSCRIBE\nid:a\ndestination:/alarm\n\n\0"), [""; 0], "a ticket opens no alarms");
     assert_eq!(rig.send("SUBSCRIBE\nid:b\ndestination:/ws/deviceData/press-1\n\n\0"), ["watch"]);

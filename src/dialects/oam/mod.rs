@@ -30,7 +30,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::stomp::App;
-use super::{Common, Context, Opening, Request, Response};
+use super::{Common, Context, Opening, Request};
+use crate::model::client::Dialect;
 use crate::model::time::Now;
 
 mod api;
@@ -80,10 +81,10 @@ pub fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
     let segments = request.segments();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     match segments.as_slice() {
-        ["ws"] if request.upgrade && !rest::admits_origin(request, context) => {
-            Opening::Respond(Response::text(403, "this origin is not allowed\n"))
+        ["ws", ..] => {
+            let admits = rest::admits_origin(request, context);
+            super::endpoints::ws(request, context, now, Dialect::Oam, admits)
         }
-        ["ws"] => super::endpoints::ws(request, context, now),
         ["api", realm, ..] if REALMS.contains(realm) => rest::open(request, context, now),
         _ => Opening::NotMine,
     }

@@ -5,8 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::dialects::shared::fixture;
 use crate::dialects::shared::stomp::rig::{Rig, context, report, upgrade};
-use crate::dialects::{Closing, Input};
-use crate::model::client::Dialect;
+use crate::dialects::{Closing, Input, Response};
 use crate::model::device::Device;
 use crate::model::directory::Directory;
 use crate::model::snapshot::DeviceSnapshot;
@@ -212,7 +211,7 @@ fn a_dialect_that_is_off_owns_no_path() {
 #[test]
 fn calls_of_other_dialects_are_theirs() {
     let context = fixture::context();
-    for path in ["/api/janus/websocket", "/api/v1/x", "/api", "/api/metrics/list", "/ws/info"] {
+    for path in ["/api/janus/websocket", "/api/v1/x", "/api", "/api/metrics/list", "/wss"] {
         assert!(matches!(open(&post(path, "{}"), &context, fixture::now()), Opening::NotMine), "{path}");
     }
 }
@@ -228,7 +227,7 @@ proptest! {
             match open(&post(&path, body), &context, fixture::now()) {
                 Opening::Respond(response) => prop_assert!(response.status >= 200),
                 Opening::Call(session) => Rig::of(session).answer(Vec::new()),
-                other @ (Opening::NotMine | Opening::Upgrade(_)) => prop_assert!(false, "{:?}", other),
+                other @ (Opening::NotMine | Opening::Upgrade(_) | Opening::Carry(_)) => prop_assert!(false, "{:?}", other),
             }
         }
     }

@@ -23,7 +23,9 @@ fn session() -> Box<dyn Session> {
     let request = fixture::request("GET", "/messaging/demo", true);
     match super::open(&request, &fixture::context(), fixture::now()) {
         Opening::Upgrade(upgrade) => upgrade.session,
-        Opening::NotMine | Opening::Respond(_) | Opening::Call(_) => panic!("the upgrade was not accepted"),
+        Opening::NotMine | Opening::Respond(_) | Opening::Call(_) | Opening::Carry(_) => {
+            panic!("the upgrade was not accepted")
+        }
     }
 }
 

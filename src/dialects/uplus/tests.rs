@@ -204,7 +204,7 @@ fn only_its_own_path_is_taken_and_only_a_websocket_is_served() {
             Opening::NotMine => 404,
             Opening::Respond(response) => response.status,
             Opening::Upgrade(_) => 101,
-            Opening::Call(_) => 200,
+            Opening::Call(_) | Opening::Carry(_) => 200,
         }
     };
     let slash = format!("{PATH}/");

@@ -92,13 +92,23 @@ pub fn open(
     if !request.upgrade {
         return Opening::Respond(Response::text(400, "this address speaks STOMP over WebSocket\n"));
     }
-    let session = Box::new(Endpoint::new(Credentials::of(request), context, apps(), now));
+    let session = session(request, context, now, apps());
     Opening::Upgrade(Upgrade { session, subprotocol: subprotocol(request) })
+}
+
+/// The session of a client that shows what this request carries.
+pub fn session(
+    request: &Request,
+    context: &Arc<Context>,
+    now: Now,
+    apps: Vec<Box<dyn App>>,
+) -> Box<dyn Session> {
+    Box::new(Endpoint::new(Credentials::of(request), context, apps, now))
 }
 
 /// The first offered subprotocol that is STOMP, as the client wrote it. It does not bind the version: `stomp.js`
 /// offers `v10.stomp` first and then connects with 1.1.
-fn subprotocol(request: &Request) -> Option<String> {
+pub fn subprotocol(request: &Request) -> Option<String> {
     let known = |offer: &&str| {
         ["v10.stomp", "v11.stomp", "v12.stomp"].iter().any(|name| name.eq_ignore_ascii_case(offer))
     };

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::rig::{Rig, context, upgrade};
 use super::*;
 use crate::dialects::{Closing, endpoints};
+use crate::model::client::Dialect;
 use crate::model::interest::Selector;
 use crate::model::message::Kinds;
 
@@ -15,9 +16,13 @@ const CALL: &str = "SEND\ndestination:/app/api/metric/list\n\n{}\0";
 fn connected(frame_bytes: usize) -> Rig {
     let context = context(|context| context.frame_bytes = frame_bytes);
     let request = upgrade("/ws", &[("token", "demo")]);
-    let mut rig = Rig::upgraded(endpoints::ws(&request, &context, super::super::fixture::now()));
+    let mut rig = Rig::upgraded(ws(&request, &context));
     rig.send(CONNECT);
     rig
+}
+
+fn ws(request: &Request, context: &Arc<Context>) -> Opening {
+    endpoints::ws(request, context, super::super::fixture::now(), Dialect::Oam, true)
 }
 
 #[test]
@@ -31,7 +36,7 @@ fn the_first_known_subprotocol_is_echoed_as_it_was_offered() {
         let mut request = upgrade("/ws", &[]);
         request.headers.extend(offer.map(|offer| ("sec-websocket-protocol".to_owned(), offer.to_owned())));
         let context = context(|_| {});
-        let opening = endpoints::ws(&request, &context, super::super::fixture::now());
+        let opening = ws(&request, &context);
         let Opening::Upgrade(upgrade) = opening else { panic!("not accepted") };
         assert_eq!(upgrade.subprotocol.as_deref(), chosen, "{offer:?}");
     }
