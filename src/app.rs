@@ -8,21 +8,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
-use crate::config::{Config, Server};
+use crate::config::{Config, History, Server};
 use crate::dialects::{Context, ENTRIES, Entry, Seal, Settings};
 use crate::drivers::{COMMAND_QUEUE, LinkPort, OBSERVATION_QUEUE, modbus, mqtt};
 use crate::hub;
 use crate::hub::handle::{HubHandle, REQUEST_QUEUE};
 use crate::model::directory::Directory;
 use crate::notify;
+use crate::report::Chain;
 use crate::serve::admission::Admission;
 use crate::serve::listener::{BindError, Listener};
 use crate::serve::tls::{self, TlsError};
 use crate::serve::{Patience, Shared, sockjs};
+use crate::store::{self, Archive, Keeper};
 use crate::supervisor::{Ending, Stage, Supervisor};
 
 /// A gateway that is connected but does not run yet.
@@ -110,12 +113,15 @@ impl App {
                 mqtt::client::run(broker.settings, broker.devices, port, token),
             );
         }
+        let (keeper, archive) = keep_history(&mut supervisor, config.history, &directory).unzip();
+        let handle = HubHandle::new(requests).with_archive(archive);
         let (progress, token) = (Arc::new(AtomicU64::new(0)), supervisor.token(Stage::Hub));
         let hub = hub::task::run(
             Arc::clone(&directory),
             links,
             request_queue,
             observation_queue,
+            keeper,
             token,
             Arc::clone(&progress),
         );
@@ -135,7 +141,7 @@ impl App {
                 seal,
                 frame_bytes: limits.frame_bytes,
             }),
-            hub: HubHandle::new(requests),
+            hub: handle,
             admission: Admission::new(
                 limits.connections,
                 limits.connections_per_address,
@@ -172,6 +178,28 @@ fn serve(supervisor: &mut Supervisor, shared: Shared, desk: sockjs::Desk, listen
         let task = listener.run(Arc::clone(&shared), token);
         supervisor.spawn(Stage::Serve, format!("listener {address}"), task);
     }
+}
+
+/// Opens the history store and starts its thread. A gateway whose history cannot be opened serves without one: that
+/// somebody sees the present matters more.
+fn keep_history(
+    supervisor: &mut Supervisor,
+    history: Option<History>,
+    directory: &Arc<Directory>,
+) -> Option<(Keeper, Archive)> {
+    let (keeper, archive, worker) = match store::open(history?, Arc::clone(directory)) {
+        Ok(opened) => opened,
+        Err(error) => {
+            error!("no history is kept: {}", Chain(&error));
+            return None;
+        }
+    };
+    let runtime = Handle::current();
+    if let Err(error) = supervisor.spawn_thread(Stage::Hub, "history", move || worker.run(&runtime)) {
+        error!(%error, "no history is kept: cannot start its thread");
+        return None;
+    }
+    Some((keeper, archive))
 }
 
 /// Binds all listeners. Those of the server serve every dialect that has none of its own.

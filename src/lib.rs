@@ -27,6 +27,7 @@ pub mod proto;
 pub mod report;
 pub mod serve;
 pub mod signals;
+pub mod store;
 pub mod supervisor;
 pub mod telemetry;
 pub mod text;

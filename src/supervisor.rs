@@ -108,6 +108,24 @@ impl Supervisor {
         self.running.insert(handle.id(), (stage, name));
     }
 
+    /// Starts a thread for work that blocks, watched like a task. It is told to stop by other means than a token:
+    /// by the end of the queue that it works off.
+    pub fn spawn_thread(
+        &mut self,
+        stage: Stage,
+        name: &'static str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            work();
+            // Dropped by a panic as well, which the panic hook has reported.
+            drop(ended);
+        })?;
+        self.spawn(stage, name, async { drop(end.await) });
+        Ok(())
+    }
+
     /// The names of what runs, in the order in which it will be stopped.
     pub fn names(&self) -> Vec<Arc<str>> {
         self.unfinished(Stage::Serve)

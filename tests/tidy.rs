@@ -22,7 +22,7 @@ const IMPURE: [&str; 9] = [
 ];
 
 /// Files and folders that are pure.
-const PURE: [&str; 25] = [
+const PURE: [&str; 31] = [
     "src/backoff.rs",
     "src/model/",
     "src/proto/",
@@ -32,8 +32,14 @@ const PURE: [&str; 25] = [
     "src/hub/alarms.rs",
     "src/hub/commands.rs",
     "src/hub/index.rs",
-    "src/hub/groups.rs",
+    "src/hub/groups/",
+    "src/hub/client_alarms.rs",
+    "src/hub/documents.rs",
+    "src/hub/effect.rs",
+    "src/hub/revive.rs",
     "src/hub/links.rs",
+    "src/store/bytes.rs",
+    "src/store/record/",
     "src/drivers/modbus/codec.rs",
     "src/drivers/modbus/core/",
     "src/drivers/modbus/job/",

@@ -92,13 +92,8 @@ fn uplus(common: Common, table: Option<Table<'_>>) -> uplus::Settings {
             }
             node.duration(Duration::from_secs(1)..=Duration::from_secs(86_400))
         });
-        let retention = table.key("retention");
         let range = Duration::from_secs(60)..=Duration::from_secs(30 * 86_400);
-        if retention.read(|node| node.duration(range)).is_some() {
-            let found = "this version does not replay what a system has missed";
-            let hint = "the key is checked, and has no effect yet";
-            table.report().add(Problem::warning(&retention.spot(), found).hint(hint));
-        }
+        set(&mut settings.retention, table.key("retention").read(|node| node.duration(range)));
         table.finish();
     }
     settings

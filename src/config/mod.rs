@@ -71,8 +71,8 @@ pub struct Config {
     pub server: Server,
     /// Every dialect's settings.
     pub dialects: dialects::Settings,
-    /// The history store.
-    pub history: History,
+    /// The history store; `None` keeps no history.
+    pub history: Option<History>,
     /// Every bus with its devices.
     pub buses: Vec<Bus>,
     /// Every broker with its devices.

@@ -168,7 +168,7 @@ fn read_limits(table: Table<'_>) -> Limits {
     limits
 }
 
-pub(super) fn history(root: &Table<'_>) -> History {
+pub(super) fn history(root: &Table<'_>) -> Option<History> {
     const DAY: u64 = 86_400;
     let mut history = History {
         path: "/var/lib/pentad/history.db".into(),
@@ -176,21 +176,15 @@ pub(super) fn history(root: &Table<'_>) -> History {
         max_bytes: 256 << 20,
         commit_every: Duration::from_secs(5),
     };
-    if let Some(table) = root.table("history") {
-        let warning = Problem::warning(&table.spot(), "this version keeps no history");
-        root.report().add(warning.hint("the table is checked, and has no effect yet"));
-        set(&mut history.path, table.key("path").read(|node| node.line().map(PathBuf::from)));
-        let keep = Duration::from_secs(60)..=Duration::from_secs(3650 * DAY);
-        set(&mut history.keep, table.key("keep").read(|node| node.duration(keep)));
-        set(
-            &mut history.max_bytes,
-            table.key("max_bytes").read(|node| node.int(1_048_576..=1_099_511_627_776)),
-        );
-        let commit = Duration::from_millis(100)..=Duration::from_secs(3600);
-        set(&mut history.commit_every, table.key("commit_every").read(|node| node.duration(commit)));
-        table.finish();
-    }
-    history
+    let table = root.table("history")?;
+    set(&mut history.path, table.key("path").read(|node| node.line().map(PathBuf::from)));
+    let keep = Duration::from_secs(60)..=Duration::from_secs(3650 * DAY);
+    set(&mut history.keep, table.key("keep").read(|node| node.duration(keep)));
+    set(&mut history.max_bytes, table.key("max_bytes").read(|node| node.int(1_048_576..=1_099_511_627_776)));
+    let commit = Duration::from_millis(100)..=Duration::from_secs(3600);
+    set(&mut history.commit_every, table.key("commit_every").read(|node| node.duration(commit)));
+    table.finish();
+    Some(history)
 }
 
 /// Overwrites a default by what was configured.

@@ -48,6 +48,12 @@ pub trait Session: Debug + Send {
 
     /// When to call `handle` with [`Input::Timeout`] if nothing else happens before.
     fn timeout(&self) -> Option<Instant>;
+
+    /// How many of the messages that were handed to it last it still holds back. They count as not delivered: a
+    /// balanced group gives them to another session if this one ends.
+    fn holding(&self) -> usize {
+        0
+    }
 }
 
 /// A number by which a session recognises the answer to what it asked; chosen by the session, unique among those
@@ -74,6 +80,8 @@ pub enum Input {
     Answer(Token, Answer),
     /// The session's balanced group has lost its last relation.
     GroupEmpty,
+    /// Somebody else changed a document of this collection, which the session has asked about.
+    DocumentsChanged(Arc<str>),
     /// The client reads too slowly and missed this many property reports. The newest values of the devices
     /// concerned follow as ordinary messages.
     Lagged(u64),

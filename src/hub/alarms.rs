@@ -24,6 +24,14 @@ impl Alarms {
         &self.active
     }
 
+    /// An alarm that is judged elsewhere was raised or has cleared.
+    pub(super) fn set(&mut self, rule: &Arc<str>, raised: bool) {
+        self.active.retain(|id| id != rule);
+        if raised {
+            self.active.push(Arc::clone(rule));
+        }
+    }
+
     /// Judges a new value by the rules of its property and says what changed.
     pub(super) fn judge(
         &mut self,

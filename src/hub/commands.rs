@@ -10,8 +10,13 @@ use std::time::Instant;
 use super::handle::SessionKey;
 use crate::dialects::{COMMANDS_IN_FLIGHT, Token};
 use crate::drivers::{COMMAND_QUEUE, CommandId};
+use crate::model::check::Checked;
+use crate::model::client::Client;
+use crate::model::command::{Action, Command};
+use crate::model::device::Device;
 use crate::model::message::CommandNote;
 use crate::model::time::UnixMillis;
+use crate::model::value::Value;
 
 /// Commands under way for all sessions together: enough for sixteen that use all they may. A further one is
 /// settled as busy.
@@ -93,5 +98,37 @@ impl Commands {
 
     pub(super) fn timeout(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+}
+
+/// A command as other sessions may see it: with the values as they were checked.
+pub(super) fn note(
+    id: CommandId,
+    device: &Device,
+    client: &Client,
+    command: &Command,
+    checked: &Checked,
+) -> CommandNote {
+    let property =
+        |position: &usize| device.product.properties.get(*position).map(|known| Arc::clone(&known.id));
+    let values = match checked {
+        Checked::Read(positions) => {
+            positions.iter().filter_map(property).map(|property| (property, Value::Null)).collect()
+        }
+        Checked::Write(values) => {
+            values.iter().filter_map(|(at, value)| Some((property(at)?, value.clone()))).collect()
+        }
+        Checked::Invoke { inputs, .. } => inputs.clone(),
+    };
+    let function = match &command.action {
+        Action::Invoke { function, .. } => Some(Arc::clone(function)),
+        Action::Read(_) | Action::Write(_) => None,
+    };
+    CommandNote {
+        message_id: command.message_id.clone().unwrap_or_else(|| format!("pentad-{}", id.0).into()),
+        kind: command.action.kind(),
+        function,
+        values,
+        client: Arc::clone(&client.id),
     }
 }

@@ -187,6 +187,12 @@ impl DeviceState {
         positions.iter().filter_map(known).collect()
     }
 
+    /// An alarm of a client was raised or has cleared. Gives all that are raised now.
+    pub(super) fn alarm(&mut self, rule: &Arc<str>, raised: bool) -> Vec<Arc<str>> {
+        self.alarms.set(rule, raised);
+        self.alarms.active().to_vec()
+    }
+
     pub(super) fn snapshot(&self) -> DeviceSnapshot {
         DeviceSnapshot {
             device: Arc::clone(&self.device),

@@ -14,6 +14,7 @@ use crate::model::command::{Command, Outcome};
 use crate::model::interest::Interest;
 use crate::model::message::DeviceMessage;
 use crate::model::snapshot::{Answer, Question};
+use crate::store::Archive;
 
 /// Requests of all sessions that wait for the hub. When full the session's driver awaits, so a client that floods
 /// commands slows only itself and its peers' commands, never observations.
@@ -41,8 +42,12 @@ pub enum HubRequest {
         messages: mpsc::Sender<Arc<DeviceMessage>>,
         /// Where its replies go. The session's driver keeps no more under way than fit.
         replies: mpsc::Sender<SessionReply>,
+        /// How many of the device messages that were sent to it the session has written, counted from its beginning.
+        /// Nobody else writes it, so it has its last value when the session's ends of the queues are dropped.
+        written: Arc<AtomicU64>,
     },
-    /// A session has ended. Its commands run on; their outcomes go nowhere.
+    /// A session has ended. Its commands run on; their outcomes go nowhere. What its counter says was not written
+    /// of balanced messages goes to another member of its group.
     Detach {
         /// Its number.
         key: SessionKey,
@@ -91,6 +96,8 @@ pub enum SessionReply {
     Answer(Token, Answer),
     /// See [`crate::dialects::Input::GroupEmpty`].
     GroupEmpty,
+    /// See [`crate::dialects::Input::DocumentsChanged`].
+    DocumentsChanged(Arc<str>),
     /// See [`crate::dialects::Input::Lagged`].
     Lagged(u64),
     /// The session is no longer served, because it lost something that may not be lost.
@@ -102,6 +109,7 @@ pub enum SessionReply {
 pub struct HubHandle {
     requests: mpsc::Sender<HubRequest>,
     next: Arc<AtomicU64>,
+    archive: Option<Archive>,
 }
 
 /// The hub has ended; only seen while the process shuts down.
@@ -112,7 +120,19 @@ pub struct HubGone;
 impl HubHandle {
     /// A handle that feeds this queue.
     pub fn new(requests: mpsc::Sender<HubRequest>) -> Self {
-        Self { requests, next: Arc::new(AtomicU64::new(1)) }
+        Self { requests, next: Arc::new(AtomicU64::new(1)), archive: None }
+    }
+
+    /// The same with a history store, if there is one, to ask for past values.
+    #[must_use]
+    pub fn with_archive(mut self, archive: Option<Archive>) -> Self {
+        self.archive = archive;
+        self
+    }
+
+    /// The history store, if there is one.
+    pub fn archive(&self) -> Option<&Archive> {
+        self.archive.as_ref()
     }
 
     /// Begins a session whose message queue holds `queue` messages.
@@ -120,8 +140,10 @@ impl HubHandle {
         let key = SessionKey(self.next.fetch_add(1, Ordering::Relaxed));
         let (messages, message_queue) = mpsc::channel(queue.max(1));
         let (replies, reply_queue) = mpsc::channel(REPLIES_TO_COMMANDS + NOTICES);
-        self.send(HubRequest::Attach { key, messages, replies }).await?;
-        Ok(Attachment { key, messages: message_queue, replies: reply_queue })
+        let written = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&written);
+        self.send(HubRequest::Attach { key, messages, replies, written: counter }).await?;
+        Ok(Attachment { key, messages: message_queue, replies: reply_queue, written })
     }
 
     /// Sends one request, waiting for room.
@@ -146,4 +168,6 @@ pub struct Attachment {
     pub messages: mpsc::Receiver<Arc<DeviceMessage>>,
     /// Its replies. Closed together with `messages` when the hub ends.
     pub replies: mpsc::Receiver<SessionReply>,
+    /// See [`HubRequest::Attach`]; to be kept up to date by who drives the session.
+    pub written: Arc<AtomicU64>,
 }

@@ -43,6 +43,13 @@ impl Roster {
         self.directory.devices().get(position)
     }
 
+    /// Which kinds of message an interest names of each device, whoever has it.
+    pub(super) fn covered(&self, interest: &Interest) -> BTreeMap<usize, Kinds> {
+        let devices = self.directory.devices().iter().enumerate();
+        let admitted = devices.filter(|(_, device)| interest.selector.admits(device));
+        admitted.map(|(position, _)| (position, interest.kinds)).collect()
+    }
+
     /// Which kinds of message these interests want of each device that the client may see, by position.
     pub(super) fn resolve(
         &self,

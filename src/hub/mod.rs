@@ -4,12 +4,16 @@
 //! pure; `task.rs` is the loop around it; [`handle`] is what drivers' and sessions' owners hold.
 
 mod alarms;
+mod client_alarms;
 pub mod commands;
 mod device;
+mod documents;
+mod effect;
 mod groups;
 pub mod handle;
 mod index;
 mod links;
+mod revive;
 mod slow;
 pub mod state;
 pub mod task;

@@ -67,6 +67,7 @@ impl Lag {
         &mut self,
         messages: &Sender<Arc<DeviceMessage>>,
         replies: &Sender<SessionReply>,
+        given: &mut u64,
         now: Instant,
         newest: impl Fn(&str) -> Option<Arc<DeviceMessage>>,
     ) -> Progress {
@@ -84,7 +85,7 @@ impl Lag {
         while let Some(device) = self.devices.pop_first() {
             let Some(message) = newest(&device) else { continue };
             match messages.try_send(message) {
-                Ok(()) => {}
+                Ok(()) => *given += 1,
                 Err(TrySendError::Full(_)) => {
                     self.devices.insert(device);
                     return Progress::Waits;

@@ -12,24 +12,30 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::commands::{Commands, InFlight};
+use super::client_alarms::{Change, ClientAlarms};
+use super::commands::{Commands, InFlight, note};
 use super::device::DeviceState;
+use super::documents::Documents;
 use super::groups::Groups;
 use super::handle::{SessionKey, SessionReply};
 use super::index::{Index, Roster};
 use super::links::Links;
+use super::revive::revive;
 use crate::dialects::Token;
-use crate::drivers::{CommandId, DriverAction, DriverCommand, Observation};
+use crate::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample};
 use crate::model::check::{Checked, check};
 use crate::model::client::Client;
-use crate::model::command::{Action, Command, Outcome, Rejection};
+use crate::model::command::{Command, Outcome, Rejection};
 use crate::model::device::Device;
 use crate::model::directory::Directory;
 use crate::model::interest::{Interest, Selector};
-use crate::model::message::{Body, CommandNote, DeviceMessage, Kinds};
+use crate::model::message::{Body, DeviceMessage, Kinds};
 use crate::model::snapshot::{Answer, Question, Snapshot};
 use crate::model::time::{Now, UnixMillis};
 use crate::model::value::Value;
+use crate::store::{Chunk, Fetch, Recovered, Write};
+
+pub use super::effect::Effect;
 
 /// How much earlier than the hub a driver gives a command up that it has not begun. A driver knows that nothing was
 /// sent, so its `Busy` is worth more to the client than the hub's `TimedOut`, which means that nobody knows.
@@ -39,39 +45,14 @@ const DRIVERS_WORD: Duration = Duration::from_millis(250);
 /// table of commands for good.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// What the hub wants done.
+/// Work that `poll` turns into effects.
 #[derive(Debug)]
-pub enum Effect {
-    /// Give a device message to these sessions, in this order.
-    Deliver {
-        /// In ascending order, each once.
-        sessions: Arc<[SessionKey]>,
-        /// The message.
+enum Work {
+    Do(Effect),
+    /// Offer a message to the groups, each when the fate of the one before is known.
+    Share {
         message: Arc<DeviceMessage>,
-    },
-    /// Give a device message to the first of these sessions that has room. If that is not the first one, say so by
-    /// [`HubState::served`].
-    Balance {
-        /// The group that shares the message.
-        group: Arc<str>,
-        /// Every holder of a matching relation, whose turn it is first.
-        candidates: Vec<SessionKey>,
-        /// The message.
-        message: Arc<DeviceMessage>,
-    },
-    /// Tell one session something.
-    Reply {
-        /// Which one.
-        session: SessionKey,
-        /// What.
-        reply: SessionReply,
-    },
-    /// Hand a command to a link. If it has no room, say so by [`HubState::refused`] before the next `poll`.
-    Route {
-        /// Id of the bus or broker.
-        link: Arc<str>,
-        /// The command.
-        command: DriverCommand,
+        device: usize,
     },
 }
 
@@ -91,7 +72,13 @@ pub struct HubState {
     armed: Vec<Option<Instant>>,
     /// The number of the last message.
     seq: u64,
-    effects: VecDeque<Effect>,
+    /// The last id of a document or an alarm of a client.
+    last_id: u64,
+    documents: Documents,
+    alarms: ClientAlarms,
+    /// Whether there is a history store.
+    keeping: bool,
+    effects: VecDeque<Work>,
     /// The command that the last `poll` gave away. Others are told that it is on its way once it was not refused.
     routed: Option<CommandId>,
     stopping: bool,
@@ -112,6 +99,10 @@ impl HubState {
             armed: vec![None; devices.len()],
             devices,
             seq: 0,
+            last_id: 0,
+            documents: Documents::default(),
+            alarms: ClientAlarms::default(),
+            keeping: false,
             effects: VecDeque::new(),
             routed: None,
             stopping: false,
@@ -123,12 +114,66 @@ impl HubState {
         self.sessions.insert(key);
     }
 
-    /// A session has ended. Its commands run on.
-    pub fn detach(&mut self, key: SessionKey) {
+    /// There is a history store, and this is what it has: numbers go on from there. To be called before anything
+    /// else, and messages are given to be stored from then on.
+    pub fn remember(&mut self, recovered: Recovered, now: Now) {
+        self.keeping = true;
+        self.seq = recovered.seq;
+        self.last_id = recovered.last_id;
+        self.groups.restore(&recovered, &self.roster, now);
+        self.documents.restore(recovered.documents);
+        self.alarms.restore(recovered.alarms, &self.roster);
+    }
+
+    /// A session has ended. Its commands run on. The messages with these numbers were given to it by
+    /// [`Effect::Balance`] and it has not written them.
+    pub fn detach(&mut self, key: SessionKey, unsent: &[u64], now: Now) {
         self.announce();
         self.sessions.remove(&key);
         self.index.remove(key);
-        self.groups.leave(key);
+        self.documents.forget(key);
+        self.groups.leave(key, unsent, now);
+    }
+
+    /// A session has written these messages, which were given to it by [`Effect::Balance`].
+    pub fn delivered(&mut self, key: SessionKey, messages: &[u64]) {
+        self.announce();
+        self.groups.delivered(key, messages);
+    }
+
+    /// Whether [`HubState::replay`] has something to ask for.
+    pub fn backlogged(&self) -> bool {
+        self.groups.backlogged()
+    }
+
+    /// Gives out what came back, and says what past messages groups want, as many as their members have room for.
+    pub fn replay(&mut self, now: Now, room: impl Fn(SessionKey) -> usize) -> Vec<Fetch> {
+        self.announce();
+        self.groups.replay(self.seq, now, &self.roster, room)
+    }
+
+    /// The answer to what [`HubState::replay`] asked for. Devices that are no longer configured are passed over,
+    /// and so are properties that their products no longer have.
+    pub fn fetched(&mut self, chunk: Chunk) {
+        self.announce();
+        let Chunk { group, upto, messages, after: _ } = chunk;
+        let revive = |stored| revive(&self.roster, stored);
+        let messages = messages.into_iter().filter_map(revive).collect();
+        self.groups.fetched(&group, upto, messages);
+    }
+
+    /// The store was begun anew: gives it everything but the messages.
+    pub fn rewrite(&mut self) {
+        self.announce();
+        let writes: Vec<Write> = self.documents.all().chain(self.alarms.all()).collect();
+        self.effects.extend(writes.into_iter().map(|write| Work::Do(Effect::Store(write))));
+        self.groups.all(self.seq);
+    }
+
+    /// Gives the store what has changed about groups since the last time.
+    pub fn checkpoint(&mut self) {
+        self.announce();
+        self.groups.checkpoint(self.seq);
     }
 
     /// From now on the session receives what these interests admit and the client may see.
@@ -161,7 +206,8 @@ impl HubState {
     }
 
     /// A session asks something.
-    pub fn ask(&mut self, key: SessionKey, token: Token, client: Arc<Client>, question: Question, _now: Now) {
+    #[expect(clippy::needless_pass_by_value, reason = "a request is taken over whole, like all input")]
+    pub fn ask(&mut self, key: SessionKey, token: Token, client: Arc<Client>, question: Question, now: Now) {
         self.announce();
         if !self.sessions.contains(&key) {
             return;
@@ -172,11 +218,32 @@ impl HubState {
                 self.reply(key, SessionReply::Answer(token, Answer::Snapshot(Arc::new(snapshot))));
             }
             Question::Group(ask) => {
-                let answered = self.groups.ask(key, client, ask, &self.roster);
+                let answered = self.groups.ask(key, &client, ask, &self.roster, self.seq, now);
                 self.reply(key, SessionReply::Answer(token, Answer::Group(answered.answer)));
                 for member in answered.emptied {
                     self.reply(member, SessionReply::GroupEmpty);
                 }
+            }
+            // Who asks here and not the store has none.
+            Question::History(_) => {
+                self.reply(key, SessionReply::Answer(token, Answer::History(Arc::default())));
+            }
+            Question::Latest(_) => {
+                self.reply(key, SessionReply::Answer(token, Answer::Latest(Arc::default())));
+            }
+            Question::Documents(ask) => {
+                let asked = self.documents.ask(key, client.rights.write, ask, &mut self.last_id);
+                self.reply(key, SessionReply::Answer(token, Answer::Documents(asked.answer)));
+                self.keep(asked.change);
+                for (session, collection) in asked.told {
+                    self.reply(session, SessionReply::DocumentsChanged(collection));
+                }
+            }
+            Question::Alarms(ask) => {
+                let asked = self.alarms.ask(&client, ask, &self.roster, &mut self.last_id);
+                self.reply(key, SessionReply::Answer(token, Answer::Alarms(asked.answer)));
+                self.keep(asked.write);
+                self.alarm(asked.changes, now.wall);
             }
         }
     }
@@ -186,12 +253,17 @@ impl HubState {
         self.announce();
         match observation {
             Observation::Values { device, at, values } => {
+                let watched = self.watched(&device, &values);
                 self.learn(&device, at, |state, facts| state.values(at, values, now.instant, facts));
+                self.judge(&device, watched, at, now.instant);
             }
             Observation::Presence { device, at, online, reason } => {
                 self.learn(&device, at, |state, facts| {
                     state.presence(at, online, reason, now.instant, facts);
                 });
+                if let (false, Some(position)) = (online, self.roster.position(&device.id)) {
+                    self.alarms.offline(position);
+                }
             }
             Observation::Event { device, at, event, params } => {
                 self.learn(&device, at, |state, facts| state.event(event, params, facts));
@@ -217,8 +289,14 @@ impl HubState {
     }
 
     /// A balanced message went to this session, because those before it had no room.
-    pub fn served(&mut self, group: &str, key: SessionKey) {
-        self.groups.served(group, key);
+    pub fn served(&mut self, key: SessionKey) {
+        self.groups.settle(Some(key));
+    }
+
+    /// A balanced message found nobody with room. Whether it is kept for later.
+    pub fn unserved(&mut self, group: &str) -> bool {
+        self.groups.settle(None);
+        self.groups.retains(group)
     }
 
     /// The time that `timeout` named has come.
@@ -235,22 +313,42 @@ impl HubState {
             self.publish(position, now.wall, facts);
             self.arm(position);
         }
+        let changes = self.alarms.handle_timeout(now.instant);
+        self.alarm(changes, now.wall);
+        if self.groups.timeout().is_some_and(|due| due <= now.instant) {
+            self.groups.handle_timeout(now.instant, self.seq);
+        }
     }
 
     /// When to call `handle_timeout`.
     pub fn timeout(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(due, _)| *due);
-        [self.commands.timeout(), timer].into_iter().flatten().min()
+        let others = [self.commands.timeout(), self.alarms.timeout(), self.groups.timeout()];
+        others.into_iter().chain([timer]).flatten().min()
     }
 
     /// Gives the next thing to do.
     pub fn poll(&mut self) -> Option<Effect> {
         self.announce();
-        let effect = self.effects.pop_front();
-        if let Some(Effect::Route { command, .. }) = &effect {
-            self.routed = Some(command.id);
+        loop {
+            if let Some(offer) = self.groups.offer_shared() {
+                return Some(offer.into());
+            }
+            match self.effects.pop_front() {
+                Some(Work::Share { message, device }) => self.groups.share(message, device),
+                Some(Work::Do(effect)) => {
+                    if let Effect::Route { command, .. } = &effect {
+                        self.routed = Some(command.id);
+                    }
+                    return Some(effect);
+                }
+                None => break,
+            }
         }
-        effect
+        if let Some(write) = self.groups.write() {
+            return Some(Effect::Store(write));
+        }
+        self.groups.offer_old(self.seq).map(Effect::from)
     }
 
     /// The hub is about to end: what is under way has an unknown result, and nothing more is begun.
@@ -341,11 +439,12 @@ impl HubState {
         let margin = DRIVERS_WORD.min(command.timeout / 4);
         let command =
             DriverCommand { id, device, action, deadline: deadline.checked_sub(margin).unwrap_or(deadline) };
-        self.effects.push_back(Effect::Route { link, command });
+        self.effects.push_back(Work::Do(Effect::Route { link, command }));
     }
 
     /// Tells others of the command that the last `poll` gave away, now that it was not refused.
     fn announce(&mut self) {
+        self.groups.settle_as_usual();
         let Some(id) = self.routed.take() else { return };
         let Some(command) = self.commands.get_mut(id) else { return };
         command.announced = true;
@@ -396,13 +495,16 @@ impl HubState {
             self.seq += 1;
             let message = Arc::new(DeviceMessage::new(self.seq, at, Arc::clone(device), body));
             let kind = message.kind();
-            for (group, candidates) in self.groups.candidates(position, kind) {
+            if self.keeping {
+                self.effects.push_back(Work::Do(Effect::Store(Write::message(&message))));
+            }
+            if !self.groups.is_empty() {
                 let message = Arc::clone(&message);
-                self.effects.push_back(Effect::Balance { group, candidates, message });
+                self.effects.push_back(Work::Share { message, device: position });
             }
             let sessions = self.index.takers(position, kind);
             if !sessions.is_empty() {
-                self.effects.push_back(Effect::Deliver { sessions, message });
+                self.effects.push_back(Work::Do(Effect::Deliver { sessions, message }));
             }
         }
     }
@@ -428,6 +530,43 @@ impl HubState {
         }
     }
 
+    /// Gives the store something to keep, if there is one.
+    fn keep(&mut self, write: Option<Write>) {
+        if let Some(write) = write.filter(|_| self.keeping) {
+            self.effects.push_back(Work::Do(Effect::Store(write)));
+        }
+    }
+
+    /// The good readings that alarms of clients look at.
+    fn watched(&self, device: &Device, values: &[(usize, Sample)]) -> Vec<(usize, Value)> {
+        let Some(position) = self.roster.position(&device.id) else { return Vec::new() };
+        let watched = |(property, sample): &(usize, Sample)| match sample {
+            Sample::Value(value) if self.alarms.watches(position, *property) => {
+                Some((*property, value.clone()))
+            }
+            Sample::Value(_) | Sample::Unreadable(_) => None,
+        };
+        values.iter().filter_map(watched).collect()
+    }
+
+    fn judge(&mut self, device: &Device, watched: Vec<(usize, Value)>, at: UnixMillis, now: Instant) {
+        let Some(position) = self.roster.position(&device.id) else { return };
+        let mut changes = Vec::new();
+        for (property, value) in watched {
+            self.alarms.judge(position, property, &value, now, &mut changes);
+        }
+        self.alarm(changes, at);
+    }
+
+    /// Publishes what alarms of clients did.
+    fn alarm(&mut self, changes: Vec<Change>, at: UnixMillis) {
+        for Change { device, property, rule, raised, value } in changes {
+            let Some(state) = self.devices.get_mut(device) else { continue };
+            let active = state.alarm(&rule.id, raised);
+            self.publish(device, at, vec![Body::Alarm { rule, property, raised, value, active }]);
+        }
+    }
+
     fn outcome(&mut self, session: SessionKey, token: Token, outcome: Arc<Outcome>) {
         self.reply(session, SessionReply::Outcome(token, outcome));
     }
@@ -435,39 +574,7 @@ impl HubState {
     /// Tells a session, unless it has ended.
     fn reply(&mut self, session: SessionKey, reply: SessionReply) {
         if self.sessions.contains(&session) {
-            self.effects.push_back(Effect::Reply { session, reply });
+            self.effects.push_back(Work::Do(Effect::Reply { session, reply }));
         }
-    }
-}
-
-/// A command as other sessions may see it: with the values as they were checked.
-fn note(
-    id: CommandId,
-    device: &Device,
-    client: &Client,
-    command: &Command,
-    checked: &Checked,
-) -> CommandNote {
-    let property =
-        |position: &usize| device.product.properties.get(*position).map(|known| Arc::clone(&known.id));
-    let values = match checked {
-        Checked::Read(positions) => {
-            positions.iter().filter_map(property).map(|property| (property, Value::Null)).collect()
-        }
-        Checked::Write(values) => {
-            values.iter().filter_map(|(at, value)| Some((property(at)?, value.clone()))).collect()
-        }
-        Checked::Invoke { inputs, .. } => inputs.clone(),
-    };
-    let function = match &command.action {
-        Action::Invoke { function, .. } => Some(Arc::clone(function)),
-        Action::Read(_) | Action::Write(_) => None,
-    };
-    CommandNote {
-        message_id: command.message_id.clone().unwrap_or_else(|| format!("pentad-{}", id.0).into()),
-        kind: command.action.kind(),
-        function,
-        values,
-        client: Arc::clone(&client.id),
     }
 }

@@ -4,7 +4,7 @@
 //! queue. It waits only for something to happen, and each turn takes a bounded batch of requests **and** of
 //! observations, so that neither can keep the other, the timers or the end waiting.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use crate::drivers::{DriverCommand, OBSERVATION_QUEUE, Observation};
 use crate::model::directory::Directory;
 use crate::model::message::{Body, DeviceMessage};
 use crate::model::time::Now;
+use crate::store::{Chunk, Job, Keeper, News, RESERVE, Write};
 
 /// Requests, and likewise observations, that are taken in one turn: a quarter of the request queue, so that a turn
 /// stays far below a millisecond.
@@ -29,6 +30,13 @@ const BATCH: usize = 64;
 /// The longest time without a turn, so that who watches the progress can tell an idle hub from a stuck one, and how
 /// often the hub looks for sessions that vanished.
 const PULSE: Duration = Duration::from_secs(2);
+
+/// How often groups that are behind and have no room are looked at: short against what a person notices.
+const REPLAY_EVERY: Duration = Duration::from_millis(50);
+
+/// How often the store is told how far groups are. What was delivered since then is delivered again when the
+/// process is killed.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the hub until it is told to stop, and adds to `progress` with each turn, at least once in two seconds while
 /// it is well. At the end every command under way is settled, and the sessions' queues close.
@@ -39,10 +47,12 @@ pub async fn run(
     links: Vec<(Arc<str>, mpsc::Sender<DriverCommand>)>,
     mut requests: mpsc::Receiver<HubRequest>,
     mut observations: mpsc::Receiver<Observation>,
+    keeper: Option<Keeper>,
     stop: CancellationToken,
     progress: Arc<AtomicU64>,
 ) {
-    let mut hub = Hub::new(directory, links, clock::instant());
+    let (mut hub, mut news) = Hub::new(directory, links, keeper, clock::now());
+    let mut told = Vec::with_capacity(1);
     let (mut asked, mut seen) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
     let (mut requests_open, mut observations_open) = (true, true);
     loop {
@@ -55,6 +65,8 @@ pub async fn run(
             // Cancel-safe: `recv_many` takes nothing out unless it completes. Likewise below.
             count = requests.recv_many(&mut asked, BATCH), if requests_open => requests_open = count > 0,
             count = observations.recv_many(&mut seen, BATCH), if observations_open => observations_open = count > 0,
+            // Cancel-safe by its documentation.
+            Some(one) = next_news(&mut news) => told.push(one),
             // Cancel-safe: a new sleep is made each turn.
             () = tokio::time::sleep_until(wake.into()) => {}
         }
@@ -66,6 +78,9 @@ pub async fn run(
         }
         for observation in seen.drain(..) {
             hub.observe(observation, now);
+        }
+        for news in told.drain(..) {
+            hub.hear(news, now);
         }
         hub.tick(now);
     }
@@ -79,6 +94,15 @@ pub async fn run(
     // Everyone who managed to ask gets an answer: a command is refused as busy.
     while let Ok(request) = requests.try_recv() {
         hub.request(request, now);
+    }
+    hub.finish(now);
+}
+
+/// What the store says; for ever nothing where there is none.
+async fn next_news(news: &mut Option<mpsc::Receiver<News>>) -> Option<News> {
+    match news {
+        Some(news) => news.recv().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -97,8 +121,20 @@ struct Hub {
     state: HubState,
     sessions: HashMap<SessionKey, Queues>,
     links: HashMap<Arc<str>, mpsc::Sender<DriverCommand>>,
-    /// Sessions that are no longer served, until the state has been told.
-    lost: Vec<SessionKey>,
+    /// To the history store.
+    jobs: Option<mpsc::Sender<Job>>,
+    /// Messages that the store had no room for, since it last had.
+    unkept: u64,
+    /// Sessions that are no longer served, until the state has been told, with what they have not written.
+    lost: Vec<(SessionKey, Vec<u64>)>,
+    /// Sessions that are no longer served and may still write what they have.
+    leaving: BTreeMap<SessionKey, Ledger>,
+    /// Sessions with balanced messages that they have not written, as far as is known.
+    owing: BTreeSet<SessionKey>,
+    /// When groups that are behind are looked at again.
+    next_replay: Instant,
+    /// When the store is told how far groups are.
+    next_checkpoint: Instant,
     /// When slow sessions are looked at again; `None` when there are none.
     next_repair: Option<Instant>,
     /// When sessions that vanished without a word are looked for.
@@ -112,40 +148,87 @@ struct Queues {
     messages: mpsc::Sender<Arc<DeviceMessage>>,
     replies: mpsc::Sender<SessionReply>,
     lag: Option<Lag>,
+    ledger: Ledger,
+}
+
+/// Which balanced messages a session was given and has not written.
+#[derive(Debug)]
+struct Ledger {
+    /// Messages given in all, balanced or not.
+    given: u64,
+    /// Of the balanced ones: which one it was, and its number.
+    open: VecDeque<(u64, u64)>,
+    written: Arc<AtomicU64>,
+}
+
+impl Ledger {
+    /// Takes out the numbers of those that are written.
+    fn settle(&mut self) -> Vec<u64> {
+        let written = self.written.load(Ordering::Acquire);
+        let settled = self.open.partition_point(|(place, _)| *place <= written);
+        self.open.drain(..settled).map(|(_, seq)| seq).collect()
+    }
+
+    /// Whether nobody is left who could write anything.
+    fn is_final(&self) -> bool {
+        Arc::strong_count(&self.written) == 1
+    }
 }
 
 impl Hub {
     fn new(
         directory: Arc<Directory>,
         links: Vec<(Arc<str>, mpsc::Sender<DriverCommand>)>,
-        now: Instant,
-    ) -> Self {
-        Self {
-            state: HubState::new(directory),
+        keeper: Option<Keeper>,
+        now: Now,
+    ) -> (Self, Option<mpsc::Receiver<News>>) {
+        let mut state = HubState::new(directory);
+        let (mut jobs, mut news) = (None, None);
+        if let Some(keeper) = keeper {
+            state.remember(keeper.recovered, now);
+            (jobs, news) = (Some(keeper.jobs), Some(keeper.news));
+        }
+        let hub = Self {
+            state,
             sessions: HashMap::new(),
             links: links.into_iter().collect(),
+            jobs,
+            unkept: 0,
             lost: Vec::new(),
+            leaving: BTreeMap::new(),
+            owing: BTreeSet::new(),
+            next_replay: now.instant,
+            next_checkpoint: now.instant + CHECKPOINT_EVERY,
             next_repair: None,
-            next_sweep: now + PULSE,
+            next_sweep: now.instant + PULSE,
             overflow: BTreeMap::new(),
-        }
+        };
+        (hub, news)
     }
 
     /// When the next turn must come at the latest.
     fn wake(&self, now: Instant) -> Instant {
         let pulse = now + PULSE;
-        [self.state.timeout(), self.next_repair].into_iter().flatten().fold(pulse, Instant::min)
+        let replay = self.state.backlogged().then_some(self.next_replay);
+        let checkpoint = self.jobs.as_ref().map(|_| self.next_checkpoint);
+        [self.state.timeout(), self.next_repair, replay, checkpoint]
+            .into_iter()
+            .flatten()
+            .fold(pulse, Instant::min)
     }
 
     fn request(&mut self, request: HubRequest, now: Now) {
         match request {
-            HubRequest::Attach { key, messages, replies } => {
-                self.sessions.insert(key, Queues { messages, replies, lag: None });
+            HubRequest::Attach { key, messages, replies, written } => {
+                let ledger = Ledger { given: 0, open: VecDeque::new(), written };
+                self.sessions.insert(key, Queues { messages, replies, lag: None, ledger });
                 self.state.attach(key);
             }
             HubRequest::Detach { key } => {
-                self.sessions.remove(&key);
-                self.state.detach(key);
+                if let Some(mut ledger) = self.leaving.remove(&key) {
+                    self.close(key, &mut ledger);
+                }
+                self.forget(key);
             }
             HubRequest::Watch { key, client, interests } => self.state.watch(key, &client, interests),
             HubRequest::Submit { key, token, client, command } => {
@@ -163,7 +246,28 @@ impl Hub {
         self.drain(now);
     }
 
+    fn hear(&mut self, news: News, now: Now) {
+        match news {
+            News::Chunk(chunk) => {
+                self.state.fetched(chunk);
+                // The next one as soon as there is room.
+                self.next_replay = now.instant;
+            }
+            News::Anew => self.state.rewrite(),
+        }
+        self.drain(now);
+    }
+
     fn tick(&mut self, now: Now) {
+        self.settle_ledgers();
+        if self.next_replay <= now.instant && self.state.backlogged() {
+            self.replay(now);
+        }
+        if self.jobs.is_some() && self.next_checkpoint <= now.instant {
+            self.next_checkpoint = now.instant + CHECKPOINT_EVERY;
+            self.state.checkpoint();
+            self.drain(now);
+        }
         if self.state.timeout().is_some_and(|due| due <= now.instant) {
             self.state.handle_timeout(now);
             self.drain(now);
@@ -172,7 +276,7 @@ impl Hub {
             self.repair(now);
         }
         if self.next_sweep <= now.instant {
-            self.sweep();
+            self.sweep(now);
             self.next_sweep = now.instant + PULSE;
         }
     }
@@ -180,6 +284,71 @@ impl Hub {
     fn shutdown(&mut self, now: Now) {
         self.state.shutdown(now);
         self.drain(now);
+    }
+
+    /// Hands the store the last account of all groups.
+    fn finish(&mut self, now: Now) {
+        self.settle_ledgers();
+        self.sweep(now);
+        self.state.checkpoint();
+        self.drain(now);
+    }
+
+    /// Takes note of what sessions have written.
+    fn settle_ledgers(&mut self) {
+        let (sessions, state) = (&mut self.sessions, &mut self.state);
+        self.owing.retain(|key| {
+            let Some(queues) = sessions.get_mut(key) else { return false };
+            let written = queues.ledger.settle();
+            if !written.is_empty() {
+                state.delivered(*key, &written);
+            }
+            !queues.ledger.open.is_empty()
+        });
+    }
+
+    /// Lets groups that are behind go on.
+    fn replay(&mut self, now: Now) {
+        self.next_replay = now.instant + REPLAY_EVERY;
+        let sessions = &self.sessions;
+        let room = |key| {
+            let open = sessions.get(&key).filter(|queues: &&Queues| !queues.messages.is_closed());
+            open.map_or(0, |queues| queues.messages.capacity())
+        };
+        let fetches = self.state.replay(now, room);
+        self.drain(now);
+        for fetch in fetches {
+            let group = Arc::clone(&fetch.group);
+            let after = fetch.after;
+            let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(Job::Fetch(fetch)).is_ok());
+            if !sent {
+                debug!(%group, "the history store takes no question now");
+                self.state.fetched(Chunk { group, after, upto: after, messages: Vec::new() });
+                self.drain(now);
+            }
+        }
+    }
+
+    /// Hands something to the store. A message is dropped and counted before the last places are taken.
+    fn store(&mut self, write: Write) {
+        let Some(jobs) = &self.jobs else { return };
+        let message = matches!(write, Write::Message { .. });
+        if message && jobs.capacity() <= RESERVE {
+            if self.unkept == 0 {
+                warn!("the history store is too slow, messages are not kept");
+            }
+            self.unkept += 1;
+            return;
+        }
+        match jobs.try_send(Job::Write(write)) {
+            Ok(()) if message && self.unkept > 0 => {
+                info!(missing = self.unkept, "the history store keeps messages again");
+                self.unkept = 0;
+            }
+            Err(TrySendError::Full(_)) => warn!("the history store is too slow, a change is not kept"),
+            // A store that has ended has said why.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+        }
     }
 
     /// Carries out everything that the state wants done.
@@ -193,6 +362,7 @@ impl Hub {
                 }
                 Effect::Balance { group, candidates, message } => self.balance(group, &candidates, &message),
                 Effect::Reply { session, reply } => self.reply(session, reply),
+                Effect::Store(write) => self.store(write),
                 Effect::Route { link, command } => {
                     let id = command.id;
                     let sent = self.links.get(&link).map(|queue| queue.try_send(command));
@@ -203,7 +373,10 @@ impl Hub {
                 }
             }
         }
-        self.bury();
+        if !self.lost.is_empty() {
+            self.bury(now);
+            self.drain(now);
+        }
     }
 
     /// Gives one message to one session. A property report that finds no room is made good later; any other kind
@@ -218,7 +391,7 @@ impl Hub {
             }
         }
         match queues.messages.try_send(Arc::clone(message)) {
-            Ok(()) => {}
+            Ok(()) => queues.ledger.given += 1,
             Err(TrySendError::Full(message)) if report => {
                 debug!(session = key.0, "the client reads too slowly");
                 queues.lag = Some(Lag::new(&message.device.id, now.instant));
@@ -232,22 +405,40 @@ impl Hub {
     }
 
     fn balance(&mut self, group: Arc<str>, candidates: &[SessionKey], message: &Arc<DeviceMessage>) {
-        for (turn, key) in candidates.iter().enumerate() {
-            let Some(queues) = self.sessions.get(key) else { continue };
-            if queues.messages.try_send(Arc::clone(message)).is_ok() {
-                if turn > 0 {
-                    self.state.served(&group, *key);
+        let mut gone = Vec::new();
+        let mut taker = None;
+        for key in candidates {
+            let Some(queues) = self.sessions.get_mut(key) else { continue };
+            match queues.messages.try_send(Arc::clone(message)) {
+                Ok(()) => {
+                    queues.ledger.given += 1;
+                    queues.ledger.open.push_back((queues.ledger.given, message.seq));
+                    self.owing.insert(*key);
+                    taker = Some(*key);
+                    break;
                 }
+                Err(TrySendError::Full(_)) => {}
+                Err(TrySendError::Closed(_)) => gone.push(*key),
+            }
+        }
+        match taker {
+            Some(key) => {
+                self.state.served(key);
                 if let Some(dropped) = self.overflow.remove(&group) {
                     info!(%group, dropped, "the group takes messages again");
                 }
-                return;
+            }
+            None if self.state.unserved(&group) => {}
+            None => {
+                if !self.overflow.contains_key(&group) {
+                    warn!(%group, "no member of the group has room, messages are dropped");
+                }
+                *self.overflow.entry(group).or_default() += 1;
             }
         }
-        if !self.overflow.contains_key(&group) {
-            warn!(%group, "no member of the group has room, messages are dropped");
+        for key in gone {
+            self.forget(key);
         }
-        *self.overflow.entry(group).or_default() += 1;
     }
 
     /// Tells one session something that it cannot do without.
@@ -270,7 +461,8 @@ impl Hub {
             let Some(lag) = &mut queues.lag else { continue };
             let state = &self.state;
             let newest = |device: &str| state.newest(key, device, now);
-            match lag.repair(&queues.messages, &queues.replies, now.instant, newest) {
+            match lag.repair(&queues.messages, &queues.replies, &mut queues.ledger.given, now.instant, newest)
+            {
                 slow::Progress::Waits => {}
                 slow::Progress::CaughtUp { missed } => {
                     info!(session = key.0, missed, "a slow client was brought up to date");
@@ -280,13 +472,13 @@ impl Hub {
                 slow::Progress::Gone => self.forget(key),
             }
         }
-        self.bury();
+        self.drain(now);
         let lags = self.sessions.values().any(|queues| queues.lag.is_some());
         self.next_repair = lags.then(|| now.instant + slow::REPAIR_EVERY);
     }
 
     /// Forgets the sessions that vanished without a word, so that they do not keep a place in a group.
-    fn sweep(&mut self) {
+    fn sweep(&mut self, now: Now) {
         let mut gone: Vec<SessionKey> = self
             .sessions
             .iter()
@@ -297,13 +489,21 @@ impl Hub {
         for key in gone {
             self.forget(key);
         }
-        self.bury();
+        let left = std::mem::take(&mut self.leaving);
+        for (key, mut ledger) in left {
+            if ledger.is_final() {
+                self.close(key, &mut ledger);
+            } else {
+                self.leaving.insert(key, ledger);
+            }
+        }
+        self.drain(now);
     }
 
     /// Tells the state of the sessions that are no longer served.
-    fn bury(&mut self) {
-        for key in self.lost.drain(..) {
-            self.state.detach(key);
+    fn bury(&mut self, now: Now) {
+        for (key, unsent) in self.lost.drain(..) {
+            self.state.detach(key, &unsent, now);
         }
     }
 
@@ -313,13 +513,28 @@ impl Hub {
             warn!(session = key.0, why, "a session is no longer served because its client reads too slowly");
             // Where even this finds no room, the closed queues say the same.
             drop(queues.replies.try_send(SessionReply::Evicted));
-            self.lost.push(key);
+            let mut ledger = queues.ledger;
+            if ledger.open.is_empty() {
+                self.close(key, &mut ledger);
+            } else {
+                // It may still write what it was given; what is left then is known when it has let go of its counter.
+                self.leaving.insert(key, ledger);
+            }
         }
     }
 
     /// Ends a session whose own end came first.
     fn forget(&mut self, key: SessionKey) {
-        self.sessions.remove(&key);
-        self.lost.push(key);
+        if let Some(mut queues) = self.sessions.remove(&key) {
+            self.close(key, &mut queues.ledger);
+        }
+    }
+
+    /// Takes a session's last account.
+    fn close(&mut self, key: SessionKey, ledger: &mut Ledger) {
+        let written = ledger.settle();
+        self.state.delivered(key, &written);
+        let unsent = ledger.open.drain(..).map(|(_, seq)| seq).collect();
+        self.lost.push((key, unsent));
     }
 }

@@ -1,6 +1,7 @@
 //! What a session wants to hear: selectors over devices, kinds of message, and balanced groups of sessions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::device::Device;
 use super::message::Kinds;
@@ -71,14 +72,24 @@ pub enum GroupAsk {
         group: Arc<str>,
         /// Most members at a time.
         limit: usize,
+        /// How long a relation without a connected holder lives on and gathers what it would have delivered. Zero,
+        /// or a gateway without a history store: it ends with its last holder.
+        retain: Duration,
     },
-    /// Hold these relations too. Holding one that is held already changes nothing.
-    Hold(Vec<Relation>),
-    /// No longer hold the relations with these labels.
+    /// Hold these relations too. Holding one that the session holds already changes nothing; one that the group
+    /// has already goes on where it stands.
+    Hold {
+        /// Which ones.
+        relations: Vec<Relation>,
+        /// Where a relation begins that is new to the group: with everything that is still kept (within the
+        /// group's `retain`), or with the next message.
+        earliest: bool,
+    },
+    /// No longer hold the relations with these labels. One without any other holder ends, with what it gathered.
     Release(Vec<Arc<str>>),
     /// Which relations this session holds.
     Mine,
-    /// Which relations the group has.
+    /// Which relations the group has, with a connected holder or without.
     All,
 }
 

@@ -180,6 +180,16 @@ impl Kinds {
         Self(self.0 | other.0)
     }
 
+    /// The set as stored records write it: a bit for each kind, in the order of the constants above.
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// The set that [`Kinds::bits`] gave; bits without a kind are passed over.
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits & Self::ALL.0)
+    }
+
     /// Whether the sets share a kind.
     pub const fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0

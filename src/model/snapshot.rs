@@ -3,17 +3,28 @@
 use std::sync::Arc;
 
 use super::device::{Device, Link};
+use super::history::{
+    AlarmAnswer, AlarmAsk, DocumentAnswer, DocumentAsk, History, HistoryQuery, Latest, LatestQuery,
+};
 use super::interest::Selector;
 use super::time::UnixMillis;
 use super::value::Reading;
 
 /// What a session may ask the hub.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Question {
     /// The current state of the devices in a set (those that the client may see) and of all links.
     Snapshot(Selector),
     /// Something about the session's balanced group.
     Group(super::interest::GroupAsk),
+    /// Past values of one device. Not answered by the hub; see [`crate::store`].
+    History(HistoryQuery),
+    /// The last values of some properties. Not answered by the hub; see [`crate::store`].
+    Latest(LatestQuery),
+    /// Something about the documents that clients create.
+    Documents(DocumentAsk),
+    /// Something about the alarms that clients set.
+    Alarms(AlarmAsk),
 }
 
 /// What the hub answers.
@@ -23,6 +34,14 @@ pub enum Answer {
     Snapshot(Arc<Snapshot>),
     /// To [`Question::Group`].
     Group(super::interest::GroupAnswer),
+    /// To [`Question::History`].
+    History(Arc<History>),
+    /// To [`Question::Latest`].
+    Latest(Arc<Latest>),
+    /// To [`Question::Documents`].
+    Documents(DocumentAnswer),
+    /// To [`Question::Alarms`].
+    Alarms(AlarmAnswer),
 }
 
 /// The state of some devices and all links.

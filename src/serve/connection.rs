@@ -137,9 +137,12 @@ impl Connection {
         self.engine.step(Input::Open).await;
         loop {
             match self.write_out(self.patience.write).await {
-                Ok(()) => {}
+                Ok(()) => self.engine.confirm(),
                 Err(Unsent::Lost) => return End::Lost,
-                Err(Unsent::Slow) => self.engine.step(Input::Closing(Closing::TooSlow)).await,
+                Err(Unsent::Slow) => {
+                    self.engine.lose();
+                    self.engine.step(Input::Closing(Closing::TooSlow)).await;
+                }
             }
             if let Some(verdict) = self.engine.verdict.take() {
                 return over(verdict);
@@ -262,6 +265,7 @@ impl Connection {
             End::Closed { code, reason } => {
                 let words = async {
                     self.write_out(linger).await?;
+                    self.engine.confirm();
                     self.close(code, &reason).await
                 };
                 // Whoever does not read does not get a goodbye either.

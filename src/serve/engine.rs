@@ -6,16 +6,19 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use tokio::sync::mpsc;
 use tracing::{Span, debug};
 
 use crate::clock;
-use crate::dialects::{COMMANDS_IN_FLIGHT, Closing, Input, Output, Response, Session};
+use crate::dialects::{COMMANDS_IN_FLIGHT, Closing, Input, Output, Response, Session, Token};
 use crate::hub::handle::{Attachment, HubGone, HubHandle, HubRequest, SessionKey, SessionReply};
 use crate::model::client::Client;
 use crate::model::command::Outcome;
 use crate::model::message::DeviceMessage;
+use crate::model::snapshot::{Answer, Question};
 use crate::text::Text;
 
 /// Device messages that are handled before what they gave is written out: enough to fill a few packets, few enough
@@ -26,6 +29,10 @@ const BATCH: usize = 64;
 /// into the session's reply queue.
 const QUESTIONS_IN_FLIGHT: usize = 32;
 
+/// Answers of the history store that wait for the session. One message of a client leads to a few questions at
+/// most, so they always fit; one that did not would be lost.
+const ANSWERS: usize = 2 * QUESTIONS_IN_FLIGHT;
+
 /// A session and its standing with the hub.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -34,6 +41,12 @@ pub(super) struct Engine {
     /// Length of the message queue to ask for.
     queue: usize,
     attachment: Option<Attachment>,
+    /// Where the history store answers, once it was asked something.
+    answers: Option<Box<Answers>>,
+    /// Device messages that the session has taken in.
+    taken: u64,
+    /// Whether something that the session said was lost, so that nothing later can be called delivered.
+    lost: bool,
     commands: usize,
     questions: usize,
     client: Option<Arc<str>>,
@@ -41,6 +54,13 @@ pub(super) struct Engine {
     pub(super) outbox: Vec<Text>,
     /// Set when the session has spoken its last word.
     pub(super) verdict: Option<Verdict>,
+}
+
+/// The way back from the history store.
+#[derive(Debug)]
+struct Answers {
+    sender: mpsc::Sender<(Token, Answer)>,
+    receiver: mpsc::Receiver<(Token, Answer)>,
 }
 
 /// A session's last word.
@@ -76,6 +96,9 @@ impl Engine {
             hub,
             queue,
             attachment: None,
+            answers: None,
+            taken: 0,
+            lost: false,
             commands: 0,
             questions: 0,
             client: None,
@@ -98,10 +121,21 @@ impl Engine {
     ///
     /// Cancel-safe: both queues keep what has not been returned.
     pub(super) async fn news(&mut self, batch: &mut Vec<Arc<DeviceMessage>>) -> News {
+        let answered = async {
+            match &mut self.answers {
+                Some(answers) => answers.receiver.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         let Some(attachment) = &mut self.attachment else {
-            return std::future::pending().await;
+            return match answered.await {
+                Some((token, answer)) => News::Reply(SessionReply::Answer(token, answer)),
+                None => std::future::pending().await,
+            };
         };
         tokio::select! {
+            // Cancel-safe by its documentation.
+            Some((token, answer)) = answered => News::Reply(SessionReply::Answer(token, answer)),
             // Cancel-safe by its documentation.
             reply = attachment.replies.recv() => reply.map_or(News::Gone, News::Reply),
             // Cancel-safe by its documentation: nothing is taken out when dropped.
@@ -115,32 +149,55 @@ impl Engine {
     pub(super) async fn take(&mut self, news: News, batch: &mut Vec<Arc<DeviceMessage>>) {
         match news {
             News::Messages => {
+                // A reply was sent before the messages that follow from it; two queues may hand them over in another
+                // order.
+                while let Some(Ok(reply)) = self.attachment.as_mut().map(|own| own.replies.try_recv()) {
+                    self.reply(reply).await;
+                }
                 for message in batch.drain(..) {
+                    // After its last word the session takes nothing in.
+                    self.taken += u64::from(self.verdict.is_none());
                     self.step(Input::Message(message)).await;
                 }
             }
-            News::Reply(reply) => {
-                let input = match reply {
-                    SessionReply::Accepted(token) => Input::Accepted(token),
-                    SessionReply::Outcome(token, outcome) => {
-                        self.commands = self.commands.saturating_sub(1);
-                        Input::Outcome(token, outcome)
-                    }
-                    SessionReply::Answer(token, answer) => {
-                        self.questions = self.questions.saturating_sub(1);
-                        Input::Answer(token, answer)
-                    }
-                    SessionReply::GroupEmpty => Input::GroupEmpty,
-                    SessionReply::Lagged(missed) => Input::Lagged(missed),
-                    SessionReply::Evicted => Input::Closing(Closing::TooSlow),
-                };
-                self.step(input).await;
-            }
+            News::Reply(reply) => self.reply(reply).await,
             News::Gone => {
                 self.attachment = None;
                 self.step(Input::Closing(Closing::Shutdown)).await;
             }
         }
+    }
+
+    /// Tells the hub how many messages are written, after everything in the outbox was.
+    pub(super) fn confirm(&self) {
+        if let (Some(attachment), false) = (&self.attachment, self.lost) {
+            let holding = u64::try_from(self.session.holding()).unwrap_or(u64::MAX);
+            attachment.written.store(self.taken.saturating_sub(holding), Ordering::Release);
+        }
+    }
+
+    /// Something out of the outbox could not be written.
+    pub(super) fn lose(&mut self) {
+        self.lost = true;
+    }
+
+    async fn reply(&mut self, reply: SessionReply) {
+        let input = match reply {
+            SessionReply::Accepted(token) => Input::Accepted(token),
+            SessionReply::Outcome(token, outcome) => {
+                self.commands = self.commands.saturating_sub(1);
+                Input::Outcome(token, outcome)
+            }
+            SessionReply::Answer(token, answer) => {
+                self.questions = self.questions.saturating_sub(1);
+                Input::Answer(token, answer)
+            }
+            SessionReply::GroupEmpty => Input::GroupEmpty,
+            SessionReply::DocumentsChanged(collection) => Input::DocumentsChanged(collection),
+            SessionReply::Lagged(missed) => Input::Lagged(missed),
+            SessionReply::Evicted => Input::Closing(Closing::TooSlow),
+        };
+        self.step(input).await;
     }
 
     /// Feeds one input and drains the session. After its last word it is fed nothing more.
@@ -195,11 +252,38 @@ impl Engine {
                 Output::Ask { token, client, question } => {
                     self.note(&client);
                     self.questions += 1;
+                    let for_hub = Box::pin(self.ask_archive(token, &client, question)).await;
+                    let Some(question) = for_hub else { continue };
                     Box::pin(self.ask_hub(|key| HubRequest::Ask { key, token, client, question })).await
                 }
             };
             if carried.is_err() {
                 inputs.push_back(Input::Closing(Closing::Shutdown));
+            }
+        }
+    }
+
+    /// Asks the history store what only it knows; gives back what is for the hub.
+    async fn ask_archive(&mut self, token: Token, client: &Client, question: Question) -> Option<Question> {
+        let Some(archive) = self.hub.archive() else { return Some(question) };
+        let mut way_back = || {
+            let new = || {
+                let (sender, receiver) = mpsc::channel(ANSWERS);
+                Box::new(Answers { sender, receiver })
+            };
+            self.answers.get_or_insert_with(new).sender.clone()
+        };
+        match question {
+            Question::History(query) => {
+                archive.history(client, query, token, way_back()).await;
+                None
+            }
+            Question::Latest(query) => {
+                archive.latest(client, query, token, way_back()).await;
+                None
+            }
+            Question::Snapshot(_) | Question::Group(_) | Question::Documents(_) | Question::Alarms(_) => {
+                Some(question)
             }
         }
     }

@@ -111,13 +111,13 @@ impl PureStage {
                 assert!(reason.len() <= 123, "a close reason is too long: {reason}");
                 client.seen.push_back(Seen::Close(code));
                 client.session = None;
-                self.hub.detach(key);
+                self.hub.detach(key, &[], self.now);
             }
             Output::Respond(response) => {
                 let body = String::from_utf8_lossy(&response.body).into_owned();
                 client.seen.push_back(Seen::Http(response.status, body));
                 client.session = None;
-                self.hub.detach(key);
+                self.hub.detach(key, &[], self.now);
             }
             Output::Watch { client, interests } => self.hub.watch(key, &client, interests),
             Output::Submit { token, client, command } => {
@@ -145,11 +145,13 @@ impl PureStage {
                     SessionReply::Outcome(token, outcome) => Input::Outcome(token, outcome),
                     SessionReply::Answer(token, answer) => Input::Answer(token, answer),
                     SessionReply::GroupEmpty => Input::GroupEmpty,
+                    SessionReply::DocumentsChanged(collection) => Input::DocumentsChanged(collection),
                     SessionReply::Lagged(missed) => Input::Lagged(missed),
                     SessionReply::Evicted => Input::Closing(dialects::Closing::TooSlow),
                 };
                 self.hand(session, input);
             }
+            Effect::Store(write) => unreachable!("there is no store for {write:?}"),
             Effect::Route { command, .. } => {
                 self.unsettled.push((command.id, Arc::clone(&command.device)));
                 self.hub.observe(Observation::Accepted { command: command.id }, self.now);
@@ -220,7 +222,7 @@ impl Stage for PureStage {
 
     fn drop_client(&mut self, at: usize) {
         if let Some(client) = self.clients.remove(&at) {
-            self.hub.detach(client.key);
+            self.hub.detach(client.key, &[], self.now);
         }
         self.pump();
     }

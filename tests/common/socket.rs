@@ -99,6 +99,7 @@ impl SocketStage {
                 links,
                 request_queue,
                 observation_queue,
+                None,
                 stop.clone(),
                 Arc::default(),
             ));

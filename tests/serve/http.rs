@@ -99,7 +99,9 @@ async fn a_call_asks_the_hub_and_detaches_when_answered() {
     let mut rig = Rig::start();
     let port = rig.port();
     let hub = async {
-        let HubRequest::Attach { key, messages, replies } = rig.asked().await else { panic!("no attach") };
+        let HubRequest::Attach { key, messages, replies, .. } = rig.asked().await else {
+            panic!("no attach")
+        };
         let HubRequest::Ask { key: asking, token, .. } = rig.asked().await else { panic!("no question") };
         assert_eq!(asking, key);
         let answer = Answer::Snapshot(Snapshot::default().into());
@@ -117,7 +119,7 @@ async fn a_client_that_hangs_up_during_a_call_leaves_nothing_behind() {
     let mut rig = Rig::start();
     let mut stream = rig.tcp().await;
     stream.write_all(b"GET /call HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    let HubRequest::Attach { key, messages: _messages, replies: _replies } = rig.asked().await else {
+    let HubRequest::Attach { key, messages: _messages, replies: _replies, .. } = rig.asked().await else {
         panic!("no attach")
     };
     let HubRequest::Ask { .. } = rig.asked().await else { panic!("no question") };

@@ -63,6 +63,7 @@ impl Session for Parrot {
             Input::Binary(bytes) => self.say(format!("{} bytes", bytes.len())),
             Input::Message(message) => self.say(format!("message {}", message.seq)),
             Input::Outcome(token, outcome) => self.say(format!("outcome {} {outcome:?}", token.0)),
+            Input::DocumentsChanged(collection) => self.say(format!("changed {collection}")),
             Input::Lagged(missed) => self.say(format!("lagged {missed}")),
             Input::Timeout => {
                 self.tick = None;

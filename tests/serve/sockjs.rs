@@ -218,7 +218,7 @@ async fn a_response_that_breaks_off_ends_the_session_and_the_hub_hears_of_it() {
         assert_eq!(poll(&rig).await, took("o\n"));
         let stream = Stream::open(&rig, "POST", &format!("{ABC}/{transport}")).await;
         assert_eq!(send(&rig, &["watch"]).await, 204);
-        let HubRequest::Attach { key, messages: _messages, replies: _replies } = rig.asked().await else {
+        let HubRequest::Attach { key, messages: _messages, replies: _replies, .. } = rig.asked().await else {
             panic!("no attach")
         };
         assert!(matches!(rig.asked().await, HubRequest::Watch { .. }));

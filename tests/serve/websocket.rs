@@ -175,7 +175,7 @@ async fn a_client_that_leaves_is_detached() {
     let mut rig = Rig::start();
     let mut client = rig.parrot().await;
     client.send("watch").await;
-    let HubRequest::Attach { key, messages: _messages, replies: _replies } = rig.asked().await else {
+    let HubRequest::Attach { key, messages: _messages, replies: _replies, .. } = rig.asked().await else {
         panic!("no attach")
     };
     assert!(matches!(rig.asked().await, HubRequest::Watch { .. }));

@@ -56,6 +56,7 @@ impl dialects::Session for Session {
             | Input::Outcome(..)
             | Input::Answer(..)
             | Input::GroupEmpty
+            | Input::DocumentsChanged(_)
             | Input::Lagged(_)
             | Input::Timeout
             | Input::Closing(_) => {}

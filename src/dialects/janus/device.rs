@@ -336,8 +336,9 @@ impl Session for Call {
             | Input::Binary(_)
             | Input::Message(_)
             | Input::Accepted(_)
-            | Input::Answer(_, Answer::Group(_))
+            | Input::Answer(..)
             | Input::GroupEmpty
+            | Input::DocumentsChanged(_)
             | Input::Lagged(_)
             | Input::Timeout => None,
         };

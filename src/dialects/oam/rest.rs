@@ -135,8 +135,9 @@ impl Session for RestCall {
             | Input::Message(_)
             | Input::Accepted(_)
             | Input::Outcome(..)
-            | Input::Answer(_, Answer::Group(_))
+            | Input::Answer(..)
             | Input::GroupEmpty
+            | Input::DocumentsChanged(_)
             | Input::Lagged(_)
             | Input::Timeout => {}
         }

@@ -133,8 +133,9 @@ impl dialects::Session for Session {
             // There is no greeting: a known client takes the first frame for data. Lost reports are followed by
             // the newest values, which is all that a live topic promises, and the server has no goodbye.
             Input::Open
-            | Input::Answer(_, Answer::Group(_))
+            | Input::Answer(..)
             | Input::GroupEmpty
+            | Input::DocumentsChanged(_)
             | Input::Lagged(_)
             | Input::Timeout
             | Input::Closing(_) => {}

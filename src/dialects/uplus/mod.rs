@@ -38,6 +38,8 @@ pub struct Settings {
     pub push_format: PushFormat,
     /// Most connections of one system at a time.
     pub connections_per_system: usize,
+    /// How long a subscription outlives its last connection and gathers messages; zero lets it end at once.
+    pub retention: Duration,
     /// How far the timestamp of a login may be from now; `None` only logs.
     pub timestamp_window: Option<Duration>,
 }
@@ -48,6 +50,7 @@ impl Default for Settings {
             common: Common::default(),
             push_format: PushFormat::Flat,
             connections_per_system: 16,
+            retention: Duration::from_secs(86_400),
             timestamp_window: None,
         }
     }

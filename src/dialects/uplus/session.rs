@@ -58,6 +58,8 @@ pub(super) struct UplusSession {
     next_token: u64,
     held_back: VecDeque<Arc<DeviceMessage>>,
     group_empty: bool,
+    /// Where relations begin that are new to the group.
+    earliest: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -91,12 +93,23 @@ impl Session for UplusSession {
             },
             Input::Message(message) => self.offer(message),
             Input::Answer(token, Answer::Group(answer)) => self.settle(token, Some(answer)),
-            Input::Answer(token, Answer::Snapshot(_)) => self.settle(token, None),
+            Input::Answer(
+                token,
+                Answer::Snapshot(_)
+                | Answer::History(_)
+                | Answer::Latest(_)
+                | Answer::Documents(_)
+                | Answer::Alarms(_),
+            ) => self.settle(token, None),
             Input::GroupEmpty => self.group_empty = true,
             Input::Closing(closing) => self.close(close::COME_AGAIN, farewell(closing)),
             // A balanced push that was dropped is counted by the hub; the dialect has no words for it. Commands and
             // timers this session never has.
-            Input::Lagged(_) | Input::Accepted(_) | Input::Outcome(_, _) | Input::Timeout => {}
+            Input::Lagged(_)
+            | Input::Accepted(_)
+            | Input::Outcome(_, _)
+            | Input::DocumentsChanged(_)
+            | Input::Timeout => {}
         }
         self.advance();
     }
@@ -107,6 +120,10 @@ impl Session for UplusSession {
 
     fn timeout(&self) -> Option<Instant> {
         None
+    }
+
+    fn holding(&self) -> usize {
+        self.held_back.len()
     }
 }
 
@@ -122,6 +139,7 @@ impl UplusSession {
             next_token: 0,
             held_back: VecDeque::new(),
             group_empty: false,
+            earliest: false,
             outputs: VecDeque::new(),
         }
     }
@@ -130,9 +148,11 @@ impl UplusSession {
         let Phase::Arrived(login) = &self.phase else { return };
         match login.clone() {
             Ok(Login { client, earliest }) => {
+                self.earliest = earliest;
                 tracing::debug!(dialect = "uplus", client = %client.id, earliest, "logged in");
-                let limit = self.context.settings.uplus.connections_per_system;
-                let ask = GroupAsk::Join { group: Arc::clone(&client.id), limit };
+                let settings = &self.context.settings.uplus;
+                let (limit, retain) = (settings.connections_per_system, settings.retention);
+                let ask = GroupAsk::Join { group: Arc::clone(&client.id), limit, retain };
                 self.phase = Phase::Member(client);
                 self.ask(UnderWay::Join, ask);
             }
@@ -172,7 +192,7 @@ impl UplusSession {
         match command {
             Command::Subscribe(granted) => {
                 let relations = granted.iter().map(|granted| granted.held.clone()).collect();
-                self.ask(UnderWay::Hold(granted), GroupAsk::Hold(relations));
+                self.ask(UnderWay::Hold(granted), GroupAsk::Hold { relations, earliest: self.earliest });
             }
             Command::Unsubscribe(granted) => {
                 let labels = granted.iter().map(|granted| Arc::clone(&granted.held.label)).collect();
@@ -279,7 +299,7 @@ impl UplusSession {
         self.waiting.clear();
         self.weight = 0;
         self.under_way = None;
-        self.held_back.clear();
+        // What is held back stays, so that it counts as not delivered.
     }
 
     /// Nothing follows a close.

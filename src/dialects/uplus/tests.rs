@@ -242,9 +242,12 @@ fn the_login_ack_is_the_first_message_whatever_the_client_has_sent_before() {
     rig.message(1);
     assert!(rig.sent.is_empty());
     let join = rig.answer(GroupAnswer::Joined);
-    assert_eq!(join, GroupAsk::Join { group: "SV-EDGE-0001".into(), limit: 16 });
+    assert_eq!(
+        join,
+        GroupAsk::Join { group: "SV-EDGE-0001".into(), limit: 16, retain: Duration::from_secs(86_400) }
+    );
     let hold = rig.answer(GroupAnswer::Done);
-    let GroupAsk::Hold(relations) = hold else { panic!("{hold:?}") };
+    let GroupAsk::Hold { relations, .. } = hold else { panic!("{hold:?}") };
     assert_eq!(relations[0].interest.selector, Selector::TypeId(PRESS.into()));
     assert_eq!(
         rig.said(),

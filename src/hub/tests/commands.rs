@@ -194,7 +194,7 @@ fn a_command_without_an_id_of_its_own_is_given_one() {
 fn the_commands_of_a_session_that_ended_run_on_and_only_watchers_hear_of_their_outcome() {
     let (mut rig, demo) = rig();
     rig.submit(1, 1, &demo, write("press-1", "setpoint", Value::Int(1)));
-    rig.state.detach(SessionKey(1));
+    rig.state.detach(SessionKey(1), &[], rig.now);
     let id = rig.routed[0].id;
     rig.settle(id, confirmed());
     assert_eq!(rig.heard(1), [""; 0]);
@@ -276,7 +276,7 @@ proptest! {
                 Step::Presence { device, online } => rig.presence(DEVICES[device], online),
                 Step::LinksFull(full) => rig.links_full = full,
                 Step::Detach { session } => {
-                    rig.state.detach(SessionKey(session));
+                    rig.state.detach(SessionKey(session), &[], rig.now);
                     gone.push(session);
                     outcomes.retain(|(of, _), count| *of != session || *count > 0);
                 }

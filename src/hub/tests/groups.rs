@@ -7,7 +7,7 @@ use crate::model::interest::{GroupAnswer, Relation};
 
 fn join(rig: &mut Rig, key: u64, client: &Arc<Client>) -> String {
     rig.attach(SessionKey(key));
-    rig.group(key, client, GroupAsk::Join { group: "system".into(), limit: 3 });
+    rig.group(key, client, GroupAsk::Join { group: "system".into(), limit: 3, retain: Duration::ZERO });
     rig.heard(key).pop().expect("an answer")
 }
 
@@ -21,7 +21,7 @@ fn of_device(id: &str) -> Relation {
 }
 
 fn hold(rig: &mut Rig, key: u64, client: &Arc<Client>, relations: Vec<Relation>) {
-    rig.group(key, client, GroupAsk::Hold(relations));
+    rig.group(key, client, GroupAsk::Hold { relations, earliest: false });
     assert_eq!(rig.heard(key), ["Done"]);
 }
 
@@ -60,7 +60,7 @@ fn a_group_takes_no_more_members_than_it_may_and_joining_again_changes_nothing()
     }
     assert_eq!(join(&mut rig, 4, &demo), "Full");
     assert_eq!(join(&mut rig, 1, &demo), "Joined");
-    rig.state.detach(SessionKey(2));
+    rig.state.detach(SessionKey(2), &[], rig.now);
     assert_eq!(join(&mut rig, 4, &demo), "Joined");
 }
 
@@ -68,7 +68,12 @@ fn a_group_takes_no_more_members_than_it_may_and_joining_again_changes_nothing()
 fn nothing_can_be_asked_of_a_group_before_joining_it() {
     let (mut rig, demo) = rig();
     rig.attach(SessionKey(1));
-    for ask in [GroupAsk::Hold(Vec::new()), GroupAsk::Release(Vec::new()), GroupAsk::Mine, GroupAsk::All] {
+    for ask in [
+        GroupAsk::Hold { relations: Vec::new(), earliest: false },
+        GroupAsk::Release(Vec::new()),
+        GroupAsk::Mine,
+        GroupAsk::All,
+    ] {
         rig.group(1, &demo, ask);
         assert_eq!(rig.heard(1), ["NotJoined"]);
     }
@@ -153,7 +158,7 @@ fn a_relation_that_ends_with_its_session_empties_the_group_in_silence() {
     hold(&mut rig, 1, &demo, vec![of_device("press-1")]);
     hold(&mut rig, 2, &demo, vec![of_device("press-1")]);
     release(&mut rig, 2, &demo, &["press-1"]);
-    rig.state.detach(SessionKey(1));
+    rig.state.detach(SessionKey(1), &[], rig.now);
     rig.drain();
     rig.group(2, &demo, GroupAsk::All);
     assert_eq!(rig.heard(2), [relations(&[])]);
@@ -165,7 +170,7 @@ fn each_group_gets_its_own_copy_and_ordinary_watchers_theirs() {
     let (mut rig, demo) = rig();
     join(&mut rig, 1, &demo);
     rig.attach(SessionKey(2));
-    rig.group(2, &demo, GroupAsk::Join { group: "other".into(), limit: 1 });
+    rig.group(2, &demo, GroupAsk::Join { group: "other".into(), limit: 1, retain: Duration::ZERO });
     rig.heard(2);
     rig.watcher(3, &demo);
     for key in [1, 2] {
@@ -188,11 +193,11 @@ fn a_member_that_takes_the_turn_of_a_full_one_is_not_asked_again_at_once() {
         let observation = Observation::Values { device: Arc::clone(&device), at: rig.now.wall, values };
         rig.state.observe(observation, rig.now);
         while let Some(effect) = rig.state.poll() {
-            if let Effect::Balance { group, candidates, .. } = effect {
+            if let Effect::Balance { candidates, .. } = effect {
                 // Session 1 is always full.
                 let taker = *candidates.iter().find(|key| key.0 != 1).expect("another");
                 if taker != candidates[0] {
-                    rig.state.served(&group, taker);
+                    rig.state.served(taker);
                 }
                 turns.push(taker.0);
             }

@@ -5,6 +5,9 @@ mod commands;
 mod devices;
 mod groups;
 mod index;
+mod ledger;
+mod memory;
+mod retention;
 mod slow;
 mod task;
 
@@ -166,6 +169,7 @@ impl Rig {
                     self.heard.push((candidates[0], line(&message)));
                 }
                 Effect::Reply { session, reply } => self.heard.push((session, reply_line(&reply))),
+                Effect::Store(_) => {}
                 Effect::Route { command, .. } if self.links_full => {
                     self.state.refused(command.id, self.now);
                 }
@@ -286,6 +290,8 @@ fn reply_line(reply: &SessionReply) -> String {
         SessionReply::Answer(_, Answer::Snapshot(snapshot)) => {
             format!("snapshot of {}", snapshot.devices.len())
         }
+        SessionReply::Answer(_, answer) => format!("{answer:?}"),
+        SessionReply::DocumentsChanged(collection) => format!("changed {collection}"),
         SessionReply::GroupEmpty => "group empty".to_owned(),
         SessionReply::Lagged(missed) => format!("lagged {missed}"),
         SessionReply::Evicted => "evicted".to_owned(),

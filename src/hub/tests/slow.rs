@@ -167,7 +167,8 @@ async fn a_member_that_vanished_without_a_word_leaves_its_place_in_the_group() {
         let mut session = world.hub.attach(4).await.expect("the hub runs");
         loop {
             let (key, client) = (session.key, all_rights("demo"));
-            let question = Question::Group(GroupAsk::Join { group: "system".into(), limit: 2 });
+            let question =
+                Question::Group(GroupAsk::Join { group: "system".into(), limit: 2, retain: Duration::ZERO });
             world.ask(HubRequest::Ask { key, token: Token(1), client, question }).await;
             match reply_line(&next(&mut session.replies).await.expect("an answer")).as_str() {
                 "Joined" => break,
@@ -206,8 +207,8 @@ async fn member(world: &World, queue: usize) -> Attachment {
     let mut session = world.hub.attach(queue).await.expect("the hub runs");
     let interest = Interest { selector: Selector::Device("press-1".into()), kinds: Kinds::PROPERTIES };
     let asks = [
-        GroupAsk::Join { group: "system".into(), limit: 2 },
-        GroupAsk::Hold(vec![Relation { label: "press-1".into(), interest }]),
+        GroupAsk::Join { group: "system".into(), limit: 2, retain: Duration::ZERO },
+        GroupAsk::Hold { relations: vec![Relation { label: "press-1".into(), interest }], earliest: false },
     ];
     for ask in asks {
         let (key, client) = (session.key, all_rights("demo"));

@@ -36,7 +36,7 @@ pub(super) async fn beside_a_hub<F: Future<Output = ()>>(test: impl FnOnce(World
         progress: Arc::clone(&progress),
     };
     let links = vec![(Arc::from("rs485"), command_queue)];
-    let hub = run(Arc::new(directory()), links, requests, observed, stop.clone(), progress);
+    let hub = run(Arc::new(directory()), links, requests, observed, None, stop.clone(), progress);
     let test = async {
         test(world).await;
         stop.cancel();

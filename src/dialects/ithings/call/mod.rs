@@ -121,8 +121,9 @@ impl dialects::Session for Call {
             Input::Text(_)
             | Input::Binary(_)
             | Input::Message(_)
-            | Input::Answer(_, Answer::Group(_))
+            | Input::Answer(..)
             | Input::GroupEmpty
+            | Input::DocumentsChanged(_)
             | Input::Lagged(_)
             | Input::Timeout => {}
         }

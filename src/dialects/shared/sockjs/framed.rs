@@ -69,6 +69,7 @@ impl Session for Framed {
             | Input::Outcome(..)
             | Input::Answer(..)
             | Input::GroupEmpty
+            | Input::DocumentsChanged(_)
             | Input::Lagged(_)
             | Input::Closing(_)) => self.inner.handle(input, now),
         }
@@ -99,6 +100,10 @@ impl Session for Framed {
         };
         self.closed |= matches!(output, Output::Close { .. });
         Some(output)
+    }
+
+    fn holding(&self) -> usize {
+        self.inner.holding()
     }
 
     fn timeout(&self) -> Option<Instant> {

@@ -312,7 +312,11 @@ impl Session for Endpoint {
         self.core.now = now;
         self.burst = 0;
         match input {
-            Input::Open | Input::Accepted(_) | Input::Outcome(..) | Input::GroupEmpty => {}
+            Input::Open
+            | Input::Accepted(_)
+            | Input::Outcome(..)
+            | Input::GroupEmpty
+            | Input::DocumentsChanged(_) => {}
             Input::Text(text) => self.receive(text.as_bytes()),
             Input::Binary(octets) => self.receive(&octets),
             Input::Message(message) => self.on_every_app(|app, desk| app.message(&message, desk)),

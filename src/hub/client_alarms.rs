@@ -1,0 +1,286 @@
+//! Alarms that clients set: conditions on a property of some devices that must hold for a while.
+//!
+//! Only good readings are judged. A device that goes offline interrupts the wait of an alarm that is not raised
+//! yet, and leaves a raised one raised, since nothing is known of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::index::Roster;
+use crate::model::client::Client;
+use crate::model::history::{AlarmAnswer, AlarmAsk, AlarmKind, ClientAlarm};
+use crate::model::product::{AlarmCondition, AlarmRule};
+use crate::model::value::Value;
+use crate::store::Write;
+
+/// Alarms of all clients. When full a new one is refused.
+const CLIENT_ALARMS: usize = 256;
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct ClientAlarms {
+    alarms: BTreeMap<u64, Entry>,
+    /// Device position, property position and alarm: which alarms look at a reading.
+    points: BTreeSet<(usize, usize, u64)>,
+    /// When a condition will have held long enough.
+    timers: BTreeSet<(Instant, u64, usize)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    alarm: ClientAlarm,
+    /// By device position.
+    watches: BTreeMap<usize, Watch>,
+}
+
+/// One alarm on one device.
+#[derive(Debug)]
+struct Watch {
+    property: usize,
+    last: Option<f64>,
+    value: Value,
+    /// When the condition began to hold.
+    since: Option<Instant>,
+    /// The rule as it was raised.
+    raised: Option<Arc<AlarmRule>>,
+}
+
+/// An alarm was raised or has cleared on a device.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) device: usize,
+    pub(super) property: usize,
+    pub(super) rule: Arc<AlarmRule>,
+    pub(super) raised: bool,
+    pub(super) value: Value,
+}
+
+/// What an ask led to.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) answer: AlarmAnswer,
+    pub(super) write: Option<Write>,
+    /// What an alarm that is no more, or no more the same, leaves behind.
+    pub(super) changes: Vec<Change>,
+}
+
+impl ClientAlarms {
+    /// Takes over what the store had.
+    pub(super) fn restore(&mut self, alarms: Vec<ClientAlarm>, roster: &Roster) {
+        for alarm in alarms {
+            self.insert(alarm, roster);
+        }
+    }
+
+    /// Everything, to be written into a store that was begun anew.
+    pub(super) fn all(&self) -> impl Iterator<Item = Write> {
+        self.alarms.values().map(|entry| Write::Alarm(entry.alarm.clone()))
+    }
+
+    /// Answers one client. `last_id` is the last id that was given to anything.
+    pub(super) fn ask(
+        &mut self,
+        client: &Client,
+        ask: AlarmAsk,
+        roster: &Roster,
+        last_id: &mut u64,
+    ) -> Asked {
+        let refused = |answer| Asked { answer, write: None, changes: Vec::new() };
+        match ask {
+            AlarmAsk::List => {
+                refused(AlarmAnswer::Alarms(self.alarms.values().map(|entry| entry.alarm.clone()).collect()))
+            }
+            AlarmAsk::Put(mut alarm) => {
+                let known = self.alarms.get(&alarm.id);
+                if alarm.id != 0 && known.is_none() {
+                    return refused(AlarmAnswer::Unknown);
+                }
+                let covers = |alarm: &ClientAlarm| may_cover(client, alarm, roster);
+                if !covers(&alarm) || known.is_some_and(|known| !covers(&known.alarm)) {
+                    return refused(AlarmAnswer::Forbidden);
+                }
+                if alarm.id == 0 {
+                    if self.alarms.len() >= CLIENT_ALARMS {
+                        return refused(AlarmAnswer::Full);
+                    }
+                    *last_id += 1;
+                    alarm.id = *last_id;
+                }
+                let (id, write) = (alarm.id, Write::Alarm((*alarm).clone()));
+                let changes = self.remove(id);
+                self.insert(*alarm, roster);
+                Asked { answer: AlarmAnswer::Put(id), write: Some(write), changes }
+            }
+            AlarmAsk::Delete(id) => {
+                let Some(known) = self.alarms.get(&id) else { return refused(AlarmAnswer::Unknown) };
+                if !may_cover(client, &known.alarm, roster) {
+                    return refused(AlarmAnswer::Forbidden);
+                }
+                let changes = self.remove(id);
+                Asked { answer: AlarmAnswer::Deleted, write: Some(Write::NoAlarm(id)), changes }
+            }
+        }
+    }
+
+    /// Whether any alarm looks at this reading.
+    pub(super) fn watches(&self, device: usize, property: usize) -> bool {
+        self.points.range((device, property, 0)..=(device, property, u64::MAX)).next().is_some()
+    }
+
+    /// Judges a good reading.
+    pub(super) fn judge(
+        &mut self,
+        device: usize,
+        property: usize,
+        value: &Value,
+        now: Instant,
+        changes: &mut Vec<Change>,
+    ) {
+        let Some(number) = value.as_f64().filter(|number| number.is_finite()) else { return };
+        let ids: Vec<u64> = self
+            .points
+            .range((device, property, 0)..=(device, property, u64::MAX))
+            .map(|(.., id)| *id)
+            .collect();
+        for id in ids {
+            let Some(entry) = self.alarms.get_mut(&id) else { continue };
+            let Some(watch) = entry.watches.get_mut(&device) else { continue };
+            let holds = holds(&entry.alarm, number, watch.last, watch.since.is_some());
+            let before = watch.last.replace(number);
+            watch.value = value.clone();
+            match (holds, watch.since) {
+                (true, None) => {
+                    watch.since = Some(now);
+                    let due = now.checked_add(entry.alarm.hold);
+                    if entry.alarm.hold.is_zero() {
+                        changes.push(watch.raise(&entry.alarm, device, before));
+                    } else if let Some(due) = due {
+                        self.timers.insert((due, id, device));
+                    }
+                }
+                (false, Some(since)) => {
+                    watch.since = None;
+                    self.timers.remove(&(since + entry.alarm.hold, id, device));
+                    changes.extend(watch.clear(device));
+                }
+                (true, Some(_)) | (false, None) => {}
+            }
+        }
+    }
+
+    /// The device does not answer any more.
+    pub(super) fn offline(&mut self, device: usize) {
+        let ids: BTreeSet<u64> =
+            self.points.range((device, 0, 0)..=(device, usize::MAX, u64::MAX)).map(|(.., id)| *id).collect();
+        for id in ids {
+            let Some(entry) = self.alarms.get_mut(&id) else { continue };
+            let Some(watch) = entry.watches.get_mut(&device) else { continue };
+            if watch.raised.is_none() {
+                if let Some(since) = watch.since.take() {
+                    self.timers.remove(&(since + entry.alarm.hold, id, device));
+                }
+            }
+        }
+    }
+
+    /// When to call `handle_timeout`.
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(due, ..)| *due)
+    }
+
+    /// Raises what has held long enough.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<Change> {
+        let mut changes = Vec::new();
+        while let Some((_, id, device)) = self.timers.first().filter(|(due, ..)| *due <= now).copied() {
+            self.timers.pop_first();
+            let Some(entry) = self.alarms.get_mut(&id) else { continue };
+            if let Some(watch) = entry.watches.get_mut(&device) {
+                let last = watch.last;
+                changes.push(watch.raise(&entry.alarm, device, last));
+            }
+        }
+        changes
+    }
+
+    fn insert(&mut self, alarm: ClientAlarm, roster: &Roster) {
+        let id = alarm.id;
+        let mut watches = BTreeMap::new();
+        for (device, property) in covered(&alarm, roster) {
+            self.points.insert((device, property, id));
+            let watch = Watch { property, last: None, value: Value::Null, since: None, raised: None };
+            watches.insert(device, watch);
+        }
+        self.alarms.insert(id, Entry { alarm, watches });
+    }
+
+    fn remove(&mut self, id: u64) -> Vec<Change> {
+        let Some(mut entry) = self.alarms.remove(&id) else { return Vec::new() };
+        self.points.retain(|(.., each)| *each != id);
+        self.timers.retain(|(_, each, _)| *each != id);
+        entry.watches.iter_mut().filter_map(|(device, watch)| watch.clear(*device)).collect()
+    }
+}
+
+impl Watch {
+    fn raise(&mut self, alarm: &ClientAlarm, device: usize, before: Option<f64>) -> Change {
+        let rule = Arc::new(rule(alarm, before));
+        self.raised = Some(Arc::clone(&rule));
+        Change { device, property: self.property, rule, raised: true, value: self.value.clone() }
+    }
+
+    fn clear(&mut self, device: usize) -> Option<Change> {
+        let rule = self.raised.take()?;
+        Some(Change { device, property: self.property, rule, raised: false, value: self.value.clone() })
+    }
+}
+
+/// The devices that an alarm is about, and the position of its property.
+fn covered<'a>(alarm: &'a ClientAlarm, roster: &'a Roster) -> impl Iterator<Item = (usize, usize)> + 'a {
+    roster.directory().devices().iter().enumerate().filter_map(|(position, device)| {
+        let on_link = alarm.link.as_ref().is_none_or(|link| device.link == *link);
+        let (property, _) = device.product.property(&alarm.property)?;
+        (on_link && alarm.devices.admits(device)).then_some((position, property))
+    })
+}
+
+fn may_cover(client: &Client, alarm: &ClientAlarm, roster: &Roster) -> bool {
+    let sees = |(position, _)| roster.device(position).is_some_and(|device| client.sees(device));
+    client.rights.write && covered(alarm, roster).all(sees)
+}
+
+/// Whether the condition holds with this value. The monotonic kinds stay as they are while the value stays.
+#[expect(clippy::float_cmp, reason = "a client that asks for equality means it")]
+fn holds(alarm: &ClientAlarm, value: f64, last: Option<f64>, held: bool) -> bool {
+    let moved = |wrong: fn(f64, f64) -> bool| match last {
+        None => false,
+        Some(last) if last == value => held,
+        Some(last) => wrong(value, last),
+    };
+    match alarm.kind {
+        AlarmKind::Below => value < alarm.value,
+        AlarmKind::Above => value > alarm.value,
+        AlarmKind::Equal => value == alarm.value,
+        AlarmKind::MonotonicRising => moved(|value, last| value < last),
+        AlarmKind::MonotonicFalling => moved(|value, last| value > last),
+    }
+}
+
+/// The alarm as sessions see it. A monotonic one appears as the limit that its value has crossed.
+fn rule(alarm: &ClientAlarm, before: Option<f64>) -> AlarmRule {
+    let before = before.unwrap_or(alarm.value);
+    let condition = match alarm.kind {
+        AlarmKind::Below => AlarmCondition::Below(alarm.value),
+        AlarmKind::Above => AlarmCondition::Above(alarm.value),
+        AlarmKind::Equal => AlarmCondition::Equal(Value::Float(alarm.value)),
+        AlarmKind::MonotonicRising => AlarmCondition::Below(before),
+        AlarmKind::MonotonicFalling => AlarmCondition::Above(before),
+    };
+    AlarmRule {
+        id: format!("client-{}", alarm.id).into(),
+        name: Arc::clone(&alarm.name),
+        condition,
+        hysteresis: 0.0,
+        level: alarm.level,
+    }
+}

@@ -1,0 +1,216 @@
+//! What clients leave with the hub: documents and alarms.
+
+use super::*;
+use crate::model::history::{AlarmAnswer, AlarmAsk, AlarmKind, ClientAlarm, DocumentAnswer, DocumentAsk};
+use crate::store::{Recovered, Write};
+
+fn list() -> Question {
+    Question::Documents(DocumentAsk::List { collection: "oam/rule".into() })
+}
+
+fn put(id: Option<u64>, body: &str) -> Question {
+    Question::Documents(DocumentAsk::Put { collection: "oam/rule".into(), id, body: body.into() })
+}
+
+fn delete(id: u64) -> Question {
+    Question::Documents(DocumentAsk::Delete { collection: "oam/rule".into(), id })
+}
+
+fn said(answer: &DocumentAnswer) -> String {
+    format!("Documents({answer:?})")
+}
+
+fn alarm(kind: AlarmKind, value: f64, hold: u64) -> ClientAlarm {
+    ClientAlarm {
+        id: 0,
+        name: "mine".into(),
+        kind,
+        property: "setpoint".into(),
+        link: None,
+        devices: Selector::Device("press-1".into()),
+        value,
+        hold: Duration::from_secs(hold),
+        level: Level::Alert,
+    }
+}
+
+fn set(alarm: ClientAlarm) -> Question {
+    Question::Alarms(AlarmAsk::Put(Box::new(alarm)))
+}
+
+/// A rig with press-1 online and a session of a client with all rights, which hears everything.
+fn rig() -> (Rig, Arc<Client>) {
+    let mut rig = Rig::new();
+    rig.presence("press-1", true);
+    let demo = all_rights("demo");
+    rig.watcher(1, &demo);
+    rig.heard(1);
+    (rig, demo)
+}
+
+fn told(rig: &mut Rig, value: f64) -> Vec<String> {
+    rig.values("press-1", &[(SETPOINT, Value::Float(value))]);
+    rig.heard(1).into_iter().filter(|line| line.contains("alarm")).collect()
+}
+
+#[test]
+fn documents_are_created_replaced_and_deleted_under_ids_that_never_repeat() {
+    let (mut rig, demo) = rig();
+    let asks =
+        [put(None, "a"), put(None, "b"), delete(2), put(None, "c"), put(Some(1), "d"), put(Some(2), "e")];
+    for ask in asks {
+        rig.ask(1, &demo, ask);
+    }
+    rig.ask(1, &demo, delete(2));
+    rig.ask(1, &demo, list());
+    let heard = rig.heard(1);
+    let expected = [
+        DocumentAnswer::Put(1),
+        DocumentAnswer::Put(2),
+        DocumentAnswer::Deleted,
+        DocumentAnswer::Put(3),
+        DocumentAnswer::Put(1),
+        DocumentAnswer::Unknown,
+        DocumentAnswer::Unknown,
+    ];
+    assert_eq!(heard[..7], expected.iter().map(said).collect::<Vec<_>>());
+    assert!(heard[7].contains("id: 1, body: \"d\" }, Document { id: 3, body: \"c\""), "{}", heard[7]);
+}
+
+#[test]
+fn those_who_asked_about_a_collection_hear_of_changes_by_others() {
+    let (mut rig, demo) = rig();
+    let reader = client("reader", Rights::READ, &["*"]);
+    for key in 2..=4 {
+        rig.attach(SessionKey(key));
+    }
+    rig.ask(2, &reader, list());
+    rig.ask(4, &reader, list());
+    rig.state.detach(SessionKey(4), &[], rig.now);
+    rig.heard(2);
+    rig.ask(1, &demo, put(None, "a"));
+    rig.ask(1, &demo, put(Some(9), "a"));
+    assert_eq!(rig.heard(2), ["changed oam/rule"]);
+    assert_eq!(rig.heard(1), [said(&DocumentAnswer::Put(1)), said(&DocumentAnswer::Unknown)]);
+    assert_eq!(rig.heard(3), [""; 0]);
+    rig.ask(2, &reader, delete(1));
+    assert_eq!(rig.heard(2), [said(&DocumentAnswer::Forbidden)]);
+}
+
+#[test]
+fn documents_are_bounded_in_count_and_bytes() {
+    let (mut rig, demo) = rig();
+    rig.ask(1, &demo, put(None, &"x".repeat(5 << 20)));
+    assert_eq!(rig.heard(1), [said(&DocumentAnswer::Full)]);
+    for _ in 0..1000 {
+        rig.ask(1, &demo, put(None, "x"));
+    }
+    assert!(rig.heard(1).iter().all(|answer| answer.contains("Put")));
+    rig.ask(1, &demo, put(None, "x"));
+    rig.ask(1, &demo, delete(500));
+    rig.ask(1, &demo, put(None, "x"));
+    let expected = [DocumentAnswer::Full, DocumentAnswer::Deleted, DocumentAnswer::Put(1001)];
+    assert_eq!(rig.heard(1), expected.iter().map(said).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_store_is_told_of_every_change_and_its_memory_is_taken_over() {
+    let directory = Arc::new(directory());
+    let mut state = HubState::new(Arc::clone(&directory));
+    let now = Now { instant: clock::instant(), wall: UnixMillis(1_000_000) };
+    let recovered = Recovered {
+        seq: 41,
+        last_id: 7,
+        documents: vec![("oam/rule".into(), 3, "old".into())],
+        alarms: vec![ClientAlarm { id: 5, ..alarm(AlarmKind::Above, 10.0, 0) }],
+        ..Recovered::default()
+    };
+    state.remember(recovered, now);
+    state.attach(SessionKey(1));
+    let demo = all_rights("demo");
+    let mut writes = Vec::new();
+    let mut answers = Vec::new();
+    for question in [list(), put(None, "new"), delete(3), Question::Alarms(AlarmAsk::Delete(5))] {
+        state.ask(SessionKey(1), Token(0), Arc::clone(&demo), question, now);
+        while let Some(effect) = state.poll() {
+            match effect {
+                Effect::Store(write) => writes.push(write),
+                Effect::Reply { reply, .. } => answers.push(reply_line(&reply)),
+                Effect::Deliver { .. } | Effect::Balance { .. } | Effect::Route { .. } => {}
+            }
+        }
+    }
+    let document = Write::Document { collection: "oam/rule".into(), id: 8, body: "new".into() };
+    assert_eq!(writes, [document.clone(), Write::NoDocument(3), Write::NoAlarm(5)]);
+    assert!(answers[0].contains("old"), "{answers:?}");
+    state.rewrite();
+    assert!(matches!(state.poll(), Some(Effect::Store(write)) if write == document));
+    let device = Arc::clone(directory.device("press-1").unwrap());
+    state.observe(Observation::Presence { device, at: now.wall, online: true, reason: None }, now);
+    assert!(matches!(state.poll(), Some(Effect::Store(Write::Message { seq: 42, .. }))));
+}
+
+#[test]
+fn an_alarm_of_a_client_fires_and_clears_like_any_other() {
+    let rows = [
+        (AlarmKind::Above, 50.0, vec![50.0, 51.0, 60.0, 50.0], ["raised at 51", "cleared at 50"]),
+        (AlarmKind::Below, 50.0, vec![50.0, 49.0, 40.0, 50.0], ["raised at 49", "cleared at 50"]),
+        (AlarmKind::Equal, 50.0, vec![49.0, 50.0, 50.0, 51.0], ["raised at 50", "cleared at 51"]),
+        (AlarmKind::MonotonicRising, 0.0, vec![5.0, 6.0, 4.0, 4.0, 4.5], ["raised at 4", "cleared at 4.5"]),
+        (AlarmKind::MonotonicFalling, 0.0, vec![5.0, 4.0, 6.0, 6.0, 5.5], ["raised at 6", "cleared at 5.5"]),
+    ];
+    for (kind, limit, values, expected) in rows {
+        let (mut rig, demo) = rig();
+        rig.ask(1, &demo, set(alarm(kind, limit, 0)));
+        rig.heard(1);
+        let told: Vec<String> = values.into_iter().flat_map(|value| told(&mut rig, value)).collect();
+        assert_eq!(told.len(), 2, "{kind:?}: {told:?}");
+        assert!(told[0].contains(&format!("alarm client-1 {}, active [client-1]", expected[0])), "{told:?}");
+        assert!(told[1].contains(&format!("alarm client-1 {}, active []", expected[1])), "{told:?}");
+    }
+}
+
+#[test]
+fn a_condition_must_hold_for_its_time_without_a_break() {
+    let (mut rig, demo) = rig();
+    rig.ask(1, &demo, set(alarm(AlarmKind::Above, 50.0, 10)));
+    rig.heard(1);
+    assert_eq!(told(&mut rig, 60.0), [""; 0]);
+    rig.pass(Duration::from_secs(9));
+    assert_eq!(told(&mut rig, 40.0), [""; 0]);
+    assert_eq!(told(&mut rig, 61.0), [""; 0]);
+    rig.pass(Duration::from_secs(9));
+    rig.presence("press-1", false);
+    rig.pass(Duration::from_secs(9));
+    rig.presence("press-1", true);
+    rig.heard(1);
+    assert_eq!(told(&mut rig, 62.0), [""; 0], "nobody knows what was while it was offline");
+    rig.pass(Duration::from_secs(10));
+    assert_eq!(rig.heard(1), ["press-1 alarm client-1 raised at 62, active [client-1]"]);
+    rig.ask(1, &demo, Question::Alarms(AlarmAsk::Delete(1)));
+    let heard = rig.heard(1);
+    assert_eq!(heard[1], "press-1 alarm client-1 cleared at 62, active []");
+}
+
+#[test]
+fn a_client_sets_alarms_only_where_it_may_write_and_see() {
+    let (mut rig, demo) = rig();
+    let everywhere = ClientAlarm { devices: Selector::All, ..alarm(AlarmKind::Above, 1.0, 0) };
+    let reader = client("reader", Rights::READ, &["*"]);
+    let partial = client("partial", Rights::ALL, &["press-1"]);
+    for key in 2..=3 {
+        rig.attach(SessionKey(key));
+    }
+    let answer = |answer: AlarmAnswer| format!("Alarms({answer:?})");
+    rig.ask(2, &reader, set(alarm(AlarmKind::Above, 1.0, 0)));
+    assert_eq!(rig.heard(2), [answer(AlarmAnswer::Forbidden)]);
+    rig.ask(3, &partial, set(everywhere.clone()));
+    rig.ask(3, &partial, set(alarm(AlarmKind::Above, 1.0, 0)));
+    rig.ask(1, &demo, set(everywhere));
+    assert_eq!(rig.heard(3), [answer(AlarmAnswer::Forbidden), answer(AlarmAnswer::Put(1))]);
+    rig.ask(3, &partial, Question::Alarms(AlarmAsk::Delete(2)));
+    rig.ask(3, &partial, Question::Alarms(AlarmAsk::Delete(9)));
+    rig.ask(3, &partial, set(ClientAlarm { id: 9, ..alarm(AlarmKind::Above, 1.0, 0) }));
+    let refused = [AlarmAnswer::Forbidden, AlarmAnswer::Unknown, AlarmAnswer::Unknown];
+    assert_eq!(rig.heard(3), refused.map(answer));
+}

@@ -1,0 +1,387 @@
+//! The store's thread: takes jobs and queries, commits in time, and survives whatever happens to its file.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tracing::{debug, error, info, warn};
+
+use super::database::{Database, Trouble};
+use super::scan::Scan;
+use super::tail::{self, Tail};
+use super::{
+    Archive, Asked, Chunk, Fetch, JOB_QUEUE, Job, Keeper, NEWS_QUEUE, News, QUERY_QUEUE, Recovered, Write,
+};
+use crate::clock;
+use crate::config::History;
+use crate::model::directory::Directory;
+use crate::model::time::UnixMillis;
+use crate::report::Chain;
+
+/// Jobs that are taken in one turn.
+const BATCH: usize = 512;
+
+/// Bytes that wait for their commit, above which it comes early: what is in memory twice stays small.
+const COMMIT_BYTES: usize = 1 << 20;
+
+/// Bytes that wait while the disk takes nothing. When full the oldest are dropped and counted.
+const PENDING_BYTES: usize = 4 << 20;
+
+/// Queries under way at a time; the others wait in their queue.
+const SCANS: usize = 4;
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its folder or the tail.
+    #[error("cannot open {path}")]
+    File {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The database.
+    #[error("cannot open {path}")]
+    Database {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Trouble,
+    },
+}
+
+/// The owner of the store's files. Runs on a thread of its own.
+#[derive(Debug)]
+pub struct Worker {
+    settings: History,
+    /// Missing only where a damaged file could not be replaced; the history is lost from then on.
+    database: Option<Database>,
+    tail: Tail,
+    jobs: mpsc::Receiver<Job>,
+    news: mpsc::Sender<News>,
+    queries: mpsc::Receiver<Asked>,
+    scans: VecDeque<Scan>,
+    /// What is not committed yet, to be written again if the database has to be begun anew.
+    pending: VecDeque<(usize, Write)>,
+    pending_bytes: usize,
+    /// When the commit is due.
+    due: Option<Instant>,
+    /// Whether the last attempt to write failed, so that only the change is told.
+    troubled: bool,
+    dropped: u64,
+}
+
+/// Opens the store and takes in what a process that was killed has left behind. A damaged file is set aside.
+pub fn open(settings: History, directory: Arc<Directory>) -> Result<(Keeper, Archive, Worker), OpenError> {
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        |source| OpenError::File { path, source }
+    };
+    if let Some(folder) = settings.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(file(folder))?;
+    }
+    let in_database = |source| OpenError::Database { path: settings.path.clone(), source };
+    let (mut database, mut recovered) = match open_database(&settings) {
+        Err(trouble) if trouble.is_damage() => {
+            set_aside(&settings.path, &trouble);
+            open_database(&settings).map_err(in_database)?
+        }
+        opened => opened.map_err(in_database)?,
+    };
+    let tail_path = beside(&settings.path, "-tail");
+    let (mut tail, left) = Tail::open(&tail_path).map_err(file(&tail_path))?;
+    if !left.is_empty() {
+        recovered = match take_in(&mut database, &left, &settings) {
+            Ok(recovered) => recovered,
+            Err(trouble) if trouble.is_damage() => {
+                set_aside(&settings.path, &trouble);
+                database = open_database(&settings).map_err(in_database)?.0;
+                take_in(&mut database, &left, &settings).map_err(in_database)?
+            }
+            Err(trouble) => return Err(in_database(trouble)),
+        };
+        info!(changes = left.len(), "the history has taken in what was not committed when the process ended");
+    }
+    tail.clear().map_err(file(&tail_path))?;
+    let (jobs, job_queue) = mpsc::channel(JOB_QUEUE);
+    let (news, news_queue) = mpsc::channel(NEWS_QUEUE);
+    let (queries, query_queue) = mpsc::channel(QUERY_QUEUE);
+    info!(path = %settings.path.display(), seq = recovered.seq, "history is kept");
+    let worker = Worker {
+        settings,
+        database: Some(database),
+        tail,
+        jobs: job_queue,
+        news,
+        queries: query_queue,
+        scans: VecDeque::new(),
+        pending: VecDeque::new(),
+        pending_bytes: 0,
+        due: None,
+        troubled: false,
+        dropped: 0,
+    };
+    Ok((Keeper { jobs, news: news_queue, recovered }, Archive { queries, directory }, worker))
+}
+
+fn open_database(settings: &History) -> Result<(Database, Recovered), Trouble> {
+    let database = Database::open(&settings.path, settings.max_bytes)?;
+    let recovered = database.recover()?;
+    Ok((database, recovered))
+}
+
+fn take_in(database: &mut Database, left: &[Write], settings: &History) -> Result<Recovered, Trouble> {
+    for write in left {
+        database.write(write)?;
+    }
+    database.commit(oldest(settings))?;
+    database.recover()
+}
+
+/// What wakes the worker.
+enum Wake {
+    Jobs(usize),
+    Query(Option<Asked>),
+    Time,
+}
+
+impl Worker {
+    /// Runs until the hub lets go of its end, then commits what is left. Blocks; `runtime` only lends its timers.
+    pub fn run(mut self, runtime: &Handle) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut asking = true;
+        loop {
+            match runtime.block_on(self.wake(&mut batch, asking)) {
+                Wake::Jobs(0) => break,
+                Wake::Jobs(_) => self.take(batch.drain(..)),
+                Wake::Query(Some(asked)) => self.scans.push_back(Scan::new(asked)),
+                Wake::Query(None) => asking = false,
+                Wake::Time => {}
+            }
+            if self.due.is_some_and(|due| due <= clock::instant()) || self.pending_bytes >= COMMIT_BYTES {
+                self.commit();
+            }
+            self.advance();
+        }
+        self.commit();
+        // Dropped with the connection that wrote them, the log and its index are folded into the database.
+        debug!("the history is closed");
+    }
+
+    async fn wake(&mut self, batch: &mut Vec<Job>, asking: bool) -> Wake {
+        let due = self.due;
+        let time = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // Cancel-safe: `recv_many` takes nothing out unless it completes.
+            count = self.jobs.recv_many(batch, BATCH) => Wake::Jobs(count),
+            // Cancel-safe: a new sleep is made each turn.
+            () = time => Wake::Time,
+            // Cancel-safe by its documentation.
+            asked = self.queries.recv(), if asking && self.scans.len() < SCANS => Wake::Query(asked),
+            // Nothing is waited for.
+            () = std::future::ready(()), if !self.scans.is_empty() => Wake::Time,
+        }
+    }
+
+    /// Writes what was handed over, to the tail first, and answers fetches in their place.
+    fn take(&mut self, jobs: impl Iterator<Item = Job>) {
+        let mut framed = Vec::new();
+        let mut writes = Vec::new();
+        for job in jobs {
+            match job {
+                Job::Write(write) => {
+                    let before = framed.len();
+                    tail::frame(&write, &mut framed);
+                    writes.push((framed.len() - before, write));
+                }
+                Job::Fetch(fetch) => {
+                    self.keep(&mut framed, &mut writes);
+                    self.fetch(&fetch);
+                }
+            }
+        }
+        self.keep(&mut framed, &mut writes);
+    }
+
+    fn keep(&mut self, framed: &mut Vec<u8>, writes: &mut Vec<(usize, Write)>) {
+        if writes.is_empty() {
+            return;
+        }
+        if let Err(error) = self.tail.append(framed) {
+            self.trouble(&format!("the tail cannot be written: {error}"));
+        }
+        framed.clear();
+        let begun = clock::instant();
+        self.due.get_or_insert_with(|| begun + self.settings.commit_every);
+        let mut damage = None;
+        for (bytes, write) in writes.drain(..) {
+            if let (Some(database), false, None) = (&mut self.database, self.troubled, &damage) {
+                if let Err(trouble) = database.write(&write) {
+                    damage = Some(trouble);
+                }
+            }
+            self.pending_bytes += bytes;
+            self.pending.push_back((bytes, write));
+        }
+        while self.pending_bytes > PENDING_BYTES {
+            let Some((bytes, _)) = self.pending.pop_front() else { break };
+            self.pending_bytes -= bytes;
+            self.dropped += 1;
+        }
+        if let Some(trouble) = damage {
+            self.failed(&trouble);
+        }
+    }
+
+    fn commit(&mut self) {
+        let retry = clock::instant() + self.settings.commit_every;
+        let oldest = oldest(&self.settings);
+        let Some(database) = &mut self.database else {
+            self.pending.clear();
+            self.pending_bytes = 0;
+            self.due = None;
+            return;
+        };
+        let mut attempt = || {
+            // After a failure nothing of what waits is in the transaction.
+            if self.troubled {
+                for (_, write) in &self.pending {
+                    database.write(write)?;
+                }
+            }
+            database.commit(oldest)
+        };
+        if let Err(trouble) = attempt() {
+            self.due = Some(retry);
+            self.failed(&trouble);
+            return;
+        }
+        if std::mem::take(&mut self.troubled) {
+            info!(dropped = self.dropped, "the history can be written again");
+            self.dropped = 0;
+        }
+        self.pending.clear();
+        self.pending_bytes = 0;
+        self.due = None;
+        if let Err(error) = self.tail.clear() {
+            self.trouble(&format!("the tail cannot be cleared: {error}"));
+        }
+    }
+
+    /// Something could not be written: a damaged file is replaced, for anything else there is a next time.
+    fn failed(&mut self, trouble: &Trouble) {
+        if let Some(database) = &mut self.database {
+            database.roll_back();
+        }
+        if trouble.is_damage() {
+            self.database = None;
+            set_aside(&self.settings.path, trouble);
+            match open_database(&self.settings) {
+                Ok((database, _)) => {
+                    self.database = Some(database);
+                    drop(self.news.blocking_send(News::Anew));
+                }
+                Err(trouble) => {
+                    error!("no history is kept from now on: {}", Chain(&trouble));
+                }
+            }
+            // What waits goes into the new file with the next commit.
+            self.troubled = true;
+            self.due = Some(clock::instant());
+        } else {
+            self.trouble(&Chain(trouble).to_string());
+        }
+    }
+
+    fn trouble(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.troubled, true) {
+            warn!(path = %self.settings.path.display(), why, "the history cannot be written; it is tried again");
+            if let Some(database) = &mut self.database {
+                database.roll_back();
+            }
+        }
+    }
+
+    fn fetch(&mut self, fetch: &Fetch) {
+        let nothing = || Chunk {
+            group: Arc::clone(&fetch.group),
+            after: fetch.after,
+            upto: fetch.until,
+            messages: Vec::new(),
+        };
+        let chunk = match self.database.as_ref().map(|database| database.fetch(fetch)) {
+            Some(Ok(chunk)) => chunk,
+            Some(Err(trouble)) => {
+                self.failed(&trouble);
+                nothing()
+            }
+            None => nothing(),
+        };
+        // The hub takes chunks in each turn and never waits for the store; when it has ended, nobody wants them.
+        drop(self.news.blocking_send(News::Chunk(chunk)));
+    }
+
+    /// Lets each query look at one more slice.
+    fn advance(&mut self) {
+        for _ in 0..self.scans.len() {
+            let Some(mut scan) = self.scans.pop_front() else { return };
+            match self.database.as_ref().map(|database| scan.advance(database)) {
+                Some(Ok(false)) => self.scans.push_back(scan),
+                Some(Ok(true)) | None => scan.finish(),
+                Some(Err(trouble)) => {
+                    scan.finish();
+                    self.failed(&trouble);
+                }
+            }
+        }
+    }
+}
+
+fn oldest(settings: &History) -> UnixMillis {
+    let keep = i64::try_from(settings.keep.as_millis()).unwrap_or(i64::MAX);
+    UnixMillis(clock::wall().0.saturating_sub(keep))
+}
+
+/// Renames a damaged database with its log, so that somebody can look at it, and says so.
+fn set_aside(path: &Path, trouble: &Trouble) {
+    let mark = format!(".damaged-{}", clock::wall().0 / 1000);
+    let aside = beside(path, &mark);
+    error!(
+        path = %path.display(),
+        aside = %aside.display(),
+        "the history is damaged and is set aside, a new one is begun: {}",
+        Chain(trouble)
+    );
+    for part in ["", "-wal", "-shm"] {
+        let (from, to) = (beside(path, part), beside(path, &format!("{mark}{part}")));
+        match fs::rename(&from, &to) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                warn!(path = %from.display(), %error, "cannot set the file aside, it is deleted");
+                drop(fs::remove_file(&from));
+            }
+        }
+    }
+}
+
+/// A file whose name begins like another one's.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
