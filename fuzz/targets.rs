@@ -4,7 +4,7 @@
 //! with every ordinary test run. A target fails by panicking.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pentad::config::{Source, resolve};
 use pentad::dialects::uplus::signed_query;
@@ -18,6 +18,9 @@ use pentad::proto::modbus::reply::Reply;
 use pentad::proto::modbus::{Span, Table};
 use pentad::proto::sockjs::frame;
 use pentad::proto::stomp::frame::{Decoder, Frame, FrameError, Version};
+use pentad::proto::stomp::heartbeat::Offer;
+use pentad::proto::stomp::session::{Output, Session, Settings};
+use pentad::proto::stomp::subscriptions::Key;
 
 use super::common::pure::{PureStage, to_request};
 use super::common::transcript::{Request as Opening, Seen, Stage};
@@ -50,6 +53,82 @@ fn frames(version: Version, pieces: std::slice::Chunks<'_, u8>) -> (Vec<Frame>, 
         }
     }
     (frames, None)
+}
+
+/// Any octets to the STOMP session itself, cut into messages anywhere: what it says does not depend on the cuts, stops
+/// with its close, and is one heart-beat or one whole frame a message. The first byte is the size of the pieces.
+pub fn stomp_session(data: &[u8]) {
+    let Some((size, octets)) = data.split_first() else { return };
+    let whole = stomp_conversation(octets.chunks(octets.len().max(1)));
+    let pieces = stomp_conversation(octets.chunks(usize::from(*size).max(1)));
+    assert_eq!(whole, pieces, "cut into pieces of {size}");
+}
+
+/// Everything that a session wants done while the client sends these messages and every subscription gets a message
+/// for each thing that the client sends.
+fn stomp_conversation(messages: std::slice::Chunks<'_, u8>) -> Vec<String> {
+    let start = fixed_now();
+    let settings = Settings {
+        number: 7,
+        server: "pentad/fuzz",
+        frame_bytes: 1 << 16,
+        heart_beat: Offer { sends: 10_000, wants: 10_000 },
+    };
+    let mut session = Session::new(settings, start);
+    let mut said = Vec::new();
+    let mut keys = Vec::new();
+    for message in messages {
+        session.receive(message, start);
+        stomp_answers(&mut session, start, &mut keys, &mut said);
+    }
+    while let Some(at) = session.timeout().filter(|at| *at < start + Duration::from_secs(120)) {
+        session.handle_timeout(at);
+        stomp_answers(&mut session, at, &mut keys, &mut said);
+    }
+    session.end(Some("Session closed."), 1001, "the gateway stops");
+    stomp_answers(&mut session, start + Duration::from_secs(120), &mut keys, &mut said);
+    let closes = said.iter().filter(|each| each.starts_with("close ")).count();
+    assert_eq!(closes, 1, "a session closes once: {said:?}");
+    assert!(said.last().is_some_and(|last| last.starts_with("close ")), "nothing follows a close: {said:?}");
+    said
+}
+
+fn stomp_answers(session: &mut Session, now: Instant, keys: &mut Vec<Key>, said: &mut Vec<String>) {
+    while let Some(output) = session.poll(now) {
+        match output {
+            Output::Connect(frame) if frame.header("passcode") == Some("wrong") => session.refuse("no"),
+            Output::Connect(_) => session.accept(now),
+            Output::Subscribe(key, destination) => {
+                said.push(format!("subscribe {destination}"));
+                keys.push(key);
+            }
+            Output::Unsubscribe(key) => {
+                said.push("unsubscribe".to_owned());
+                keys.retain(|each| *each != key);
+            }
+            Output::Send(destination, body) => {
+                said.push(format!("send {destination} {body:?}"));
+                for key in keys.iter() {
+                    session.message(*key, "text/plain", "a colon: and a \\ backslash");
+                }
+            }
+            Output::Transmit(text) => {
+                let frame = text.strip_suffix('\0');
+                assert!(text == "\n" || frame.is_some_and(|frame| !frame.contains('\0')), "{text:?}");
+                said.push(text);
+            }
+            Output::Close(code, reason) => {
+                assert!(reason.len() <= 123, "a reason fits into a close frame");
+                said.push(format!("close {code}"));
+            }
+        }
+    }
+}
+
+/// The monotonic clock of this process at its first use: a place to count from, the same for every run of a target.
+fn fixed_now() -> Instant {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *START.get_or_init(pentad::clock::instant)
 }
 
 /// Any bytes on the line are digested, and what they are not has a name.

@@ -38,6 +38,7 @@ macro_rules! corpora {
 
 corpora!(
     stomp_frames,
+    stomp_session,
     modbus_reply,
     mqtt_payload,
     config,
