@@ -13,6 +13,7 @@ mod groups;
 pub mod handle;
 mod index;
 mod links;
+mod outcomes;
 mod revive;
 mod slow;
 pub mod state;

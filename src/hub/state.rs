@@ -20,6 +20,7 @@ use super::groups::Groups;
 use super::handle::{SessionKey, SessionReply};
 use super::index::{Index, Roster};
 use super::links::Links;
+use super::outcomes::Outcomes;
 use super::revive::revive;
 use crate::dialects::Token;
 use crate::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample};
@@ -30,7 +31,7 @@ use crate::model::device::Device;
 use crate::model::directory::Directory;
 use crate::model::interest::{Interest, Selector};
 use crate::model::message::{Body, DeviceMessage, Kinds};
-use crate::model::snapshot::{Answer, Question, Snapshot};
+use crate::model::snapshot::{Answer, Question, Settled, Snapshot};
 use crate::model::time::{Now, UnixMillis};
 use crate::model::value::Value;
 use crate::store::{Chunk, Fetch, Recovered, Write};
@@ -67,6 +68,7 @@ pub struct HubState {
     index: Index<SessionKey>,
     groups: Groups,
     commands: Commands,
+    outcomes: Outcomes,
     /// When a report rule of a device wants attention, and the same by device, to find the entry again.
     timers: BTreeSet<(Instant, usize)>,
     armed: Vec<Option<Instant>>,
@@ -95,6 +97,7 @@ impl HubState {
             index: Index::new(devices.len()),
             groups: Groups::default(),
             commands: Commands::default(),
+            outcomes: Outcomes::default(),
             timers: BTreeSet::new(),
             armed: vec![None; devices.len()],
             devices,
@@ -215,25 +218,26 @@ impl HubState {
         match question {
             Question::Snapshot(selector) => {
                 let snapshot = self.snapshot(&client, &selector);
-                self.reply(key, SessionReply::Answer(token, Answer::Snapshot(Arc::new(snapshot))));
+                self.answer(key, token, Answer::Snapshot(Arc::new(snapshot)));
             }
             Question::Group(ask) => {
                 let answered = self.groups.ask(key, &client, ask, &self.roster, self.seq, now);
-                self.reply(key, SessionReply::Answer(token, Answer::Group(answered.answer)));
+                self.answer(key, token, Answer::Group(answered.answer));
                 for member in answered.emptied {
                     self.reply(member, SessionReply::GroupEmpty);
                 }
             }
             // Who asks here and not the store has none.
-            Question::History(_) => {
-                self.reply(key, SessionReply::Answer(token, Answer::History(Arc::default())));
-            }
-            Question::Latest(_) => {
-                self.reply(key, SessionReply::Answer(token, Answer::Latest(Arc::default())));
+            Question::History(_) => self.answer(key, token, Answer::History(Arc::default())),
+            Question::Latest(_) => self.answer(key, token, Answer::Latest(Arc::default())),
+            Question::Events(_) => self.answer(key, token, Answer::Events(Arc::default())),
+            Question::Outcome(message_id) => {
+                let found = self.outcomes.find(&client, &message_id, now.instant);
+                self.answer(key, token, Answer::Outcome(found));
             }
             Question::Documents(ask) => {
                 let asked = self.documents.ask(key, client.rights.write, ask, &mut self.last_id);
-                self.reply(key, SessionReply::Answer(token, Answer::Documents(asked.answer)));
+                self.answer(key, token, Answer::Documents(asked.answer));
                 self.keep(asked.change);
                 for (session, collection) in asked.told {
                     self.reply(session, SessionReply::DocumentsChanged(collection));
@@ -241,7 +245,7 @@ impl HubState {
             }
             Question::Alarms(ask) => {
                 let asked = self.alarms.ask(&client, ask, &self.roster, &mut self.last_id);
-                self.reply(key, SessionReply::Answer(token, Answer::Alarms(asked.answer)));
+                self.answer(key, token, Answer::Alarms(asked.answer));
                 self.keep(asked.write);
                 self.alarm(asked.changes, now.wall);
             }
@@ -276,7 +280,7 @@ impl HubState {
             }
             Observation::Link { link, at, up, reason: _ } => self.links.observe(&link, at, up),
             Observation::Accepted { command } => self.accepted(command),
-            Observation::Settled { command, at, outcome } => self.settle(command, at, outcome),
+            Observation::Settled { command, at, outcome } => self.settle(command, at, outcome, now.instant),
         }
     }
 
@@ -285,7 +289,7 @@ impl HubState {
         if self.routed == Some(command) {
             self.routed = None;
         }
-        self.settle(command, now.wall, Outcome::Busy);
+        self.settle(command, now.wall, Outcome::Busy, now.instant);
     }
 
     /// A balanced message went to this session, because those before it had no room.
@@ -303,7 +307,7 @@ impl HubState {
     pub fn handle_timeout(&mut self, now: Now) {
         self.announce();
         while let Some(command) = self.commands.overdue(now.instant) {
-            self.settle(command, now.wall, Outcome::TimedOut);
+            self.settle(command, now.wall, Outcome::TimedOut, now.instant);
         }
         while let Some((_, position)) = self.timers.first().filter(|(due, _)| *due <= now.instant).copied() {
             let mut facts = Vec::new();
@@ -356,7 +360,7 @@ impl HubState {
         self.announce();
         self.stopping = true;
         while let Some(command) = self.commands.first() {
-            self.settle(command, now.wall, Outcome::TimedOut);
+            self.settle(command, now.wall, Outcome::TimedOut, now.instant);
         }
     }
 
@@ -461,12 +465,16 @@ impl HubState {
     }
 
     /// Gives a command its outcome, unless it has one already.
-    fn settle(&mut self, id: CommandId, at: UnixMillis, outcome: Outcome) {
+    fn settle(&mut self, id: CommandId, at: UnixMillis, outcome: Outcome, now: Instant) {
         let Some(InFlight { session, token, device, note, announced, .. }) = self.commands.settle(id) else {
             return;
         };
         let outcome = Arc::new(outcome);
         self.outcome(session, token, Arc::clone(&outcome));
+        if let Some(device) = self.roster.device(device).map(|device| Arc::clone(&device.id)) {
+            let (command, outcome) = (Arc::clone(&note), Arc::clone(&outcome));
+            self.outcomes.keep(Settled { device, command, outcome, at }, now);
+        }
         if announced {
             self.publish(device, at, vec![Body::Reply { command: note, outcome }]);
         }
@@ -569,6 +577,10 @@ impl HubState {
 
     fn outcome(&mut self, session: SessionKey, token: Token, outcome: Arc<Outcome>) {
         self.reply(session, SessionReply::Outcome(token, outcome));
+    }
+
+    fn answer(&mut self, session: SessionKey, token: Token, answer: Answer) {
+        self.reply(session, SessionReply::Answer(token, answer));
     }
 
     /// Tells a session, unless it has ended.

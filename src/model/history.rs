@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::interest::Selector;
+use super::message::DeviceMessage;
 use super::product::Level;
 use super::time::UnixMillis;
 use super::value::Value;
 
 /// Most rows in one answer, whatever the query asks for.
 pub const HISTORY_ROWS: usize = 10_000;
+
+/// Most messages in an answer to an [`EventsQuery`].
+pub const HISTORY_EVENTS: usize = 512;
 
 /// Past values of one device: a row for each property report that carries one of the properties.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,12 +74,34 @@ pub struct LatestQuery {
 pub struct Latest {
     /// Whether the gateway keeps history at all.
     pub kept: bool,
+    /// The number of the last message that was kept then. Values of a later one are not contained.
+    pub seq: u64,
     /// For each property that has any: its last good values, oldest first.
     pub values: Vec<(Arc<str>, Series)>,
 }
 
 /// Values of one property with their times.
 pub type Series = Vec<(UnixMillis, Value)>;
+
+/// The last events and alarms of one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsQuery {
+    /// Device id.
+    pub device: Arc<str>,
+    /// How many; [`HISTORY_EVENTS`] at most.
+    pub count: usize,
+}
+
+/// The answer to an [`EventsQuery`].
+#[derive(Clone, Debug, Default)]
+pub struct Events {
+    /// Whether the gateway keeps history at all.
+    pub kept: bool,
+    /// The number of the last message that was kept then. A later one is not contained.
+    pub seq: u64,
+    /// Oldest first; of a rule that the product no longer has there is none.
+    pub messages: Vec<Arc<DeviceMessage>>,
+}
 
 /// What a session asks of the documents that clients create. A collection is any name that a dialect chooses; it
 /// puts its own name first, as in `oam/profile`. A session that asked about a collection hears of each later change

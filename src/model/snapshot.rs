@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use super::command::Outcome;
 use super::device::{Device, Link};
 use super::history::{
-    AlarmAnswer, AlarmAsk, DocumentAnswer, DocumentAsk, History, HistoryQuery, Latest, LatestQuery,
+    AlarmAnswer, AlarmAsk, DocumentAnswer, DocumentAsk, Events, EventsQuery, History, HistoryQuery, Latest,
+    LatestQuery,
 };
 use super::interest::Selector;
+use super::message::CommandNote;
 use super::time::UnixMillis;
 use super::value::Reading;
 
@@ -21,6 +24,10 @@ pub enum Question {
     History(HistoryQuery),
     /// The last values of some properties. Not answered by the hub; see [`crate::store`].
     Latest(LatestQuery),
+    /// The last events of one device. Not answered by the hub; see [`crate::store`].
+    Events(EventsQuery),
+    /// What became of a command that a session of this client sent under this message id.
+    Outcome(Arc<str>),
     /// Something about the documents that clients create.
     Documents(DocumentAsk),
     /// Something about the alarms that clients set.
@@ -38,10 +45,28 @@ pub enum Answer {
     History(Arc<History>),
     /// To [`Question::Latest`].
     Latest(Arc<Latest>),
+    /// To [`Question::Events`].
+    Events(Arc<Events>),
+    /// To [`Question::Outcome`]: nothing while it is under way, when it was settled too long ago, and when there
+    /// was none.
+    Outcome(Option<Arc<Settled>>),
     /// To [`Question::Documents`].
     Documents(DocumentAnswer),
     /// To [`Question::Alarms`].
     Alarms(AlarmAnswer),
+}
+
+/// A command that has its outcome.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    /// Device id.
+    pub device: Arc<str>,
+    /// What was wanted.
+    pub command: Arc<CommandNote>,
+    /// What became of it.
+    pub outcome: Arc<Outcome>,
+    /// When.
+    pub at: UnixMillis,
 }
 
 /// The state of some devices and all links.

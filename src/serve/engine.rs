@@ -282,9 +282,15 @@ impl Engine {
                 archive.latest(client, query, token, way_back()).await;
                 None
             }
-            Question::Snapshot(_) | Question::Group(_) | Question::Documents(_) | Question::Alarms(_) => {
-                Some(question)
+            Question::Events(query) => {
+                archive.events(client, query, token, way_back()).await;
+                None
             }
+            Question::Snapshot(_)
+            | Question::Group(_)
+            | Question::Documents(_)
+            | Question::Alarms(_)
+            | Question::Outcome(_) => Some(question),
         }
     }
 

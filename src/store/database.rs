@@ -132,10 +132,8 @@ impl Database {
     /// Everything but the messages.
     pub(super) fn recover(&self) -> Result<Recovered, Trouble> {
         let all = |sql: &str| self.connection.prepare(sql);
-        let last: i64 =
-            self.connection.query_row("SELECT coalesce(max(seq), 0) FROM messages", [], |row| row.get(0))?;
         let mut recovered = Recovered {
-            seq: unsigned(last).max(self.meta("seq")?),
+            seq: self.last()?.max(self.meta("seq")?),
             last_id: self.meta("id")?,
             ..Recovered::default()
         };
@@ -366,10 +364,17 @@ impl Database {
         Ok(high)
     }
 
-    /// A slice of a device's property reports with time and number. One that cannot be read has no body.
-    pub(super) fn reports(
+    /// The number of the last message.
+    pub(super) fn last(&self) -> Result<u64, Trouble> {
+        let mut statement = self.connection.prepare_cached("SELECT coalesce(max(seq), 0) FROM messages")?;
+        Ok(unsigned(statement.query_row([], |row| row.get(0))?))
+    }
+
+    /// A slice of a device's messages of one kind with time and number. One that cannot be read has no body.
+    pub(super) fn messages(
         &self,
         device: &str,
+        kind: Kinds,
         range: &Range,
         limit: usize,
     ) -> Result<Vec<(UnixMillis, i64, Option<Body>)>, Trouble> {
@@ -389,14 +394,13 @@ impl Database {
             (range.from.0.max(at), range.to.0)
         };
         let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows =
-            statement.query(params![device, Kinds::PROPERTIES.bits(), low, high, at, seq, limit])?;
-        let mut reports = Vec::new();
+        let mut rows = statement.query(params![device, kind.bits(), low, high, at, seq, limit])?;
+        let mut messages = Vec::new();
         while let Some(row) = rows.next()? {
             let body = row.get_ref(2)?.as_blob().ok().and_then(|stored| record::decode(stored).ok());
-            reports.push((UnixMillis(row.get(0)?), row.get(1)?, body));
+            messages.push((UnixMillis(row.get(0)?), row.get(1)?, body));
         }
-        Ok(reports)
+        Ok(messages)
     }
 }
 

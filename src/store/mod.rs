@@ -19,8 +19,9 @@ use tokio::sync::mpsc;
 
 use crate::dialects::Token;
 use crate::model::client::Client;
+use crate::model::device::Device;
 use crate::model::directory::Directory;
-use crate::model::history::{ClientAlarm, History, HistoryQuery, Latest, LatestQuery};
+use crate::model::history::{ClientAlarm, Events, EventsQuery, History, HistoryQuery, Latest, LatestQuery};
 use crate::model::interest::Interest;
 use crate::model::message::{Body, DeviceMessage, Kinds};
 use crate::model::snapshot::Answer;
@@ -236,6 +237,7 @@ pub(crate) struct Asked {
 enum Ask {
     History(HistoryQuery),
     Latest(LatestQuery),
+    Events { device: Arc<Device>, count: usize },
 }
 
 /// A session's way to past values. Cheap to clone.
@@ -280,6 +282,24 @@ impl Archive {
         }
     }
 
+    /// The same for the last events.
+    pub async fn events(
+        &self,
+        client: &Client,
+        query: EventsQuery,
+        token: Token,
+        answers: mpsc::Sender<(Token, Answer)>,
+    ) {
+        let EventsQuery { device, count } = query;
+        let device = self.directory.device(&device).filter(|device| client.sees(device));
+        if let Some(device) = device.map(Arc::clone) {
+            self.ask(Asked { question: Ask::Events { device, count }, token, answers }).await;
+        } else {
+            let nothing = Events { kept: true, ..Events::default() };
+            drop(answers.try_send((token, Answer::Events(Arc::new(nothing)))));
+        }
+    }
+
     fn visible(&self, client: &Client, device: &str) -> bool {
         self.directory.device(device).is_some_and(|device| client.sees(device))
     }
@@ -290,6 +310,7 @@ impl Archive {
             let answer = match asked.question {
                 Ask::History(_) => Answer::History(Arc::default()),
                 Ask::Latest(_) => Answer::Latest(Arc::default()),
+                Ask::Events { .. } => Answer::Events(Arc::default()),
             };
             drop(asked.answers.try_send((asked.token, answer)));
         }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::database::{Database, Trouble};
-use super::{Ask, Asked};
+use super::{Ask, Asked, record};
 use crate::dialects::Token;
-use crate::model::history::{HISTORY_ROWS, History, HistoryRow, Latest};
-use crate::model::message::{Body, Report};
+use crate::model::device::Device;
+use crate::model::history::{Events, HISTORY_EVENTS, HISTORY_ROWS, History, HistoryRow, Latest};
+use crate::model::message::{Body, DeviceMessage, Kinds, Report};
 use crate::model::snapshot::Answer;
 use crate::model::time::UnixMillis;
 use crate::model::value::{Quality, Value};
@@ -32,6 +33,8 @@ pub(super) struct Scan {
     device: Arc<str>,
     properties: Vec<Arc<str>>,
     range: Range,
+    /// The number of the last message when the scan began; a later one is not looked at.
+    until: Option<u64>,
     found: Found,
     token: Token,
     answers: mpsc::Sender<(Token, Answer)>,
@@ -41,7 +44,12 @@ pub(super) struct Scan {
 enum Found {
     Rows { history: History, offset: u64, limit: usize },
     Latest { values: BTreeMap<Arc<str>, Vec<(UnixMillis, Value)>>, count: usize, left: usize },
+    Events { device: Arc<Device>, count: usize, messages: Vec<Arc<DeviceMessage>> },
 }
+
+/// Everything, the newest first.
+const ALL_BACKWARDS: Range =
+    Range { from: UnixMillis(i64::MIN), to: UnixMillis(i64::MAX), backwards: true, after: None };
 
 impl Scan {
     pub(super) fn new(asked: Asked) -> Self {
@@ -51,6 +59,7 @@ impl Scan {
                 device: query.device,
                 properties: query.properties,
                 range: Range { from: query.from, to: query.to, backwards: query.newest_first, after: None },
+                until: None,
                 found: Found::Rows {
                     history: History { kept: true, total: 0, rows: Vec::new() },
                     offset: query.offset,
@@ -62,13 +71,18 @@ impl Scan {
             Ask::Latest(query) => Self {
                 device: query.device,
                 properties: query.properties,
-                range: Range {
-                    from: UnixMillis(i64::MIN),
-                    to: UnixMillis(i64::MAX),
-                    backwards: true,
-                    after: None,
-                },
+                range: ALL_BACKWARDS,
+                until: None,
                 found: Found::Latest { values: BTreeMap::new(), count: query.count, left: HISTORY_ROWS },
+                token,
+                answers,
+            },
+            Ask::Events { device, count } => Self {
+                device: Arc::clone(&device.id),
+                properties: Vec::new(),
+                range: ALL_BACKWARDS,
+                until: None,
+                found: Found::Events { device, count: count.min(HISTORY_EVENTS), messages: Vec::new() },
                 token,
                 answers,
             },
@@ -80,10 +94,22 @@ impl Scan {
         if self.answers.is_closed() {
             return Ok(true);
         }
-        let slice = database.reports(&self.device, &self.range, SLICE)?;
+        let until = match self.until {
+            Some(until) => until,
+            None => *self.until.insert(database.last()?),
+        };
+        if let Found::Events { device, count, messages } = &mut self.found {
+            *messages = last_events(database, device, *count)?;
+            return Ok(true);
+        }
+        let slice = database.messages(&self.device, Kinds::PROPERTIES, &self.range, SLICE)?;
         let last = slice.len() < SLICE;
         for (at, seq, body) in slice {
             self.range.after = Some((at.0, seq));
+            // Written since, with a clock that was set back.
+            if u64::try_from(seq).is_ok_and(|seq| seq > until) {
+                continue;
+            }
             if let Some(Body::Properties(reports)) = body {
                 self.take(at, reports);
             }
@@ -93,6 +119,7 @@ impl Scan {
 
     /// Sends the answer with what was found.
     pub(super) fn finish(self) {
+        let seq = self.until.unwrap_or(0);
         let answer = match self.found {
             Found::Rows { history, .. } => Answer::History(Arc::new(history)),
             Found::Latest { values, .. } => {
@@ -101,8 +128,9 @@ impl Scan {
                     (id, values)
                 };
                 let values = values.into_iter().map(oldest_first).collect();
-                Answer::Latest(Arc::new(Latest { kept: true, values }))
+                Answer::Latest(Arc::new(Latest { kept: true, seq, values }))
             }
+            Found::Events { messages, .. } => Answer::Events(Arc::new(Events { kept: true, seq, messages })),
         };
         // A session that has ended wants no answer.
         drop(self.answers.try_send((self.token, answer)));
@@ -134,17 +162,39 @@ impl Scan {
                     }
                 }
             }
+            Found::Events { .. } => {}
         }
     }
 
     /// Whether more could not change the answer.
     fn satisfied(&self) -> bool {
         match &self.found {
-            Found::Rows { .. } => false,
+            Found::Rows { .. } | Found::Events { .. } => false,
             Found::Latest { values, count, left } => {
                 let full = |id: &Arc<str>| values.get(id).is_some_and(|values| values.len() >= *count);
                 *left == 0 || *count == 0 || (!self.properties.is_empty() && self.properties.iter().all(full))
             }
         }
     }
+}
+
+/// The last events and alarms of a device together, oldest first.
+fn last_events(
+    database: &Database,
+    device: &Arc<Device>,
+    count: usize,
+) -> Result<Vec<Arc<DeviceMessage>>, Trouble> {
+    let mut messages = Vec::new();
+    for kind in [Kinds::EVENT, Kinds::ALARM] {
+        for (at, seq, body) in database.messages(&device.id, kind, &ALL_BACKWARDS, count)? {
+            let (Ok(seq), Some(mut body)) = (u64::try_from(seq), body) else { continue };
+            if record::place(&mut body, &device.product) {
+                messages.push(Arc::new(DeviceMessage::new(seq, at, Arc::clone(device), body)));
+            }
+        }
+    }
+    messages.sort_unstable_by_key(|message| message.seq);
+    let surplus = messages.len().saturating_sub(count);
+    messages.drain(..surplus);
+    Ok(messages)
 }

@@ -14,12 +14,11 @@ use super::*;
 use crate::clock;
 use crate::config;
 use crate::model::client::{Client, DeviceFilter, Dialect, Rights, Secret};
-use crate::model::device::Device;
 use crate::model::history::AlarmKind;
 use crate::model::interest::Selector;
 use crate::model::message::Report;
-use crate::model::product::{Level, Product};
-use crate::model::value::{Quality, Value};
+use crate::model::product::{Access, AlarmCondition, AlarmRule, Level, Product, Property, ReportRule};
+use crate::model::value::{Quality, Value, ValueType};
 
 /// Where the child of the kill test keeps its history.
 const CHILD: &str = "PENTAD_TEST_HISTORY";
@@ -52,7 +51,18 @@ fn directory() -> Directory {
         id: "press".into(),
         name: "Press".into(),
         type_id: "press".into(),
-        properties: Vec::new(),
+        properties: vec![Property {
+            id: "temperature".into(),
+            name: "Temperature".into(),
+            kind: ValueType::Float,
+            unit: None,
+            access: Access::Read,
+            range: None,
+            step: None,
+            labels: Vec::new(),
+            report: ReportRule::default(),
+            alarms: Vec::new(),
+        }],
         functions: Vec::new(),
         events: Vec::new(),
     });
@@ -147,6 +157,16 @@ impl Store {
         }
     }
 
+    async fn events(&self, client: &Client, count: usize) -> Arc<Events> {
+        let (sender, mut answers) = mpsc::channel(1);
+        let query = EventsQuery { device: "press-1".into(), count };
+        self.archive.events(client, query, Token(7), sender).await;
+        match timeout(Duration::from_secs(60), answers.recv()).await.unwrap().unwrap() {
+            (Token(7), Answer::Events(events)) => events,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Ends as the process does in good order.
     fn end(self) {
         let Self { keeper, archive, thread } = self;
@@ -229,6 +249,45 @@ async fn past_values_are_found_by_time_property_and_page_before_they_are_committ
     let latest = store.latest("press-1", &["temperature", "setpoint"], 2).await;
     let value = |at| (UnixMillis(now + at), Value::Float(1.5));
     assert_eq!(latest.values, [("temperature".into(), vec![value(1498), value(1499)])]);
+    store.end();
+}
+
+#[tokio::test]
+async fn the_last_events_and_alarms_are_found_together() {
+    let (_folder, path) = folder();
+    let now = clock::wall().0;
+    let store = start(settings(&path));
+    let event = || Body::Event { event: "door".into(), level: Level::Info, params: Vec::new() };
+    let rule = AlarmRule {
+        id: "hot".into(),
+        name: "hot".into(),
+        condition: AlarmCondition::Above(80.0),
+        hysteresis: 0.0,
+        level: Level::Fault,
+    };
+    let alarm = || Body::Alarm {
+        rule: Arc::new(rule.clone()),
+        property: 0,
+        raised: true,
+        value: Value::Float(81.0),
+        active: vec!["hot".into()],
+    };
+    for seq in 1..=8 {
+        let (kind, body) = if seq % 2 == 0 { (Kinds::EVENT, event()) } else { (Kinds::ALARM, alarm()) };
+        let (device, record) = ("press-1".into(), record::encode(&body));
+        store.write(Write::Message { seq, at: UnixMillis(now), device, kind, record }).await;
+    }
+    store.write(temperature(9, now)).await;
+    let me = client(&["*"]);
+    let deadline = clock::instant() + Duration::from_secs(30);
+    while store.events(&me, 1).await.seq < 9 {
+        assert!(clock::instant() < deadline);
+    }
+    let found = store.events(&me, 3).await;
+    assert!(found.kept);
+    assert_eq!(found.messages.iter().map(|message| message.seq).collect::<Vec<_>>(), [6, 7, 8]);
+    let hidden = store.events(&client(&["meter-*"]), 3).await;
+    assert_eq!((hidden.kept, hidden.messages.len()), (true, 0));
     store.end();
 }
 

@@ -247,6 +247,11 @@ impl Stage for PureStage {
         self.tell(observation);
     }
 
+    fn ota(&mut self, device: &str, step: i32, detail: &str) {
+        let observation = script::ota(&self.context.directory, device, step, detail, self.now.wall);
+        self.tell(observation);
+    }
+
     fn command(&mut self, _expect_nothing: bool) -> Option<Reached> {
         self.fresh.pop_front().map(|command| script::reached(&command))
     }

@@ -86,6 +86,10 @@ pub fn event(directory: &Directory, id: &str, event: &str, params: &Json, at: Un
     Observation::Event { device: device(directory, id), at, event: event.into(), params }
 }
 
+pub fn ota(directory: &Directory, id: &str, step: i32, detail: &str, at: UnixMillis) -> Observation {
+    Observation::Ota { device: device(directory, id), at, step, detail: detail.into() }
+}
+
 pub fn reached(command: &DriverCommand) -> Reached {
     let product = &command.device.product;
     let name = |at: &usize| product.properties.get(*at).expect("a property").id.to_string();

@@ -258,6 +258,10 @@ impl Stage for SocketStage {
         self.tell(script::event(&self.context.directory, device, event, params, clock::wall()));
     }
 
+    fn ota(&mut self, device: &str, step: i32, detail: &str) {
+        self.tell(script::ota(&self.context.directory, device, step, detail, clock::wall()));
+    }
+
     fn command(&mut self, expect_nothing: bool) -> Option<Reached> {
         if self.fresh.is_empty() {
             self.take_commands(if expect_nothing { SILENCE } else { PATIENCE });

@@ -64,6 +64,7 @@ pub trait Stage {
     fn presence(&mut self, device: &str, online: bool);
     fn publish(&mut self, device: &str, topic: &str, payload: &str);
     fn event(&mut self, device: &str, event: &str, params: &Json);
+    fn ota(&mut self, device: &str, step: i32, detail: &str);
     /// The oldest command that reached the driver and was not looked at yet.
     fn command(&mut self, expect_nothing: bool) -> Option<Reached>;
     /// Settles the oldest unsettled command, or that of one device.
@@ -92,17 +93,19 @@ pub fn waits(text: &str) -> bool {
 pub fn play(text: &str, stage: &mut dyn Stage) -> Result<(), String> {
     let lines: Vec<&str> = text.lines().collect();
     let mut at = 0;
+    let mut kept: Vec<(String, String)> = Vec::new();
     while let Some(line) = lines.get(at) {
         let number = at + 1;
         at += 1;
-        let line = line.trim_end();
+        let line = &filled(line.trim_end(), &kept);
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         let fail = |what: String| format!("line {number}: {line}\n    {what}");
         if let Some(directive) = line.strip_prefix("@ ") {
             let body = lines.get(at).and_then(|next| next.strip_prefix("> "));
-            let taken = direct(directive, body, stage).map_err(fail)?;
+            let body = body.map(|body| filled(body, &kept));
+            let taken = direct(directive, body.as_deref(), stage).map_err(fail)?;
             at += usize::from(taken);
         } else if let Some(expected) = line.strip_prefix("! ") {
             reach(expected, stage).map_err(fail)?;
@@ -113,12 +116,43 @@ pub fn play(text: &str, stage: &mut dyn Stage) -> Result<(), String> {
             } else if let Some(expected) = rest.strip_prefix("< ") {
                 let seen = stage.next(connection, expected == "nothing");
                 matches(expected, &seen).map_err(fail)?;
+                if let (true, Seen::Text(text) | Seen::Http(_, text)) = (expected.contains("<keep "), &seen) {
+                    let expected = expected.find('{').and_then(|at| expected.get(at..)).unwrap_or_default();
+                    keep(&parsed(expected)?, &parsed(text)?, &mut kept);
+                }
             } else {
                 return Err(fail("is no line of a transcript".to_owned()));
             }
         }
     }
     Ok(())
+}
+
+/// The line with what was kept in its places.
+fn filled(line: &str, kept: &[(String, String)]) -> String {
+    kept.iter().fold(line.to_owned(), |line, (name, text)| line.replace(&format!("<kept {name}>"), text))
+}
+
+fn parsed(text: &str) -> Result<Json, String> {
+    serde_json::from_str(text).map_err(|error| format!("only texts in JSON can be kept: {error}"))
+}
+
+/// Takes the texts that stand where `"<keep NAME>"` is expected.
+fn keep(expected: &Json, seen: &Json, kept: &mut Vec<(String, String)>) {
+    match (expected, seen) {
+        (Json::String(mark), Json::String(text)) => {
+            if let Some(name) = mark.strip_prefix("<keep ").and_then(|name| name.strip_suffix('>')) {
+                kept.retain(|(known, _)| known != name);
+                kept.push((name.to_owned(), text.clone()));
+            }
+        }
+        (Json::Object(expected), Json::Object(seen)) => {
+            for (name, expected) in expected {
+                keep(expected, seen.get(name).unwrap_or(&Json::Null), kept);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn split_number(line: &str) -> (usize, &str) {
@@ -173,6 +207,12 @@ fn direct(directive: &str, body: Option<&str>, stage: &mut dyn Stage) -> Result<
             let (device, event) = (parts.next().unwrap_or_default(), parts.next().ok_or("names no event")?);
             let params = parts.next().unwrap_or("{}");
             stage.event(device, event, &serde_json::from_str(params).map_err(|error| error.to_string())?);
+        }
+        "ota" => {
+            let mut parts = rest.splitn(3, ' ');
+            let (device, step) = (parts.next().unwrap_or_default(), parts.next().ok_or("names no step")?);
+            let step = step.parse().map_err(|_| "names no step")?;
+            stage.ota(device, step, parts.next().unwrap_or_default());
         }
         "settle" => {
             let (first, after) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -366,6 +406,7 @@ fn text_matches(expected: &str, text: &str) -> bool {
 fn json_matches(expected: &Json, json: &Json) -> bool {
     match (expected, json) {
         (Json::String(any), _) if any == "<any>" => true,
+        (Json::String(mark), Json::String(_)) if mark.starts_with("<keep ") => true,
         (Json::String(ms), Json::String(text)) if ms == "<ms>" => is_ms(text),
         (Json::String(ms), Json::Number(n)) if ms == "<ms>" => is_ms(&n.to_string()),
         (Json::String(pattern), Json::String(text)) if pattern.contains("<any>") => {

@@ -91,6 +91,8 @@ pub(super) struct Subscription {
     project: Option<Arc<str>>,
     area: Option<Arc<str>>,
     identifier: Option<Arc<str>>,
+    /// Devices that others have shared with the user, unless one is named. A gateway has no users who could.
+    shared: bool,
 }
 
 /// What the body of a request names.
@@ -128,10 +130,13 @@ impl Subscription {
             return Ok(Wanted::Unknown(code.to_owned()));
         };
         let params = params.ok_or_else(|| Fault::FIELD.with("params"))?;
+        let device = parameter(params, "deviceName")?;
+        let shared = device.is_none() && matches!(member(params, "shareDevice"), Some(Json::Bool(true)));
         Ok(Wanted::Known(Self {
             subject,
             product: parameter(params, "productID")?,
-            device: parameter(params, "deviceName")?,
+            device,
+            shared,
             project: parameter(params, "projectID")?.filter(|project| &**project != "0"),
             area: parameter(params, "areaID")?.filter(|area| &**area != "0"),
             identifier: parameter(params, "identifier")?.filter(|_| subject.has_identifier()),
@@ -143,6 +148,9 @@ impl Subscription {
         if let Some(device) = &self.device {
             let device = directory.device(device).filter(|device| client.sees(device) && self.is_of(device));
             return device.map(|_| ()).ok_or_else(|| Fault::NOT_FOUND.fault());
+        }
+        if self.shared {
+            return Err(Fault::NOT_FOUND.with("shareDevice"));
         }
         if self.project.is_none() {
             return Err(Fault::NO_RIGHT.fault());

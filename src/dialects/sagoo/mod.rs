@@ -23,6 +23,8 @@ use crate::model::time::Now;
 
 mod command;
 mod dashboard;
+#[cfg(test)]
+mod dashboard_tests;
 mod payload;
 mod session;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json};
 
 use super::Payload;
@@ -49,6 +50,10 @@ const SENDER: &str = "/device-message-sender/";
 /// Asks which devices are online.
 const CURRENT_STATE: &str = "/device-current-state";
 
+/// What the users of a platform are told. A gateway has no users, so nothing is ever said here; consoles and screens
+/// ask for it beside their devices and show an error as one of theirs.
+const NOTIFICATIONS: &str = "/notifications";
+
 /// One socket.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -83,6 +88,8 @@ enum Open {
     },
     /// Ends with the answer.
     State { devices: Vec<String> },
+    /// Stays open and silent.
+    Silent,
     /// Stays open.
     Dashboard {
         /// As the client wrote it.
@@ -129,7 +136,13 @@ impl dialects::Session for Session {
             Input::Message(message) => self.message(&message),
             Input::Accepted(token) => self.accepted(token, now.wall),
             Input::Outcome(token, outcome) => self.answer(token, Said::Outcome(&outcome), now.wall),
-            Input::Answer(token, Answer::Snapshot(snapshot)) => self.snapshot(token, &snapshot),
+            Input::Answer(token, Answer::Snapshot(snapshot)) => self.snapshot(&client, token, &snapshot),
+            Input::Answer(token, Answer::Latest(latest)) => {
+                self.past(token, |dashboard, timezone| dashboard.values(&latest, timezone));
+            }
+            Input::Answer(token, Answer::Events(events)) => {
+                self.past(token, |dashboard, timezone| dashboard.events(&events, timezone));
+            }
             // There is no greeting: a known client takes the first frame for data. Lost reports are followed by
             // the newest values, which is all that a live topic promises, and the server has no goodbye.
             Input::Open
@@ -220,6 +233,8 @@ impl Session {
             self.command(&sender, &topic, devices, request.parameter.as_ref());
         } else if topic == CURRENT_STATE {
             self.current_state(client, id, &topic, request.parameter.as_ref());
+        } else if topic.trim_end_matches('/') == NOTIFICATIONS {
+            self.open.insert(id, Open::Silent);
         } else if let Some(pattern) = Pattern::parse(&topic) {
             let head = wire::live_head(&id);
             self.open.insert(id, Open::Live { pattern, head });
@@ -239,7 +254,7 @@ impl Session {
         self.awaited.retain(|_, awaited| awaited.id != *id);
         match open {
             Open::Live { .. } | Open::Dashboard { .. } => self.watch(client),
-            Open::Command { .. } | Open::State { .. } => {}
+            Open::Command { .. } | Open::State { .. } | Open::Silent => {}
         }
     }
 
@@ -249,13 +264,13 @@ impl Session {
             match open {
                 Open::Live { pattern, .. } => interests.extend(pattern.interests()),
                 Open::Dashboard { dashboard, .. } => interests.push(dashboard.interest()),
-                Open::Command { .. } | Open::State { .. } => {}
+                Open::Command { .. } | Open::State { .. } | Open::Silent => {}
             }
         }
         self.output.push_back(Output::Watch { client: Arc::clone(client), interests });
     }
 
-    fn message(&mut self, message: &DeviceMessage) {
+    fn message(&mut self, message: &Arc<DeviceMessage>) {
         let mut core = None;
         let levels = topic::levels(message);
         for (id, open) in &mut self.open {
@@ -273,7 +288,7 @@ impl Session {
                         self.output.push_back(Output::Send(wire::result(id, topic, &payload).into()));
                     }
                 }
-                Open::Live { .. } | Open::Command { .. } | Open::State { .. } => {}
+                Open::Live { .. } | Open::Command { .. } | Open::State { .. } | Open::Silent => {}
             }
         }
     }
@@ -457,34 +472,43 @@ impl Session {
             [one] => Selector::Device(Arc::from(one.as_str())),
             _ => Selector::All,
         };
-        self.ask(client, &id, selector);
+        self.ask(client, &id, Question::Snapshot(selector));
         self.open.insert(id, Open::State { devices });
     }
 
     fn dashboard(&mut self, client: &Arc<Client>, id: &Arc<str>, topic: String, dashboard: Dashboard) {
         let history = dashboard.history();
         self.open.insert(Arc::clone(id), Open::Dashboard { topic, dashboard });
-        // Watching before asking leaves no gap between the current values and the live ones.
+        // Watching before asking leaves no gap between the past and what follows.
         self.watch(client);
         if let Some(selector) = history {
-            self.ask(client, id, selector);
+            self.ask(client, id, Question::Snapshot(selector));
         }
     }
 
-    fn ask(&mut self, client: &Arc<Client>, id: &Arc<str>, selector: Selector) {
+    fn ask(&mut self, client: &Arc<Client>, id: &Arc<str>, question: Question) {
         let token = self.token();
         let (id, message_id) = (Arc::clone(id), Arc::from(""));
         self.awaited.insert(token, Awaited { id, device: None, message_id, function: None });
-        let (client, question) = (Arc::clone(client), Question::Snapshot(selector));
+        let client = Arc::clone(client);
         self.output.push_back(Output::Ask { token, client, question });
     }
 
-    fn snapshot(&mut self, token: Token, snapshot: &Snapshot) {
+    /// What a dashboard shows of the past.
+    fn past(&mut self, token: Token, show: impl FnOnce(&mut Dashboard, &TimeZone) -> Vec<Map<String, Json>>) {
+        let Some(Awaited { id, .. }) = self.awaited.remove(&token) else { return };
+        let Some(Open::Dashboard { topic, dashboard }) = self.open.get_mut(&id) else { return };
+        for payload in show(dashboard, &self.context.gateway.timezone) {
+            self.output.push_back(Output::Send(wire::result(&id, topic, &payload).into()));
+        }
+    }
+
+    fn snapshot(&mut self, client: &Arc<Client>, token: Token, snapshot: &Arc<Snapshot>) {
         let Some(Awaited { id, .. }) = self.awaited.remove(&token) else { return };
         match self.open.get_mut(&id) {
-            Some(Open::Dashboard { topic, dashboard }) => {
-                for payload in dashboard.current(snapshot, &self.context.gateway.timezone) {
-                    self.output.push_back(Output::Send(wire::result(&id, topic, &payload).into()));
+            Some(Open::Dashboard { dashboard, .. }) => {
+                if let Some(question) = dashboard.current(snapshot) {
+                    self.ask(client, &id, question);
                 }
             }
             Some(Open::State { devices }) => {
@@ -500,7 +524,7 @@ impl Session {
                 self.open.remove(&id);
                 self.send(wire::complete(&id));
             }
-            Some(Open::Live { .. } | Open::Command { .. }) | None => {}
+            Some(Open::Live { .. } | Open::Command { .. } | Open::Silent) | None => {}
         }
     }
 }

@@ -14,10 +14,9 @@ use crate::dialects::shared::fixture;
 use crate::dialects::{Input, Opening, Output, Session};
 use crate::model::command::{ActionKind, Outcome};
 use crate::model::interest::Selector;
-use crate::model::message::{Body, DeviceMessage, Kinds, Report};
-use crate::model::snapshot::{Answer, DeviceSnapshot, Snapshot};
+use crate::model::message::{Body, DeviceMessage, Kinds};
 use crate::model::time::UnixMillis;
-use crate::model::value::{Quality, Reading, Value};
+use crate::model::value::Value;
 
 fn session() -> Box<dyn Session> {
     let request = fixture::request("GET", "/messaging/demo", true);
@@ -264,46 +263,6 @@ fn a_long_command_is_not_copied_for_many_devices() {
     let request = json!({"id": "r", "type": "sub", "topic": topic, "parameter": parameter});
     let said = tell(session.as_mut(), &request.to_string());
     assert_eq!(said.iter().map(|frame| &frame["type"]).collect::<Vec<_>>(), ["error", "complete"]);
-}
-
-#[test]
-fn current_values_never_follow_live_ones() {
-    let context = fixture::context();
-    let mut session = session();
-    let request = json!({
-        "id": "d", "type": "sub", "topic": "/dashboard/device/press/properties/realTime",
-        "parameter": {"deviceId": "press-1", "history": 1},
-    });
-    session.handle(Input::Text(request.to_string().into()), fixture::now());
-    let token = drain(session.as_mut()).into_iter().find_map(|output| match output {
-        Output::Ask { token, .. } => Some(token),
-        Output::Send(_)
-        | Output::Close { .. }
-        | Output::Watch { .. }
-        | Output::Submit { .. }
-        | Output::Respond(_) => None,
-    });
-    let live = Report {
-        property: 0,
-        id: "temperature".into(),
-        value: Value::Float(42.0),
-        at: UnixMillis(2),
-        quality: Quality::Good,
-    };
-    session.handle(Input::Message(Arc::new(message(Body::Properties(vec![live])))), fixture::now());
-    let reading = |value| Some(Reading { value, at: UnixMillis(1), quality: Quality::Good });
-    let device = DeviceSnapshot {
-        device: fixture::press(&context),
-        online: true,
-        since: None,
-        readings: vec![reading(Value::Float(41.0)), reading(Value::Float(50.0)), None],
-        alarms: Vec::new(),
-    };
-    let snapshot = Arc::new(Snapshot { devices: vec![device], ..Snapshot::default() });
-    session.handle(Input::Answer(token.expect("a question"), Answer::Snapshot(snapshot)), fixture::now());
-    let values: Vec<_> =
-        said(session.as_mut()).iter().map(|frame| frame["payload"]["value"]["value"].clone()).collect();
-    assert_eq!(values, [json!(42.0), json!(50.0)]);
 }
 
 #[test]

@@ -81,7 +81,9 @@ fn payload(body: &Body) -> (Topic, &str, Map<String, Json>) {
             (Topic::Custom, event, data)
         }
         Body::Publish { topic, payload } => {
-            (Topic::Custom, "publish", members([("topic", topic.as_ref()), ("payload", payload.as_ref())]))
+            let mut data = members([("topic", topic.as_ref())]);
+            data.insert("bigdata".to_owned(), published(payload).into());
+            (Topic::BigData, "bigdata", data)
         }
         Body::Ota { step, detail } => {
             (Topic::Firmware, "firmware", members([("step", step.to_string().as_str()), ("detail", detail)]))
@@ -116,6 +118,17 @@ fn status(reports: &[Report]) -> Map<String, Json> {
         data.insert("quality".to_owned(), doubtful.into());
     }
     data
+}
+
+/// The members of a payload that is a JSON object, each as text; any other payload as it came, under one name.
+fn published(payload: &str) -> Map<String, Json> {
+    match serde_json::from_str(payload) {
+        Ok(Json::Object(members)) => members
+            .iter()
+            .filter_map(|(name, member)| Some((name.clone(), attribute(&json::from_json(member))?.into())))
+            .collect(),
+        Ok(_) | Err(_) => members([("payload", payload)]),
+    }
 }
 
 fn operation(command: &CommandNote) -> Map<String, Json> {
@@ -263,8 +276,19 @@ mod tests {
             ),
             (
                 Body::Publish { topic: "a/b".into(), payload: "hi".into() },
-                "DEV_CUSTOM",
-                json!({"topic": "a/b", "payload": "hi"}),
+                "DEV_BIGDATA",
+                json!({"topic": "a/b", "bigdata": {"payload": "hi"}}),
+            ),
+            (
+                Body::Publish {
+                    topic: "tele/SENSOR".into(),
+                    payload: r#"{"Temp":21.5,"Ok":true,"None":null,"AM":{"H":[40]}}"#.into(),
+                },
+                "DEV_BIGDATA",
+                json!({
+                    "topic": "tele/SENSOR",
+                    "bigdata": {"Temp": "21.5", "Ok": "True", "AM": "{\"H\":[40]}"},
+                }),
             ),
             (
                 Body::Ota { step: -1, detail: "no space".into() },

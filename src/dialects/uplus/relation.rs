@@ -23,9 +23,9 @@ pub(super) enum Topic {
     Status,
     /// Binding of users; never fed.
     Auth,
-    /// Sensor reports of a kind of its own; never fed.
+    /// What a device publishes beside its properties, as it came.
     BigData,
-    /// Events of the product, and raw publishes.
+    /// Events of the product.
     Custom,
     /// Firmware updates.
     Firmware,
@@ -78,10 +78,11 @@ impl Topic {
             Self::Event => Kinds::PRESENCE,
             Self::Fault => Kinds::ALARM,
             Self::Status => Kinds::PROPERTIES,
-            Self::Custom => Kinds::EVENT.with(Kinds::PUBLISH),
+            Self::BigData => Kinds::PUBLISH,
+            Self::Custom => Kinds::EVENT,
             Self::Firmware => Kinds::OTA,
             Self::Operation => Kinds::SENT.with(Kinds::REPLY),
-            Self::Auth | Self::BigData | Self::CommonEvent | Self::Family => Kinds::NONE,
+            Self::Auth | Self::CommonEvent | Self::Family => Kinds::NONE,
         }
     }
 }

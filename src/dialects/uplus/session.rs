@@ -98,6 +98,8 @@ impl Session for UplusSession {
                 Answer::Snapshot(_)
                 | Answer::History(_)
                 | Answer::Latest(_)
+                | Answer::Events(_)
+                | Answer::Outcome(_)
                 | Answer::Documents(_)
                 | Answer::Alarms(_),
             ) => self.settle(token, None),

@@ -12,7 +12,7 @@ use crate::model::command::{ActionKind, Outcome, Rejection};
 use crate::model::history::{AlarmKind, ClientAlarm};
 use crate::model::interest::{Interest, Selector};
 use crate::model::message::{Body, CommandNote, Kinds, Report};
-use crate::model::product::{AlarmCondition, AlarmRule, Level};
+use crate::model::product::{AlarmCondition, AlarmRule, Level, Product, Property};
 use crate::model::time::UnixMillis;
 use crate::model::value::{Quality, ValueType};
 
@@ -117,6 +117,32 @@ pub fn decode(record: &[u8]) -> Result<Body, Damaged> {
     };
     r.end()?;
     Ok(body)
+}
+
+/// Finds the positions of properties again, as the product has them now. What it no longer has is left out; `false`
+/// where nothing is left.
+pub fn place(body: &mut Body, product: &Product) -> bool {
+    match body {
+        Body::Properties(reports) => {
+            reports.retain_mut(|report| {
+                let found = product.property(&report.id);
+                report.property = found.map_or(report.property, |(position, _)| position);
+                found.is_some()
+            });
+            !reports.is_empty()
+        }
+        Body::Alarm { rule, property, .. } => {
+            let has = |known: &Property| known.alarms.iter().any(|each| each.id == rule.id);
+            *property = product.properties.iter().position(has).unwrap_or(*property);
+            product.properties.get(*property).is_some()
+        }
+        Body::Event { .. }
+        | Body::Presence { .. }
+        | Body::Publish { .. }
+        | Body::Sent { .. }
+        | Body::Reply { .. }
+        | Body::Ota { .. } => true,
+    }
 }
 
 /// The record of an interest.

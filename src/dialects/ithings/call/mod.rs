@@ -1,8 +1,8 @@
 //! The HTTP calls: write properties, invoke functions, fetch and list values, for one device or several.
 //!
 //! Every answer has status 200 and says in `code` what happened; only a client that may not come in is told by the
-//! status. A call waits for its devices unless it is asynchronous; then it is answered when they have been reached.
-//! Reading the outcome of an asynchronous call later (`*-read`) is not served: it is pushed, and nothing keeps it.
+//! status. A call waits for its devices unless it is asynchronous; then it is answered when they have been reached, and
+//! its outcome can be read later by its `msgToken` (`*-read`) for as long as the hub keeps it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use super::fault::Fault;
 use super::wire;
 use crate::dialects::{self, Context, Input, Opening, Output, Request, Response, Token};
 use crate::model::client::Client;
-use crate::model::command::Command;
+use crate::model::command::{ActionKind, Command};
 use crate::model::interest::Selector;
-use crate::model::snapshot::{Answer, DeviceSnapshot, Question};
+use crate::model::snapshot::{self, Answer, DeviceSnapshot, Question};
 use crate::model::time::Now;
 
 mod answer;
@@ -26,7 +26,7 @@ mod plan;
 
 use answer::{data, line, object};
 use fields::Fields;
-use plan::{Plan, Reach, Settled, State, Target};
+use plan::{Kind, Plan, Reach, Settled, State, Target};
 
 /// Calls to devices.
 const INTERACT: &str = "/api/v1/things/device/interact/";
@@ -34,16 +34,39 @@ const INTERACT: &str = "/api/v1/things/device/interact/";
 /// The list of current values.
 const LATEST: &str = "/api/v1/things/device/msg/property-latest/index";
 
-/// Known, but answered as not implemented.
-const UNSERVED: [&str; 3] = ["property-control-read", "action-read", "action-resp"];
+/// What stands behind a path.
+#[derive(Clone, Copy, Debug)]
+enum Service {
+    /// Sends commands.
+    Send(Kind, Reach),
+    /// What became of one.
+    Read(Kind),
+    /// An application answers what a device has asked.
+    Respond,
+    /// The current values.
+    Latest,
+}
+
+fn service(path: &str) -> Option<Service> {
+    if path == LATEST {
+        return Some(Service::Latest);
+    }
+    Some(match path.strip_prefix(INTERACT)? {
+        "property-control-send" => Service::Send(Kind::Control, Reach::One),
+        "property-control-multi-send" => Service::Send(Kind::Control, Reach::Many),
+        "property-control-read" => Service::Read(Kind::Control),
+        "property-get-report-send" => Service::Send(Kind::GetReport, Reach::One),
+        "property-get-report-multi-send" => Service::Send(Kind::GetReport, Reach::Many),
+        "action-send" => Service::Send(Kind::Action, Reach::One),
+        "action-read" => Service::Read(Kind::Action),
+        "action-resp" => Service::Respond,
+        _ => return None,
+    })
+}
 
 /// Takes a request if it is one of the calls.
 pub(super) fn open(request: &Request, path: &str, context: &Arc<Context>, now: Now) -> Opening {
-    let name = path.strip_prefix(INTERACT);
-    let served = name.and_then(plan::named);
-    if served.is_none() && path != LATEST && !name.is_some_and(|name| UNSERVED.contains(&name)) {
-        return Opening::NotMine;
-    }
+    let Some(service) = service(path) else { return Opening::NotMine };
     match request.method.as_str() {
         "OPTIONS" => return Opening::Respond(preflight("POST")),
         "POST" => {}
@@ -53,14 +76,12 @@ pub(super) fn open(request: &Request, path: &str, context: &Arc<Context>, now: N
         Ok(client) => client,
         Err(refusal) => return Opening::Respond(readable(refusal.response())),
     };
-    let fields = Fields::read(&request.body);
-    let prepared = match (served, name) {
-        (Some((kind, reach)), _) => {
-            fields.and_then(|fields| Plan::command(&fields, kind, reach, &client, context, now))
-        }
-        (None, None) => fields.and_then(|fields| Plan::latest(&fields, &client, context)),
-        (None, Some(_)) => Err(Fault::NOT_IMPLEMENTED.fault()),
-    };
+    let prepared = Fields::read(&request.body).and_then(|fields| match service {
+        Service::Send(kind, reach) => Plan::command(&fields, kind, reach, &client, context, now),
+        Service::Read(kind) => Plan::read(&fields, kind, &client, context),
+        Service::Respond => Err(plan::respond(&fields, &client, context)),
+        Service::Latest => Plan::latest(&fields, &client, context),
+    });
     match prepared {
         Ok(plan) => Opening::Call(Box::new(Call { client, plan, output: VecDeque::new(), answered: false })),
         Err(fault) => Opening::Respond(failed(&fault)),
@@ -117,6 +138,7 @@ impl dialects::Session for Call {
                 self.settle(token, settled);
             }
             Input::Answer(_, Answer::Snapshot(snapshot)) => self.list(snapshot.devices.first()),
+            Input::Answer(_, Answer::Outcome(settled)) => self.tell(settled.as_deref()),
             Input::Closing(_) => self.respond(Response::json(503, Fault::BUSY.fault().to_json())),
             Input::Text(_)
             | Input::Binary(_)
@@ -151,6 +173,11 @@ impl Call {
         match &mut self.plan {
             Plan::Latest { device, .. } => {
                 let question = Question::Snapshot(Selector::Device(Arc::clone(&device.id)));
+                let client = Arc::clone(&self.client);
+                self.output.push_back(Output::Ask { token: Token(0), client, question });
+            }
+            Plan::Read { target, .. } => {
+                let question = Question::Outcome(Arc::clone(&target.message_id));
                 let client = Arc::clone(&self.client);
                 self.output.push_back(Output::Ask { token: Token(0), client, question });
             }
@@ -199,6 +226,27 @@ impl Call {
                 let list = settled.iter().map(|(target, state)| Json::Object(line(*kind, target, state)));
                 succeeded(&Map::from_iter([("list".to_owned(), list.collect())]))
             }
+        };
+        self.respond(response);
+    }
+
+    /// Answers with what became of an earlier command, in the words that a call gets that waits for it.
+    fn tell(&mut self, settled: Option<&snapshot::Settled>) {
+        let Plan::Read { kind, target } = &self.plan else { return };
+        let is_this = |settled: &&snapshot::Settled| {
+            let wanted = match kind {
+                Kind::Control => ActionKind::Write,
+                Kind::GetReport => ActionKind::Read,
+                Kind::Action => ActionKind::Invoke,
+            };
+            *settled.device == *target.name && settled.command.kind == wanted
+        };
+        let response = match settled.filter(is_this) {
+            None => failed(&Fault::NOT_FOUND.fault()),
+            Some(snapshot::Settled { outcome, at, .. }) => match Fault::of(outcome) {
+                Some(fault) => failed(&kind.word(&fault)),
+                None => succeeded(&data(*kind, target, &Settled::Done(Arc::clone(outcome), *at))),
+            },
         };
         self.respond(response);
     }

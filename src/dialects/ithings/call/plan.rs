@@ -33,18 +33,6 @@ pub(super) enum Kind {
     Action,
 }
 
-/// What the last segment of a path names.
-pub(super) fn named(name: &str) -> Option<(Kind, Reach)> {
-    match name {
-        "property-control-send" => Some((Kind::Control, Reach::One)),
-        "property-control-multi-send" => Some((Kind::Control, Reach::Many)),
-        "property-get-report-send" => Some((Kind::GetReport, Reach::One)),
-        "property-get-report-multi-send" => Some((Kind::GetReport, Reach::Many)),
-        "action-send" => Some((Kind::Action, Reach::One)),
-        _ => None,
-    }
-}
-
 /// Whether a call names one device or selects several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
@@ -61,6 +49,11 @@ pub(super) enum Plan {
         asynchronous: bool,
         timeout: Duration,
         targets: Vec<Target>,
+    },
+    /// What became of an earlier command.
+    Read {
+        kind: Kind,
+        target: Target,
     },
     Latest {
         device: Arc<Device>,
@@ -133,6 +126,19 @@ impl Plan {
         Ok(Self::Command { kind, reach, asynchronous: fields.flag("isAsync")?, timeout, targets })
     }
 
+    pub(super) fn read(
+        fields: &Fields,
+        kind: Kind,
+        client: &Client,
+        context: &Context,
+    ) -> Result<Self, Fault> {
+        let (product, name) = (fields.required("productID")?, fields.required("deviceName")?);
+        let message_id = Arc::from(fields.required("msgToken")?);
+        find(&product, &name, client, context)?;
+        let target = Target { product, name, message_id, ignored: Vec::new(), state: State::Sent };
+        Ok(Self::Read { kind, target })
+    }
+
     pub(super) fn latest(fields: &Fields, client: &Client, context: &Context) -> Result<Self, Fault> {
         let (product, name) = (fields.required("productID")?, fields.required("deviceName")?);
         let device = find(&product, &name, client, context)?;
@@ -141,6 +147,20 @@ impl Plan {
         }
         let properties = fields.list("dataIDs")?.unwrap_or_default();
         Ok(Self::Latest { device, properties, ignore_empty: fields.flag("ignoreEmpty")? })
+    }
+}
+
+/// The answer to an application that answers a device. No device behind a gateway asks an application anything, so
+/// none waits for this.
+pub(super) fn respond(fields: &Fields, client: &Client, context: &Context) -> Fault {
+    let looked_up = || {
+        let (product, name) = (fields.required("productID")?, fields.required("deviceName")?);
+        fields.required("msgToken")?;
+        find(&product, &name, client, context)
+    };
+    match looked_up() {
+        Ok(_) => Fault::NOT_FOUND.with("msgToken"),
+        Err(fault) => fault,
     }
 }
 
