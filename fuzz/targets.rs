@@ -142,8 +142,14 @@ pub fn modbus_reply(data: &[u8]) {
     };
     let count = 1 + u16::from(choice >> 3);
     let Some(span) = Span::new(table, 100, count) else { return };
-    let framing = if choice & 4 == 0 { Framing::Rtu } else { Framing::Tcp { transaction: 1 } };
-    let mut reply = Reply::new(7, &Request::Read(span), framing);
+    for framing in
+        [if choice & 4 == 0 { Framing::Rtu } else { Framing::Tcp { transaction: 1 } }, Framing::Ascii]
+    {
+        digest(Reply::new(7, &Request::Read(span), framing), bytes);
+    }
+}
+
+fn digest(mut reply: Reply, bytes: &[u8]) {
     for piece in bytes.chunks(5) {
         let progress = reply.feed(piece);
         assert!(!format!("{progress:?}").is_empty());

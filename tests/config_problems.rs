@@ -238,3 +238,13 @@ fn a_file_that_never_ends_is_not_read_to_the_end() {
     let told = folder.told();
     assert!(told.contains("pentad.toml: cannot be read: it is larger than 16 MiB"), "{told}");
 }
+
+#[test]
+fn a_port_name_that_counts_adapters_is_warned_of() {
+    let plant = METER.replace("/dev/null", "/dev/ttyUSB17");
+    let folder = Folder::new(&[("pentad.toml", &plant), ("clients.toml", CLIENT)]);
+    let told = folder.told();
+    let expected = "pentad.toml:6: warning: serial[0].port: /dev/ttyUSB17 may be another adapter after a restart; \
+                    take its stable name under /dev/serial/by-id";
+    assert!(told.contains(expected), "{told}");
+}

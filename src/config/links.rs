@@ -1,31 +1,22 @@
-//! Reads `[[serial]]`, `[[modbus_tcp]]` and `[[mqtt]]`: the ways to devices.
+//! Reads the ways to devices: `[[mqtt]]` here, `[[serial]]` and `[[modbus_tcp]]` in `buses.rs`.
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Surroundings;
+use super::buses::{modbus_tcp, serial};
 use super::node::Node;
 use super::problem::{Problem, Spot};
 use super::reader::Table;
 use super::scalar::{self, Endpoint};
 use super::server::file;
-use crate::drivers::modbus::{BusSettings, Parity, SerialSettings, Target, TcpFraming};
+use crate::drivers::modbus::{BusSettings, Target};
 use crate::drivers::mqtt::BrokerSettings;
 use crate::model::client::Secret;
 use crate::model::device::Link;
 
-const MODBUS_PORT: u16 = 502;
 const MQTT_PORT: u16 = 1883;
-
-/// How long an answer may take.
-const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
-const SERIAL_TIMEOUT: Duration = Duration::from_millis(300);
-const TCP_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long a bus may be left alone between requests.
-const PAUSE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(10);
 
 /// A bus or broker with its place.
 #[derive(Debug)]
@@ -63,7 +54,7 @@ pub(super) fn links(root: &Table<'_>, gateway: &str, surroundings: &dyn Surround
     let mut endpoints: Vec<(String, Spot)> = Vec::new();
     for table in root.tables("serial") {
         let port = table.key("port").spot();
-        let (id, settings) = serial(table);
+        let (id, settings) = serial(table, surroundings);
         if let Some(settings) = &settings {
             if let Target::Serial(serial) = &settings.target {
                 let path = PathBuf::from(&*serial.path);
@@ -94,78 +85,8 @@ pub(super) fn links(root: &Table<'_>, gateway: &str, surroundings: &dyn Surround
     links
 }
 
-type Id = Option<(Arc<str>, Spot)>;
-
-fn serial(table: Table<'_>) -> (Id, Option<BusSettings>) {
-    let id = id(&table);
-    let port = table.key("port").required("a serial port, best its stable name under /dev/serial/by-id");
-    let port = port.read(Node::line);
-    let framing = table.key("framing");
-    if framing.read(|node| node.word(&[("rtu", false), ("ascii", true)])) == Some(true) {
-        let problem = Problem::error(&framing.spot(), "framing ascii is not available in this version");
-        table.report().add(problem.allowed("rtu"));
-    }
-    let baud_rate = table.key("baud_rate").read(|node| node.int(300..=4_000_000)).unwrap_or(9600);
-    let data_bits = table.key("data_bits");
-    if data_bits.read(|node| node.int(7..=8)) == Some(7) {
-        let problem =
-            Problem::error(&data_bits.spot(), "found 7, with which RTU bytes do not fit in a character");
-        table.report().add(problem.allowed("8"));
-    }
-    let words = [("none", Parity::None), ("even", Parity::Even), ("odd", Parity::Odd)];
-    let parity = table.key("parity").read(|node| node.word(&words)).unwrap_or(Parity::None);
-    let stop_bits = table.key("stop_bits").read(|node| node.int(1..=2)).unwrap_or(1);
-    rs485(&table);
-    let timeout = table.key("timeout").read(|node| node.duration(TIMEOUT)).unwrap_or(SERIAL_TIMEOUT);
-    let pause = table.key("pause").read(|node| node.duration(PAUSE)).unwrap_or_default();
-    table.finish();
-    let settings = id.as_ref().zip(port).map(|((id, _), port)| {
-        let serial = SerialSettings { path: port.into(), baud_rate, data_bits: 8, parity, stop_bits };
-        BusSettings { id: Arc::clone(id), target: Target::Serial(serial), timeout, pause }
-    });
-    (id, settings)
-}
-
-/// The direction of an RS-485 transceiver. What the kernel or the adapter does by itself works untouched; what this
-/// program would have to do itself is refused, since the line would stay mute.
-fn rs485(table: &Table<'_>) {
-    #[derive(Clone, Copy)]
-    enum Mode {
-        Off,
-        Kernel,
-        Rts,
-    }
-    let entry = table.key("rs485");
-    match entry.read(|node| node.word(&[("off", Mode::Off), ("kernel", Mode::Kernel), ("rts", Mode::Rts)])) {
-        Some(Mode::Kernel) => {
-            let found = "this version leaves the port's RS-485 mode as it is";
-            let hint = "switch it on in the device tree (linux,rs485-enabled-at-boot-time)";
-            table.report().add(Problem::warning(&entry.spot(), found).hint(hint));
-        }
-        Some(Mode::Rts) => {
-            let problem = Problem::error(&entry.spot(), "rs485 by rts is not available in this version");
-            table.report().add(problem.allowed("off, kernel"));
-        }
-        Some(Mode::Off) | None => {}
-    }
-}
-
-fn modbus_tcp(table: Table<'_>) -> (Id, Option<BusSettings>) {
-    const ALLOWED: &str = "a host and perhaps a port, as in \"192.168.1.20:502\"";
-    let id = id(&table);
-    let endpoint = table.key("address").required(ALLOWED);
-    let endpoint = endpoint.read(|node| node.parse(ALLOWED, |text| Endpoint::parse(text, MODBUS_PORT)));
-    let words = [("tcp", TcpFraming::Tcp), ("rtu", TcpFraming::Rtu)];
-    let framing = table.key("framing").read(|node| node.word(&words)).unwrap_or(TcpFraming::Tcp);
-    let timeout = table.key("timeout").read(|node| node.duration(TIMEOUT)).unwrap_or(TCP_TIMEOUT);
-    let pause = table.key("pause").read(|node| node.duration(PAUSE)).unwrap_or_default();
-    table.finish();
-    let settings = id.as_ref().zip(endpoint).map(|((id, _), endpoint)| {
-        let target = Target::Tcp { address: endpoint.show().into(), socket: endpoint.socket(), framing };
-        BusSettings { id: Arc::clone(id), target, timeout, pause }
-    });
-    (id, settings)
-}
+/// An id with its place.
+pub(super) type Id = Option<(Arc<str>, Spot)>;
 
 fn mqtt(table: Table<'_>, gateway: &str, surroundings: &dyn Surroundings) -> (Id, Option<BrokerSettings>) {
     let id = id(&table);
@@ -249,7 +170,7 @@ fn password(table: &Table<'_>, surroundings: &dyn Surroundings) -> Option<Secret
     inline.read(Node::text).map(Secret::new).or(read)
 }
 
-fn id(table: &Table<'_>) -> Id {
+pub(super) fn id(table: &Table<'_>) -> Id {
     let entry = table.key("id").required(scalar::ID_RULE);
     entry.read(Node::id).map(|id| (id, entry.spot()))
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::problem::{Problem, Problems, Report, Spot};
 use super::resolve::{Surroundings, resolve_in};
 use super::{Loaded, Source};
+use crate::drivers::modbus::adapter;
 
 /// Where the package puts the products that come with it.
 pub const SHIPPED_PRODUCTS: &str = "/usr/share/pentad/products";
@@ -126,6 +127,15 @@ impl Surroundings for Machine {
 
     fn canonical(&self, path: &Path) -> Option<PathBuf> {
         path.canonicalize().ok()
+    }
+
+    fn stable_name(&self, port: &str) -> Option<String> {
+        adapter::is_counted(port).then(|| {
+            adapter::stable_name(Path::new(port), Path::new(adapter::BY_ID)).map_or_else(
+                || format!("take its stable name under {}", adapter::BY_ID),
+                |stable| format!("its stable name is {}", stable.display()),
+            )
+        })
     }
 
     fn timezone(&self) -> jiff::tz::TimeZone {

@@ -4,6 +4,7 @@
 
 mod access;
 mod binding;
+mod buses;
 mod device;
 mod identity;
 mod links;

@@ -70,10 +70,7 @@ impl Plan {
 impl BusPlan {
     fn of(settings: &BusSettings, devices: &[ModbusDevice], gap: Option<u16>) -> Self {
         let (timing, baud_rate) = match &settings.target {
-            Target::Serial(serial) => {
-                let bits = serial.bits_per_character();
-                (LineTiming::serial(serial.baud_rate, bits), Some(serial.baud_rate))
-            }
+            Target::Serial(serial) => (serial.timing(), Some(serial.baud_rate)),
             Target::Tcp { .. } => (LineTiming::instant(), None),
         };
         let mut cycles: Vec<Cycle> = Vec::new();

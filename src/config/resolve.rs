@@ -25,6 +25,8 @@ pub(super) trait Surroundings: fmt::Debug {
     fn missing(&self, path: &Path) -> bool;
     /// The path without symbolic links, if the file exists.
     fn canonical(&self, path: &Path) -> Option<PathBuf>;
+    /// What to take instead of the name of a serial port that may mean another adapter after a restart.
+    fn stable_name(&self, port: &str) -> Option<String>;
     /// The machine's own time zone.
     fn timezone(&self) -> jiff::tz::TimeZone;
 }
@@ -43,6 +45,10 @@ impl Surroundings for Nowhere {
     }
 
     fn canonical(&self, _path: &Path) -> Option<PathBuf> {
+        None
+    }
+
+    fn stable_name(&self, _port: &str) -> Option<String> {
         None
     }
 

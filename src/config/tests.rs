@@ -39,6 +39,10 @@ impl Surroundings for Everywhere {
         Some(path.to_owned())
     }
 
+    fn stable_name(&self, _port: &str) -> Option<String> {
+        None
+    }
+
     fn timezone(&self) -> jiff::tz::TimeZone {
         jiff::tz::TimeZone::UTC
     }

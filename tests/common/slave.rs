@@ -176,6 +176,27 @@ pub(crate) fn rtu(body: &[u8]) -> Vec<u8> {
     [body, &crc.to_le_bytes()].concat()
 }
 
+/// A body, without checksum, as an ASCII frame.
+pub(crate) fn ascii(body: &[u8]) -> Vec<u8> {
+    let sum: u32 = body.iter().map(|byte| u32::from(*byte)).sum();
+    let check = (0x100 - (sum & 0xFF)) & 0xFF;
+    let digits: String = body.iter().map(|byte| format!("{byte:02X}")).collect();
+    format!(":{digits}{check:02X}\r\n").into_bytes()
+}
+
+/// Takes one whole ASCII request from the front of a buffer and gives it as it would be in RTU.
+fn take_ascii(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let end = buffer.iter().position(|byte| *byte == b'\n')?;
+    let line: Vec<u8> = buffer.drain(..=end).collect();
+    let text = std::str::from_utf8(&line).unwrap();
+    let digits = text.strip_prefix(':').unwrap().strip_suffix("\r\n").unwrap();
+    let bytes: Vec<u8> =
+        (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect();
+    let body = &bytes[..bytes.len() - 1];
+    assert_eq!(ascii(body), line, "the master sent a bad frame");
+    Some(rtu(body))
+}
+
 /// Takes one whole request from the front of a buffer.
 fn take_request(buffer: &mut Vec<u8>) -> Option<Asked> {
     let function = *buffer.get(1)?;
@@ -206,12 +227,21 @@ pub(crate) struct Line {
 impl Line {
     /// A line with the world's slaves on it, reached through a stable name.
     pub(crate) fn plug(world: &World, link: &Path) -> Self {
+        Self::plug_in(world, link, false)
+    }
+
+    /// The same with ASCII frames. Scripts give RTU frames all the same, or `raw` bytes.
+    pub(crate) fn plug_ascii(world: &World, link: &Path) -> Self {
+        Self::plug_in(world, link, true)
+    }
+
+    fn plug_in(world: &World, link: &Path, in_ascii: bool) -> Self {
         let (master, slave) = SerialStream::pair().unwrap();
         let node = slave.name().unwrap();
         drop(std::fs::remove_file(link));
         std::os::unix::fs::symlink(&node, link).unwrap();
         let mut task = JoinSet::new();
-        task.spawn(serve_line(world.clone(), master, slave));
+        task.spawn(serve_line(world.clone(), master, slave, in_ascii));
         Self { path: link.to_owned(), task }
     }
 
@@ -223,16 +253,29 @@ impl Line {
 }
 
 /// `_slave` stays open: a port that is closed for a moment does not hang the master up.
-async fn serve_line(world: World, master: SerialStream, _slave: SerialStream) {
-    serve_frames(world, master).await;
+async fn serve_line(world: World, master: SerialStream, _slave: SerialStream, in_ascii: bool) {
+    serve_frames(world, master, in_ascii).await;
 }
 
-async fn serve_frames(world: World, mut port: impl AsyncRead + AsyncWrite + Unpin) {
+async fn serve_frames(world: World, mut port: impl AsyncRead + AsyncWrite + Unpin, in_ascii: bool) {
     let mut buffer = Vec::new();
     loop {
-        while let Some(asked) = take_request(&mut buffer) {
+        loop {
+            let asked = if in_ascii {
+                take_ascii(&mut buffer).map(|mut frame| take_request(&mut frame).unwrap())
+            } else {
+                take_request(&mut buffer)
+            };
+            let Some(asked) = asked else { break };
             for deed in world.react(&asked) {
                 match deed {
+                    Deed::Send(bytes) if in_ascii => {
+                        let bytes = match bytes.strip_prefix(RAW) {
+                            Some(raw) => raw.to_vec(),
+                            None => ascii(&bytes[..bytes.len() - 2]),
+                        };
+                        port.write_all(&bytes).await.unwrap();
+                    }
                     Deed::Send(bytes) => port.write_all(&bytes).await.unwrap(),
                     Deed::Wait(time) => tokio::time::sleep(time).await,
                     Deed::HangUp => return,
@@ -275,7 +318,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            serve_frames(world, stream).await;
+            serve_frames(world, stream, false).await;
         });
         Self { address, tasks }
     }

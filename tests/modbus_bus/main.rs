@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod commands;
+mod framings;
 mod line;
 mod rig;
 #[path = "../common/slave.rs"]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pentad::drivers::modbus::bus::run;
 use pentad::drivers::modbus::map::{Data, ModbusMap, Operand, Order, Point, Step, Table, WritePolicy};
-use pentad::drivers::modbus::{BusSettings, ModbusDevice, Parity, SerialSettings, Target};
+use pentad::drivers::modbus::{BusSettings, ModbusDevice, SerialSettings, Target};
 use pentad::drivers::{
     COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, LinkPort, OBSERVATION_QUEUE, Observation, Sample,
 };
@@ -97,13 +97,7 @@ pub(crate) fn device(unit: u8, points: Vec<Point>, functions: Vec<Vec<Step>>) ->
 }
 
 pub(crate) fn serial(path: &Path) -> Target {
-    Target::Serial(SerialSettings {
-        path: path.to_str().unwrap().into(),
-        baud_rate: 115_200,
-        data_bits: 8,
-        parity: Parity::None,
-        stop_bits: 1,
-    })
+    Target::Serial(SerialSettings::at(path.to_str().unwrap(), 115_200))
 }
 
 pub(crate) struct Rig {
@@ -123,9 +117,19 @@ impl Rig {
     }
 
     pub(crate) fn start_with(target: Target, devices: Vec<ModbusDevice>, timeout: Duration) -> Self {
+        let settings = BusSettings {
+            id: "bus".into(),
+            target,
+            timeout,
+            pause: Duration::ZERO,
+            pause_after_connect: Duration::ZERO,
+        };
+        Self::start_as(settings, devices)
+    }
+
+    pub(crate) fn start_as(settings: BusSettings, devices: Vec<ModbusDevice>) -> Self {
         let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
         let (observation_queue, observations) = mpsc::channel(OBSERVATION_QUEUE);
-        let settings = BusSettings { id: "bus".into(), target, timeout, pause: Duration::ZERO };
         let port = LinkPort { link: "bus".into(), commands: command_queue, observations: observation_queue };
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();

@@ -5,6 +5,7 @@
 //! port is away.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use super::core::{Core, Turn};
 use super::port::Port;
 use super::wire::{Fault, Wire};
-use super::{BusSettings, ModbusDevice, Target};
+use super::{BusSettings, ModbusDevice, Target, adapter};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::drivers::{DriverCommand, LinkPort, Observation};
@@ -223,6 +224,12 @@ impl Bus {
             self.up = Some(true);
             self.core.link_found(clock::instant());
             info!("bus up");
+            if let Target::Serial(serial) = &self.settings.target {
+                let (port, terminals) = (Path::new(&*serial.path), Path::new(adapter::TERMINALS));
+                if let Some(advice) = adapter::latency_advice(port, terminals) {
+                    warn!("{advice}");
+                }
+            }
             self.tell_link(true, None).await;
         }
     }

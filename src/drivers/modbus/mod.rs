@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::device::Device;
+use crate::proto::modbus::timing::LineTiming;
 
+pub mod adapter;
 pub mod bus;
 pub mod codec;
 mod core;
@@ -13,6 +15,7 @@ mod core;
 mod fixture;
 mod job;
 pub mod map;
+mod pace;
 mod port;
 mod wire;
 
@@ -27,12 +30,14 @@ pub struct BusSettings {
     pub timeout: Duration,
     /// Pause between an answer and the next request, beyond what the framing demands.
     pub pause: Duration,
+    /// Time that a port is left alone when it has just been opened, for devices that restart then.
+    pub pause_after_connect: Duration,
 }
 
 /// Where a bus is reached.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
-    /// A serial line, RTU framing.
+    /// A serial line.
     Serial(SerialSettings),
     /// A TCP endpoint.
     Tcp {
@@ -67,6 +72,42 @@ pub struct SerialSettings {
     pub parity: Parity,
     /// 1 or 2.
     pub stop_bits: u8,
+    /// How frames are written.
+    pub framing: SerialFraming,
+    /// Who turns an RS-485 transceiver round; `None` where the adapter does it by itself.
+    pub rs485: Option<Rs485>,
+}
+
+/// What travels on a serial line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SerialFraming {
+    /// Bytes with a CRC behind them.
+    #[default]
+    Rtu,
+    /// Hexadecimal digits.
+    Ascii,
+}
+
+/// How an RS-485 transceiver is turned from listening to sending and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rs485 {
+    /// Who does it.
+    pub by: Turn,
+    /// Level of RTS while sending.
+    pub high: bool,
+    /// Time from turning to the first bit.
+    pub before: Duration,
+    /// Time from the last bit to turning back.
+    pub after: Duration,
+}
+
+/// Who turns a transceiver round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The kernel's serial driver (TIOCSRS485), exact to the bit.
+    Kernel,
+    /// This program, by the RTS line, as exact as its timers.
+    Rts,
 }
 
 /// Parity of a serial line.
@@ -81,6 +122,25 @@ pub enum Parity {
 }
 
 impl SerialSettings {
+    /// A port as most devices have it set up: RTU, 8N1, an adapter that turns itself round.
+    pub fn at(path: &str, baud_rate: u32) -> Self {
+        Self {
+            path: path.into(),
+            baud_rate,
+            data_bits: 8,
+            parity: Parity::None,
+            stop_bits: 1,
+            framing: SerialFraming::Rtu,
+            rs485: None,
+        }
+    }
+
+    /// The pace of the line.
+    pub fn timing(&self) -> LineTiming {
+        let timing = LineTiming::serial(self.baud_rate, self.bits_per_character());
+        if self.framing == SerialFraming::Ascii { timing.in_ascii() } else { timing }
+    }
+
     /// Bits that one character takes on the wire: start, data, parity and stop bits.
     pub fn bits_per_character(&self) -> u32 {
         let parity = u32::from(self.parity != Parity::None);

@@ -4,16 +4,22 @@
 //! error here, and the owner then drops the port at once: a descriptor that is kept makes an adapter come back under
 //! another name. Opening again is the owner's business.
 
+use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serial2::rs4xx::Rs485Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_serial::{DataBits, SerialPortBuilderExt, SerialStream, StopBits};
+use tokio_serial::{DataBits, SerialPort, SerialPortBuilderExt, SerialStream, StopBits};
 
-use super::{Parity, SerialSettings, Target};
+use super::{Parity, Rs485, SerialSettings, Target, Turn, pace};
+use crate::clock;
+use crate::proto::modbus::timing::LineTiming;
 
 /// How long a TCP connect may take: several retransmissions on a bad network, and less than people wait.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,9 +39,20 @@ const DRAIN_PIECES: usize = 64;
 #[derive(Debug)]
 pub(super) enum Port {
     /// A serial line, or a pseudo-terminal.
-    Serial(SerialStream),
+    Serial(Serial),
     /// A connection.
     Tcp(TcpStream),
+}
+
+/// An open serial port. Dropping it gives the port back, lock and all.
+#[derive(Debug)]
+pub(super) struct Serial {
+    stream: SerialStream,
+    timing: LineTiming,
+    /// Who turns the transceiver round, where this program does.
+    rts: Option<Rs485>,
+    /// The port once more, where its RS-485 mode was set: closing it might set the mode back.
+    _rs485: Option<serial2::SerialPort>,
 }
 
 /// A port that cannot be opened.
@@ -44,6 +61,30 @@ pub(super) enum OpenError {
     /// The device node is missing, in use, or not a serial port.
     #[error("cannot open serial port {path}")]
     Serial {
+        /// As configured.
+        path: Arc<str>,
+        /// Why.
+        source: tokio_serial::Error,
+    },
+    /// Another program has the port, or another bus of this one.
+    #[error("serial port {path} is in use by another program; find it with: fuser -v {path}")]
+    InUse {
+        /// As configured.
+        path: Arc<str>,
+    },
+    /// The driver of the port does not know RS-485.
+    #[error(
+        "cannot let the kernel turn {path} round; rs485 = \"rts\" or an adapter that does it by itself may help"
+    )]
+    Kernel {
+        /// As configured.
+        path: Arc<str>,
+        /// Why.
+        source: io::Error,
+    },
+    /// The port has no RTS line.
+    #[error("cannot turn {path} round by RTS; rs485 = \"kernel\" or \"off\" may fit better")]
+    Rts {
         /// As configured.
         path: Arc<str>,
         /// Why.
@@ -96,7 +137,7 @@ impl Port {
     pub(super) async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
         let send = async {
             match self {
-                Self::Serial(stream) => stream.write_all(frame).await,
+                Self::Serial(serial) => serial.send(frame).await,
                 Self::Tcp(stream) => stream.write_all(frame).await,
             }
         };
@@ -108,7 +149,7 @@ impl Port {
     /// Waits for bytes; at least one. Cancel safe: nothing is read when the future is dropped while it waits.
     pub(super) async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = match self {
-            Self::Serial(stream) => stream.read(buffer).await?,
+            Self::Serial(serial) => serial.stream.read(buffer).await?,
             Self::Tcp(stream) => stream.read(buffer).await?,
         };
         if count == 0 { Err(closed()) } else { Ok(count) }
@@ -120,7 +161,7 @@ impl Port {
         let mut total = 0;
         for _ in 0..DRAIN_PIECES {
             let piece = match self {
-                Self::Serial(stream) => stream.try_read(&mut buffer),
+                Self::Serial(serial) => serial.stream.try_read(&mut buffer),
                 Self::Tcp(stream) => stream.try_read(&mut buffer),
             };
             match piece {
@@ -138,7 +179,41 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the other side is gone")
 }
 
-fn open_serial(settings: &SerialSettings) -> Result<SerialStream, OpenError> {
+impl Serial {
+    async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        let Some(rts) = self.rts else { return self.stream.write_all(frame).await };
+        self.stream.write_request_to_send(rts.high)?;
+        pace::until(clock::instant() + rts.before).await;
+        let begun = clock::instant();
+        self.stream.write_all(frame).await?;
+        // The queue is empty some characters before the line is; the line's pace tells when the last one has gone.
+        let characters = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        pace::until(begun + self.timing.characters(characters)).await;
+        while self.stream.bytes_to_write()? > 0 {
+            pace::until(clock::instant() + self.timing.characters(1)).await;
+        }
+        pace::until(clock::instant() + rts.after).await;
+        Ok(self.stream.write_request_to_send(!rts.high)?)
+    }
+}
+
+fn open_serial(settings: &SerialSettings) -> Result<Serial, OpenError> {
+    let path = || Arc::clone(&settings.path);
+    let kernel = settings.rs485.filter(|rs485| rs485.by == Turn::Kernel);
+    let rs485 = kernel
+        .map(|kernel| {
+            let port = fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits() | nix::fcntl::OFlag::O_NOCTTY.bits())
+                .open(&*settings.path)
+                .map_err(|source| OpenError::Serial { path: path(), source: source.into() })?;
+            let port = serial2::SerialPort::from(OwnedFd::from(port));
+            port.set_rs4xx_mode(kernel_mode(&kernel))
+                .map_err(|source| OpenError::Kernel { path: path(), source })?;
+            Ok(port)
+        })
+        .transpose()?;
     let builder = tokio_serial::new(&*settings.path, settings.baud_rate)
         .data_bits(if settings.data_bits == 7 { DataBits::Seven } else { DataBits::Eight })
         .parity(match settings.parity {
@@ -147,7 +222,32 @@ fn open_serial(settings: &SerialSettings) -> Result<SerialStream, OpenError> {
             Parity::Odd => tokio_serial::Parity::Odd,
         })
         .stop_bits(if settings.stop_bits == 2 { StopBits::Two } else { StopBits::One });
-    builder
-        .open_native_async()
-        .map_err(|source| OpenError::Serial { path: Arc::clone(&settings.path), source })
+    let mut stream = builder.open_native_async().map_err(|source| {
+        if is_in_use(&source) {
+            OpenError::InUse { path: path() }
+        } else {
+            OpenError::Serial { path: path(), source }
+        }
+    })?;
+    let rts = settings.rs485.filter(|rs485| rs485.by == Turn::Rts);
+    if let Some(rts) = rts {
+        stream.write_request_to_send(!rts.high).map_err(|source| OpenError::Rts { path: path(), source })?;
+    }
+    Ok(Serial { stream, timing: settings.timing(), rts, _rs485: rs485 })
+}
+
+fn kernel_mode(rs485: &Rs485) -> Rs485Config {
+    let mut mode = Rs485Config::new();
+    mode.set_invert_rts(!rs485.high);
+    mode.set_delay_before_send(rs485.before);
+    mode.set_delay_after_send(rs485.after);
+    mode
+}
+
+/// A port that another program holds is refused by the kernel (TIOCEXCL), or, to a program that may do anything, by
+/// the lock on it, which the library reports without a number.
+fn is_in_use(error: &tokio_serial::Error) -> bool {
+    let words = error.to_string();
+    error.kind() == tokio_serial::ErrorKind::NoDevice
+        && (words.contains("exclusive lock") || words.contains("busy"))
 }

@@ -7,12 +7,11 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use tokio::task::yield_now;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::timeout_at;
 use tracing::{debug, info};
 
 use super::port::{Port, READ_SIZE};
-use super::{BusSettings, Target, TcpFraming};
+use super::{BusSettings, SerialFraming, Target, TcpFraming, pace};
 use crate::clock;
 use crate::proto::modbus::frame::{Answer, Framing, Request, RequestError};
 use crate::proto::modbus::late::{Debts, Trust};
@@ -29,11 +28,6 @@ const DEBT_TIMEOUTS: u32 = 10;
 /// ...but not before this time, since some gateways keep requests for seconds while they retry on their own line.
 const DEBT_LIFETIME_MIN: Duration = Duration::from_secs(5);
 
-/// The runtime's timer counts whole milliseconds and may fire more than one late, which is most of a frame at 115200
-/// bits/s. The last part of a silence is therefore waited out by yielding, so that a busy line is used to the full; a
-/// line that is not busy has been silent for long when a request comes, and waits for nothing.
-const TIMER_COARSENESS: Duration = Duration::from_micros(1200);
-
 /// How often a read is repeated because its answer may have been an earlier one's. Each round settles one earlier
 /// timeout; more than a few in a row mean that the unit answers slower than it is asked.
 const DOUBT_ROUNDS: u32 = 4;
@@ -42,12 +36,12 @@ const DOUBT_ROUNDS: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Wire {
     port: Port,
-    tcp: bool,
+    /// Of the last request; over TCP its number is that request's.
+    framing: Framing,
     timing: LineTiming,
     timeout: Duration,
     pause: Duration,
     ready_at: Instant,
-    transaction: u16,
     carry: Vec<u8>,
     debts: Debts,
     /// The line gives back what is sent.
@@ -80,22 +74,25 @@ enum Attempt {
 impl Wire {
     /// Takes over a port that has just been opened.
     pub(super) fn new(port: Port, settings: &BusSettings, now: Instant) -> Self {
-        let (tcp, timing) = match &settings.target {
-            Target::Serial(serial) => {
-                (false, LineTiming::serial(serial.baud_rate, serial.bits_per_character()))
+        let (framing, timing) = match &settings.target {
+            Target::Serial(serial) => match serial.framing {
+                SerialFraming::Rtu => (Framing::Rtu, serial.timing()),
+                SerialFraming::Ascii => (Framing::Ascii, serial.timing()),
+            },
+            Target::Tcp { framing: TcpFraming::Tcp, .. } => {
+                (Framing::Tcp { transaction: 0 }, LineTiming::instant())
             }
-            Target::Tcp { framing, .. } => (*framing == TcpFraming::Tcp, LineTiming::instant()),
+            Target::Tcp { framing: TcpFraming::Rtu, .. } => (Framing::Rtu, LineTiming::instant()),
         };
         let lifetime = settings.timeout.saturating_mul(DEBT_TIMEOUTS).max(DEBT_LIFETIME_MIN);
         Self {
             port,
-            tcp,
+            framing,
             timing,
             timeout: settings.timeout,
             pause: settings.pause,
             // The other side may be in the middle of a frame.
-            ready_at: now + timing.silence(),
-            transaction: 0,
+            ready_at: now + timing.silence().max(settings.pause_after_connect),
             carry: Vec::new(),
             debts: Debts::new(lifetime),
             echoes: false,
@@ -139,7 +136,7 @@ impl Wire {
         let mut buffer = [0; READ_SIZE];
         loop {
             match self.port.receive(&mut buffer).await {
-                Ok(count) if self.tcp => {
+                Ok(count) if self.tcp() => {
                     self.carry.extend_from_slice(buffer.get(..count).unwrap_or_default());
                     if let Err(defect) = skip_stale(&mut self.carry) {
                         return io::Error::new(io::ErrorKind::InvalidData, defect);
@@ -152,15 +149,13 @@ impl Wire {
     }
 
     async fn attempt(&mut self, unit: u8, request: &Request) -> Result<Attempt, Fault> {
-        let framing = if self.tcp {
-            self.transaction = self.transaction.wrapping_add(1);
-            Framing::Tcp { transaction: self.transaction }
-        } else {
-            Framing::Rtu
-        };
+        if let Framing::Tcp { transaction } = &mut self.framing {
+            *transaction = transaction.wrapping_add(1);
+        }
+        let framing = self.framing;
         let frame = request.encode(unit, framing).map_err(Fault::Request)?;
-        self.until_ready().await;
-        if !self.tcp {
+        pace::until(self.ready_at).await;
+        if !self.tcp() {
             self.port.drain().map_err(Fault::Lost)?;
         }
         self.port.send(&frame).await.map_err(Fault::Lost)?;
@@ -174,7 +169,7 @@ impl Wire {
         let listened = self.listen(unit, request, &mut reply, progress, deadline).await;
         let now = clock::instant();
         self.ready_at = now + self.timing.silence() + self.pause;
-        if self.tcp {
+        if self.tcp() {
             self.carry = reply.into_rest();
             return listened;
         }
@@ -206,14 +201,9 @@ impl Wire {
         }
     }
 
-    /// Waits out the silence before a request.
-    async fn until_ready(&self) {
-        if let Some(early) = self.ready_at.checked_sub(TIMER_COARSENESS) {
-            sleep_until(early.into()).await;
-        }
-        while clock::instant() < self.ready_at {
-            yield_now().await;
-        }
+    /// Whether a transaction number tells answers apart.
+    fn tcp(&self) -> bool {
+        matches!(self.framing, Framing::Tcp { .. })
     }
 
     /// Listens until there is an answer that can be believed, or until the time is up.
@@ -231,7 +221,7 @@ impl Wire {
             match progress {
                 Progress::Complete(answer) => {
                     let judged = self.debts.judge(unit, request, &answer, clock::instant());
-                    if self.tcp || judged == Trust::Believed {
+                    if self.tcp() || judged == Trust::Believed {
                         return Ok(Attempt::Answered(answer));
                     }
                     // The answer to this request should be right behind it.

@@ -8,7 +8,7 @@ use std::fmt;
 use rmodbus::client::ModbusRequest;
 use rmodbus::{ErrorKind, ModbusProto};
 
-use super::{Span, Table};
+use super::{Span, Table, ascii};
 
 /// What a master asks of one unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Request {
     /// The bytes to send to a unit.
     pub fn encode(&self, unit: u8, framing: Framing) -> Result<Vec<u8>, RequestError> {
         let mut request = match framing {
-            Framing::Rtu => ModbusRequest::new(unit, ModbusProto::Rtu),
+            Framing::Rtu | Framing::Ascii => ModbusRequest::new(unit, ModbusProto::Rtu),
             Framing::Tcp { transaction } => ModbusRequest::new_tcp_udp(unit, transaction),
         };
         let mut frame: Vec<u8> = Vec::with_capacity(16);
@@ -98,7 +98,10 @@ impl Request {
             }
         };
         built.map_err(RequestError::Frame)?;
-        Ok(frame)
+        match (framing, frame.split_last_chunk::<2>()) {
+            (Framing::Ascii, Some((body, _crc))) => Ok(ascii::encode(body)),
+            (Framing::Ascii | Framing::Rtu | Framing::Tcp { .. }, _) => Ok(frame),
+        }
     }
 }
 
@@ -123,6 +126,8 @@ impl fmt::Display for Request {
 pub enum Framing {
     /// Unit in front, CRC behind; also over TCP.
     Rtu,
+    /// Hexadecimal digits between a colon and a line end.
+    Ascii,
     /// The MBAP header of Modbus TCP.
     Tcp {
         /// Comes back with the answer.

@@ -4,6 +4,7 @@
 //! "MODBUS Application Protocol Specification V1.1b3", "MODBUS over Serial Line V1.02" and "MODBUS Messaging on
 //! TCP/IP Implementation Guide V1.0b". Nothing here reads a clock or touches a port.
 
+pub mod ascii;
 pub mod breaker;
 pub mod frame;
 pub mod late;

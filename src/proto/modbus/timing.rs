@@ -25,23 +25,36 @@ const READ_ANSWER_OVERHEAD: u32 = 5;
 pub struct LineTiming {
     bits_per_second: u32,
     bits_per_character: u32,
+    ascii: bool,
 }
 
 impl LineTiming {
     /// A serial line. `bits_per_character` counts start, data, parity and stop bits: 10 for 8N1, 11 for 8E1. A rate of
     /// zero is taken for a line without pace.
     pub fn serial(bits_per_second: u32, bits_per_character: u32) -> Self {
-        Self { bits_per_second, bits_per_character }
+        Self { bits_per_second, bits_per_character, ascii: false }
+    }
+
+    /// The same line with ASCII frames. Those need no silence around them; the same one is kept all the same, since it
+    /// is what transceivers need to turn round.
+    #[must_use]
+    pub fn in_ascii(self) -> Self {
+        Self { ascii: true, ..self }
     }
 
     /// TCP: no character times, no silence.
     pub fn instant() -> Self {
-        Self { bits_per_second: 0, bits_per_character: 0 }
+        Self { bits_per_second: 0, bits_per_character: 0, ascii: false }
     }
 
     /// How long this many characters are under way.
     pub fn characters(self, count: u32) -> Duration {
         self.half_characters(u64::from(count) * 2)
+    }
+
+    /// How long a frame is under way that has so many characters in RTU; in ASCII it has two for each byte but one.
+    fn frame(self, rtu: u32) -> Duration {
+        self.characters(if self.ascii { rtu * 2 + 1 } else { rtu })
     }
 
     /// The pause that ends a frame: 3.5 characters, but 1.75 ms where characters are faster than at 19200 bits/s.
@@ -55,7 +68,7 @@ impl LineTiming {
 
     /// The whole turn of reading a span: request, silence, answer, silence; without the device's own thinking time.
     pub fn read_turn(self, span: Span) -> Duration {
-        self.characters(SHORT_FRAME) + self.characters(read_answer_length(span)) + self.silence() * 2
+        self.frame(SHORT_FRAME) + self.frame(read_answer_length(span)) + self.silence() * 2
     }
 
     fn half_characters(self, count: u64) -> Duration {
@@ -95,6 +108,8 @@ mod tests {
         let span = Span::new(Table::Holding, 0, 10).unwrap();
         let characters = 8 + 25 + 7;
         assert_eq!(line.read_turn(span).as_micros(), characters * 10 * 1_000_000 / 9600);
+        let characters = 17 + 51 + 7;
+        assert_eq!(line.in_ascii().read_turn(span).as_micros(), characters * 10 * 1_000_000 / 9600);
         let bits = Span::new(Table::Coil, 0, 9).unwrap();
         assert_eq!(read_answer_length(bits), 7);
     }

@@ -5,9 +5,14 @@
 //! for; whatever stands before it is skipped. Pauses between bytes mean nothing here, since USB adapters hand bytes
 //! over in batches. What the strictest check cannot tell, two answers of one form, is the business of `late.rs`.
 //!
-//! Over TCP the transaction id tells answers apart and a frame carries its length; stale ones are passed over whole.
+//! ASCII frames are marked at both ends. Over TCP the transaction id tells answers apart and a frame carries its length; stale ones are passed over whole.
 
 use crate::proto::modbus::frame::{Answer, Exception, Framing, Request, crc16};
+
+mod ascii;
+
+/// Longest ASCII frame: two digits for each of 254 bytes and the checksum, colon and line end.
+const LONGEST_ASCII: usize = 513;
 
 /// Longest RTU frame, and also the longest sensible MBAP length field plus its header.
 const LONGEST_FRAME: usize = 260;
@@ -69,7 +74,7 @@ pub enum Defect {
     #[error("the answer to a write echoes something else")]
     WrongEcho,
     /// The frame was damaged.
-    #[error("a damaged answer: its CRC is wrong")]
+    #[error("a damaged answer: its checksum is wrong")]
     Checksum,
     /// The frame began but did not end in time.
     #[error("half an answer: {found} of {expected} bytes")]
@@ -177,8 +182,8 @@ enum Look {
     Wrong(Defect),
 }
 
-/// Bytes of an answer's beginning that are kept to recognise an echo: a whole read request.
-const ECHO_LENGTH: usize = 8;
+/// Bytes of an answer's beginning that are kept to recognise an echo: a whole read request, in ASCII 17 characters.
+const ECHO_LENGTH: usize = 17;
 
 /// Collects bytes until they hold the answer to one request. The buffer stays below two frames.
 #[derive(Debug)]
@@ -222,7 +227,7 @@ impl Reply {
 
     /// Whether the first thing that came was what had been sent. Only for a read does that prove an echo.
     pub fn began_with_echo_of(&self, sent: &[u8]) -> bool {
-        !sent.is_empty() && self.head == sent
+        !sent.is_empty() && self.head.starts_with(sent)
     }
 
     /// Looks for one more answer to the same request, behind the one that was found.
@@ -248,7 +253,8 @@ impl Reply {
 
     /// Characters of the whole answer on a serial line.
     pub fn expected_length(&self) -> usize {
-        self.shape.length() + 3
+        let bytes = self.shape.length() + 3;
+        if self.framing == Framing::Ascii { bytes * 2 + 1 } else { bytes }
     }
 
     /// Why there is no answer, when the time is up: the most telling thing that was seen.
@@ -276,6 +282,7 @@ impl Reply {
         }
         match self.framing {
             Framing::Rtu => self.scan_rtu(),
+            Framing::Ascii => self.scan_ascii(),
             Framing::Tcp { transaction } => self.scan_tcp(transaction),
         }
     }
