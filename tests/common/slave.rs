@@ -54,6 +54,7 @@ struct Inner {
     dead: BTreeSet<u8>,
     log: Vec<Asked>,
     script: Option<Script>,
+    connections: usize,
 }
 
 impl World {
@@ -89,6 +90,11 @@ impl World {
 
     pub(crate) fn log(&self) -> Vec<Asked> {
         self.lock().log.clone()
+    }
+
+    /// How often a TCP server of this world was connected to.
+    pub(crate) fn connections(&self) -> usize {
+        self.lock().connections
     }
 
     /// What to do about a request; bodies are without checksum.
@@ -179,19 +185,20 @@ pub(crate) fn rtu(body: &[u8]) -> Vec<u8> {
 /// A body, without checksum, as an ASCII frame.
 pub(crate) fn ascii(body: &[u8]) -> Vec<u8> {
     let sum: u32 = body.iter().map(|byte| u32::from(*byte)).sum();
-    let check = (0x100 - (sum & 0xFF)) & 0xFF;
-    let digits: String = body.iter().map(|byte| format!("{byte:02X}")).collect();
-    format!(":{digits}{check:02X}\r\n").into_bytes()
+    let check = u8::try_from((0x100 - (sum & 0xFF)) & 0xFF).unwrap();
+    let digit = |value: u8| b"0123456789ABCDEF"[usize::from(value)];
+    let digits = body.iter().chain([&check]).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+    [b':'].into_iter().chain(digits).chain(*b"\r\n").collect()
 }
 
 /// Takes one whole ASCII request from the front of a buffer and gives it as it would be in RTU.
 fn take_ascii(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
     let end = buffer.iter().position(|byte| *byte == b'\n')?;
     let line: Vec<u8> = buffer.drain(..=end).collect();
-    let text = std::str::from_utf8(&line).unwrap();
-    let digits = text.strip_prefix(':').unwrap().strip_suffix("\r\n").unwrap();
-    let bytes: Vec<u8> =
-        (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect();
+    let value =
+        |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok()).unwrap_or(0xFF);
+    let digits = &line[1..line.len() - 2];
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| value(pair[0]) << 4 | value(pair[1])).collect();
     let body = &bytes[..bytes.len() - 1];
     assert_eq!(ascii(body), line, "the master sent a bad frame");
     Some(rtu(body))
@@ -304,6 +311,7 @@ impl Server {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                world.lock().connections += 1;
                 connections.spawn(serve_tcp(world.clone(), stream));
             }
         });

@@ -90,6 +90,7 @@ pub(crate) fn device(unit: u8, points: Vec<Point>, functions: Vec<Vec<Step>>) ->
     let map = ModbusMap {
         properties: points.into_iter().map(Some).collect(),
         functions,
+        setup: Vec::new(),
         max_gap: 4,
         max_span: 125,
     };

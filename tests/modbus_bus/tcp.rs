@@ -91,6 +91,23 @@ async fn a_connection_on_which_nothing_is_answered_is_made_anew() {
 }
 
 #[tokio::test]
+async fn a_dead_unit_behind_a_gateway_does_not_cost_the_others_their_connection() {
+    let world = World::default();
+    world.set(1, 10, &[5]);
+    world.kill(9);
+    let server = Server::start(&world, "127.0.0.1:0").await;
+    // The live one is asked so rarely that several timeouts of the dead one come in a row.
+    let devices =
+        vec![device(1, vec![holding(10, 60_000)], vec![]), device(9, vec![holding(10, 20)], vec![])];
+    let mut rig = Rig::start(target(server.address), devices);
+    rig.presence(9, false).await;
+    rig.watch(TIMEOUT * 5).await;
+    assert_eq!(world.connections(), 1);
+    assert_eq!(rig.count(|seen| matches!(seen, Observation::Presence { online: false, .. })), 1);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_peer_that_does_not_speak_modbus_is_not_hammered() {
     let world = World::default();
     world.script(|_| Some(vec![Deed::Send(raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"))]));

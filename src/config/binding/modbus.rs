@@ -48,6 +48,7 @@ pub(in super::super) struct Settings {
     max_gap: u16,
     max_span: u16,
     base: u16,
+    setup: Vec<Step>,
 }
 
 impl Settings {
@@ -57,17 +58,25 @@ impl Settings {
         properties: Vec<Option<Point>>,
         functions: Vec<Vec<Step>>,
     ) -> ModbusMap {
-        ModbusMap { properties, functions, max_gap: self.max_gap, max_span: self.max_span }
+        ModbusMap {
+            properties,
+            functions,
+            setup: self.setup.clone(),
+            max_gap: self.max_gap,
+            max_span: self.max_span,
+        }
     }
 }
 
 pub(in super::super) fn settings(table: Option<Table<'_>>) -> Settings {
-    let mut settings = Settings { max_gap: DEFAULT_GAP, max_span: 125, base: 0 };
+    let mut settings = Settings { max_gap: DEFAULT_GAP, max_span: 125, base: 0, setup: Vec::new() };
     if let Some(table) = table {
         let read = |key, range| table.key(key).read(|node| node.int(range));
         settings.max_gap = read("max_gap", 0..=124).unwrap_or(settings.max_gap);
         settings.max_span = read("max_span", 1..=125).unwrap_or(settings.max_span);
         settings.base = read("address_base", 0..=1).unwrap_or(settings.base);
+        let steps = table.tables("setup").into_iter().filter_map(|row| step(row, &settings, &[])).collect();
+        settings.setup = steps;
         table.finish();
     }
     settings

@@ -21,6 +21,7 @@ use super::{BusSettings, ModbusDevice, Target, adapter};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::drivers::{DriverCommand, LinkPort, Observation};
+use crate::proto::modbus::late::Debts;
 use crate::report::Chain;
 
 /// First pause before a port is opened again.
@@ -30,17 +31,35 @@ const REOPEN_FIRST: Duration = Duration::from_millis(250);
 /// before its installer wonders.
 const REOPEN_MAX: Duration = Duration::from_secs(5);
 
-/// Timeouts in a row, of whichever units, after which a TCP connection is made anew: a peer that was restarted
-/// without a goodbye would otherwise stay silent until the kernel gives up, which takes a quarter of an hour.
+/// Timeouts in a row after which a TCP connection is made anew, if no unit behind it answers: a peer that was
+/// restarted without a goodbye would otherwise stay silent until the kernel gives up, which takes a quarter of an hour.
 const SILENT_CONNECTION: u32 = 3;
+
+/// The same for a serial port: an adapter that has lost its head comes back when it is opened again. More timeouts, and
+/// not more often than this, since nearly always it is the devices that have no power.
+const SILENT_PORT: u32 = 10;
+const PORT_RESET_PAUSE: Duration = Duration::from_secs(60);
 
 /// Serves one bus until told to stop. See [`crate::drivers`] for what it owes the hub.
 pub async fn run(settings: BusSettings, devices: Vec<ModbusDevice>, port: LinkPort, stop: CancellationToken) {
     let span = info_span!("bus", bus = %settings.id);
-    let core = Core::new(devices, clock::instant());
+    let reset_at = clock::instant();
+    let core = Core::new(devices, reset_at);
     let LinkPort { link, commands, observations } = port;
     let backoff = Backoff::new(REOPEN_FIRST, REOPEN_MAX);
-    let bus = Bus { settings, link, commands, observations, stop, core, up: None, backoff, attempts: 0 };
+    let bus = Bus {
+        settings,
+        link,
+        commands,
+        observations,
+        stop,
+        core,
+        up: None,
+        backoff,
+        attempts: 0,
+        debts: None,
+        reset_at,
+    };
     bus.run().instrument(span).await;
 }
 
@@ -55,6 +74,10 @@ struct Bus {
     up: Option<bool>,
     backoff: Backoff,
     attempts: u64,
+    /// Requests that may still be answered on a serial line, while its port is closed.
+    debts: Option<Debts>,
+    /// When the serial port may be opened anew for its silence.
+    reset_at: Instant,
 }
 
 /// Why a port is not served any more.
@@ -77,8 +100,12 @@ enum Wake {
 
 impl Bus {
     async fn run(mut self) {
-        while let Some(wire) = self.open().await {
-            match self.serve(wire).await {
+        while let Some(mut wire) = self.open().await {
+            let ended = self.serve(&mut wire).await;
+            if matches!(self.settings.target, Target::Serial(_)) {
+                self.debts = Some(wire.into_debts());
+            }
+            match ended {
                 Ended::Stop => break,
                 Ended::Lost(reason) => debug!(reason, "port lost; opening it again"),
                 Ended::Useless(reason) => {
@@ -115,7 +142,7 @@ impl Bus {
             match opened {
                 Ok(port) => {
                     self.link_up().await;
-                    return Some(Wire::new(port, &self.settings, clock::instant()));
+                    return Some(Wire::new(port, &self.settings, self.debts.take(), clock::instant()));
                 }
                 Err(error) => {
                     let reason = Chain(&error).to_string();
@@ -129,7 +156,7 @@ impl Bus {
     }
 
     /// Works on an open port until it is lost.
-    async fn serve(&mut self, mut wire: Wire) -> Ended {
+    async fn serve(&mut self, wire: &mut Wire) -> Ended {
         loop {
             if self.stop.is_cancelled() {
                 return Ended::Stop;
@@ -154,27 +181,44 @@ impl Bus {
                         }
                         Err(Fault::Lost(error)) => {
                             self.core.interrupted(now);
-                            return ended(&wire, &error);
+                            return ended(wire, &error);
                         }
                         Err(fault @ (Fault::NoAnswer(_) | Fault::Request(_))) => {
                             self.core.completed(Err(Chain(&fault).to_string()), now);
                         }
                     }
                     self.tell().await;
-                    if matches!(self.settings.target, Target::Tcp { .. })
-                        && wire.silent() >= SILENT_CONNECTION
-                    {
-                        return Ended::Lost("nothing is answered on this connection".to_owned());
+                    if self.is_dead(wire) {
+                        return Ended::Lost("nothing is answered any more".to_owned());
                     }
                 }
-                Turn::Idle { until } => match self.idle(&mut wire, until).await {
+                Turn::Idle { until } => match self.idle(wire, until).await {
                     Wake::Stop | Wake::Command(None) => return Ended::Stop,
                     Wake::Time => {}
                     Wake::Command(Some(command)) => self.core.submit(&command, clock::now()),
-                    Wake::Lost(error) => return ended(&wire, &error),
+                    Wake::Lost(error) => return ended(wire, &error),
                 },
             }
         }
+    }
+
+    /// Whether the port should be opened anew because nobody behind it answers. While a unit might, it is asked.
+    fn is_dead(&mut self, wire: &Wire) -> bool {
+        let now = clock::instant();
+        let patience = match self.settings.target {
+            Target::Tcp { .. } => SILENT_CONNECTION,
+            Target::Serial(_) if now < self.reset_at => return false,
+            Target::Serial(_) => SILENT_PORT,
+        };
+        if wire.silent() < patience {
+            return false;
+        }
+        if !self.core.all_silent() {
+            self.core.ask_everybody(now);
+            return false;
+        }
+        self.reset_at = now + PORT_RESET_PAUSE;
+        true
     }
 
     /// Waits for the next thing to do, with an eye on the port: a lost one is noticed at once, not at the next poll.

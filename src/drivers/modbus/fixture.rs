@@ -64,6 +64,6 @@ pub(super) fn device(number: u32, unit: u8, points: Vec<Point>, functions: Vec<V
         mac: "000000000001".into(),
     };
     let properties = points.into_iter().map(Some).collect();
-    let map = ModbusMap { properties, functions, max_gap: 4, max_span: 125 };
+    let map = ModbusMap { properties, functions, setup: Vec::new(), max_gap: 4, max_span: 125 };
     ModbusDevice { device: Arc::new(device), unit, map: Arc::new(map) }
 }

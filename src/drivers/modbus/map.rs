@@ -15,6 +15,8 @@ pub struct ModbusMap {
     pub properties: Vec<Option<Point>>,
     /// By position in the product's functions; the steps in order.
     pub functions: Vec<Vec<Step>>,
+    /// What its devices are written when they come online or return; constants only.
+    pub setup: Vec<Step>,
     /// Unused registers that a grouped read may bridge.
     pub max_gap: u16,
     /// Most registers in one read, 1..=125 (bits: sixteen times as many, at most 2000).

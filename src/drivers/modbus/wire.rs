@@ -72,8 +72,8 @@ enum Attempt {
 }
 
 impl Wire {
-    /// Takes over a port that has just been opened.
-    pub(super) fn new(port: Port, settings: &BusSettings, now: Instant) -> Self {
+    /// Takes over a port that has just been opened, and what may still be answered on it.
+    pub(super) fn new(port: Port, settings: &BusSettings, debts: Option<Debts>, now: Instant) -> Self {
         let (framing, timing) = match &settings.target {
             Target::Serial(serial) => match serial.framing {
                 SerialFraming::Rtu => (Framing::Rtu, serial.timing()),
@@ -94,11 +94,16 @@ impl Wire {
             // The other side may be in the middle of a frame.
             ready_at: now + timing.silence().max(settings.pause_after_connect),
             carry: Vec::new(),
-            debts: Debts::new(lifetime),
+            debts: debts.unwrap_or_else(|| Debts::new(lifetime)),
             echoes: false,
             answers: 0,
             silent: 0,
         }
+    }
+
+    /// Closes the port. What was asked on a serial line may still be answered on it.
+    pub(super) fn into_debts(self) -> Debts {
+        self.debts
     }
 
     /// Answers on this port so far. A port that never gave one is not worth opening again at once.

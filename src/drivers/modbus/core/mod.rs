@@ -3,14 +3,14 @@
 //! Driven like the schedule inside it: take a [`Turn`], do it, report what came of it, collect the observations. Each
 //! command that was submitted is settled exactly once. Pure but for log lines: no port, no clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, info_span, warn};
 
 use super::ModbusDevice;
-use super::job::{Act, Job, grouped, samples};
+use super::job::{Act, Job, Setup, grouped, samples};
 use crate::drivers::{COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, Observation, Sample};
 use crate::model::command::{Outcome, Rejection};
 use crate::model::time::Now;
@@ -31,6 +31,9 @@ const UNREADABLE_RETRY: Duration = Duration::from_secs(300);
 /// A property on which the device keeps silent may also have had bad luck on a noisy line; it is asked for again
 /// sooner, at the price of one timeout each time.
 const SILENT_RETRY: Duration = Duration::from_secs(30);
+
+/// A set-up that could not be begun for so long is dropped: the unit has gone again, and is set up when it returns.
+const SETUP_LIFETIME: Duration = Duration::from_secs(60);
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,8 +57,12 @@ pub(super) struct Core {
     /// Unit addresses by the schedule's numbers.
     units: Vec<u8>,
     stations: Vec<Station>,
-    /// By the schedule's keys. A group that was taken apart keeps its place unused.
-    polls: Vec<Poll>,
+    /// By the schedule's keys.
+    polls: BTreeMap<usize, Poll>,
+    polls_ever: usize,
+    /// Units of which a group was taken apart or given up. What was learned of them is forgotten when they go offline:
+    /// what returns may be another device, or the same one with a new firmware.
+    learned: BTreeSet<usize>,
     jobs: BTreeMap<u64, Entry>,
     jobs_ever: u64,
     current: Option<Current>,
@@ -85,8 +92,19 @@ struct Entry {
 
 #[derive(Clone, Copy, Debug)]
 enum Current {
-    Poll { unit: usize, key: usize },
-    Job { unit: usize, id: u64 },
+    Poll {
+        unit: usize,
+        key: usize,
+    },
+    /// Only whether the unit answers is asked, by the first place of a poll.
+    Probe {
+        unit: usize,
+        key: usize,
+    },
+    Job {
+        unit: usize,
+        id: u64,
+    },
 }
 
 impl Core {
@@ -97,7 +115,9 @@ impl Core {
             schedule: Schedule::new(now),
             units: Vec::new(),
             stations: Vec::new(),
-            polls: Vec::new(),
+            polls: BTreeMap::new(),
+            polls_ever: 0,
+            learned: BTreeSet::new(),
             jobs: BTreeMap::new(),
             jobs_ever: 0,
             current: None,
@@ -132,11 +152,16 @@ impl Core {
         loop {
             let (unit, id) = match self.schedule.next(now.instant) {
                 Next::Idle { until } => return Turn::Idle { until },
-                Next::Poll { unit, key } => match self.polls.get(key) {
+                Next::Poll { unit, key } => match self.polls.get(&key) {
                     Some(poll) => {
-                        let request = Request::Read(poll.group.span());
-                        self.current = Some(Current::Poll { unit, key });
-                        return Turn::Ask { unit: self.address(unit), request };
+                        let (span, current) = match poll.group.members() {
+                            [first, _, ..] if self.is_probed(unit) => {
+                                (first.span, Current::Probe { unit, key })
+                            }
+                            _ => (poll.group.span(), Current::Poll { unit, key }),
+                        };
+                        self.current = Some(current);
+                        return Turn::Ask { unit: self.address(unit), request: Request::Read(span) };
                     }
                     None => return Turn::Idle { until: Some(now.instant) },
                 },
@@ -161,7 +186,7 @@ impl Core {
     /// The unit that was asked last answered, or failed to for the reason given.
     pub(super) fn completed(&mut self, result: Result<Answer, String>, now: Now) {
         let Some(current) = self.current.take() else { return };
-        let (Current::Poll { unit, .. } | Current::Job { unit, .. }) = current;
+        let (Current::Poll { unit, .. } | Current::Probe { unit, .. } | Current::Job { unit, .. }) = current;
         // A gateway that speaks for a unit says nothing of the unit itself.
         let result = result.and_then(|answer| match answer {
             Answer::Exception(exception) if exception.is_from_gateway() => Err(exception.to_string()),
@@ -173,13 +198,16 @@ impl Core {
             Ok(_) => {
                 if self.schedule.answered(unit, now.instant) {
                     self.presence(unit, None, now);
+                    self.set_up(unit, now.instant);
                 }
             }
             Err(reason) => self.unit_failed(unit, reason, now),
         }
         match (current, result) {
             (Current::Poll { unit, key }, Ok(answer)) => self.polled(unit, key, &answer, now),
-            (Current::Poll { unit, key }, Err(reason)) => {
+            // The poll itself is due now.
+            (Current::Probe { .. }, Ok(_)) => {}
+            (Current::Poll { unit, key } | Current::Probe { unit, key }, Err(reason)) => {
                 let refused = self.schedule.missed(unit, key, now.instant) == Miss::Refused;
                 // The silence of a unit that has just gone offline says nothing of a single poll.
                 if refused && self.schedule.presence(unit) != Presence::Offline {
@@ -206,12 +234,23 @@ impl Core {
         }
     }
 
+    /// Whether no unit answers any more, so that the port or the connection itself is in doubt.
+    pub(super) fn all_silent(&self) -> bool {
+        self.schedule.all_silent()
+    }
+
+    /// Asks every unit something at once, to find out whether all are silent.
+    pub(super) fn ask_everybody(&mut self, now: Instant) {
+        self.schedule.ask_everybody(now);
+    }
+
     /// The link is down: all units are offline, and no command can be carried out.
     pub(super) fn link_lost(&mut self, reason: &str, now: Now) {
         self.link_up = false;
         self.current = None;
         for unit in self.schedule.link_lost(now.instant) {
             self.presence(unit, Some(reason), now);
+            self.forget_learned(unit);
         }
         self.settle_all(&Outcome::Offline, now);
     }
@@ -237,7 +276,14 @@ impl Core {
             self.units.push(device.unit);
             self.schedule.add_unit()
         });
-        let station = self.stations.len();
+        self.stations.push(Station { device, unit });
+        self.plan(self.stations.len() - 1);
+    }
+
+    /// Adds the polls of a station.
+    fn plan(&mut self, station: usize) {
+        let Some(Station { device, unit }) = self.stations.get(station) else { return };
+        let unit = *unit;
         let properties = device.map.properties.iter().zip(&device.device.product.properties).enumerate();
         let mut intervals: BTreeMap<Duration, Vec<usize>> = BTreeMap::new();
         for (position, (point, property)) in properties {
@@ -245,13 +291,67 @@ impl Core {
                 intervals.entry(point.every).or_default().push(position);
             }
         }
-        for (every, positions) in intervals {
-            for group in grouped(&device, positions) {
-                self.schedule.add_poll(unit, self.polls.len(), every);
-                self.polls.push(Poll { station, group });
-            }
+        let groups: Vec<(Duration, Group)> = intervals
+            .into_iter()
+            .flat_map(|(every, positions)| {
+                grouped(device, positions).into_iter().map(move |group| (every, group))
+            })
+            .collect();
+        for (every, group) in groups {
+            let key = self.keep_poll(station, group);
+            self.schedule.add_poll(unit, key, every);
         }
-        self.stations.push(Station { device, unit });
+    }
+
+    fn keep_poll(&mut self, station: usize, group: Group) -> usize {
+        let key = self.polls_ever;
+        self.polls_ever += 1;
+        self.polls.insert(key, Poll { station, group });
+        key
+    }
+
+    /// Makes the polls of a unit anew, as if it were asked for the first time.
+    fn forget_learned(&mut self, unit: usize) {
+        if !self.learned.remove(&unit) {
+            return;
+        }
+        let stations: Vec<usize> =
+            (0..).zip(&self.stations).filter(|(_, station)| station.unit == unit).map(|(at, _)| at).collect();
+        self.polls.retain(|_, poll| !stations.contains(&poll.station));
+        self.schedule.clear_polls(unit);
+        for station in stations {
+            self.plan(station);
+        }
+    }
+
+    /// Whether nothing more than a sign of life should be asked: of a unit that is away, and of one that is to be set up
+    /// before its values mean anything.
+    fn is_probed(&self, unit: usize) -> bool {
+        match self.schedule.presence(unit) {
+            Presence::Offline => true,
+            Presence::Unknown => {
+                self.stations_of(unit).any(|(_, station)| !station.device.map.setup.is_empty())
+            }
+            Presence::Online => false,
+        }
+    }
+
+    fn stations_of(&self, unit: usize) -> impl Iterator<Item = (usize, &Station)> {
+        (0..).zip(&self.stations).filter(move |(_, station)| station.unit == unit)
+    }
+
+    /// Lets the devices at a unit that has come online be set up before anything else happens to them.
+    fn set_up(&mut self, unit: usize, now: Instant) {
+        let setups: Vec<(usize, Setup)> = self
+            .stations_of(unit)
+            .filter_map(|(at, station)| Some((at, Setup::new(&station.device)?)))
+            .collect();
+        for (station, setup) in setups {
+            self.jobs_ever += 1;
+            let job = Job::Setup(setup);
+            self.jobs.insert(self.jobs_ever, Entry { job, station, started: false, deadlines: Vec::new() });
+            self.schedule.push(unit, Lane::Write, self.jobs_ever, now + SETUP_LIFETIME);
+        }
     }
 
     fn admit(&mut self, command: &DriverCommand, now: Instant) -> Result<(), Outcome> {
@@ -278,7 +378,7 @@ impl Core {
         }
         let job = Job::new(command.id, device, &command.action).map_err(Outcome::Rejected)?;
         let lane = match job {
-            Job::Change(_) => Lane::Write,
+            Job::Change(_) | Job::Setup(_) => Lane::Write,
             Job::Fetch(_) => Lane::Read,
         };
         self.jobs_ever += 1;
@@ -343,7 +443,7 @@ impl Core {
     }
 
     fn polled(&mut self, unit: usize, key: usize, answer: &Answer, now: Now) {
-        let Some(poll) = self.polls.get_mut(key) else { return };
+        let Some(poll) = self.polls.get_mut(&key) else { return };
         if let Answer::Exception(exception) = answer {
             // Illegal function, address or value: asking again soon will not help. A device that is busy is asked
             // again in its turn, and whatever else it says makes its values unreadable for now.
@@ -365,14 +465,15 @@ impl Core {
 
     /// Takes a refused group apart, or gives a single place up for a while.
     fn refused(&mut self, unit: usize, key: usize, reason: &str, retry: Duration, now: Now) {
-        let Some(poll) = self.polls.get_mut(key) else { return };
+        self.learned.insert(unit);
+        let Some(poll) = self.polls.get_mut(&key) else { return };
         let station = poll.station;
         let Some(device) = self.stations.get(station).map(|station| &station.device) else { return };
         let span = poll.group.span();
         if let Some((low, high)) = poll.group.split() {
             info!(device = %device.device.id, %span, reason, "grouped read refused; it is split for good");
-            let parts = [self.polls.len(), self.polls.len() + 1];
-            self.polls.extend([low, high].map(|group| Poll { station, group }));
+            self.polls.remove(&key);
+            let parts = [low, high].map(|group| self.keep_poll(station, group));
             self.schedule.split(unit, key, parts, now.instant);
             return;
         }
@@ -392,6 +493,7 @@ impl Core {
             return;
         }
         self.presence(unit, Some(&format!("{reason} ({failures} times in a row)")), now);
+        self.forget_learned(unit);
         for id in self.schedule.take_waiting(unit) {
             for command in self.jobs.remove(&id).map(|entry| entry.job.commands()).unwrap_or_default() {
                 self.settle(command, Outcome::Offline, now);

@@ -194,6 +194,89 @@ fn a_flood_of_commands_is_not_taken_beyond_a_limit() {
     assert_eq!(usize::try_from(id), Ok(COMMANDS_HELD));
 }
 
+/// Answers like a device that does not have register 11.
+fn without_register_11(request: &Request) -> Answer {
+    let asks = matches!(request, Request::Read(span) if span.address() <= 11 && span.end() > 11);
+    if asks { Answer::Exception(Exception(2)) } else { right(request) }
+}
+
+fn spans(asked: &[(u8, Request)]) -> Vec<String> {
+    asked.iter().map(|(_, request)| request.to_string()).collect()
+}
+
+#[test]
+fn what_was_learned_of_a_unit_is_forgotten_when_it_goes() {
+    let thing = || device(1, 1, vec![holding(10), holding(11), holding(12)], vec![]);
+    let mut rig = Rig::new(vec![thing()]);
+    rig.run(3, |_, request| Some(without_register_11(request)));
+    let whole = "read of holding registers 10 to 12".to_owned();
+    assert_eq!(spans(&rig.asked).iter().filter(|asked| **asked == whole).count(), 1, "split for good");
+    rig.run(10, answering(false));
+    rig.asked.clear();
+    rig.run(20, answering(true));
+    assert!(spans(&rig.asked).contains(&whole), "{:?}", spans(&rig.asked));
+    assert_eq!(rig.core.polls.len(), 1);
+    // However often it goes and returns, nothing is left behind.
+    for _ in 0..5 {
+        rig.run(20, |_, request| Some(without_register_11(request)));
+        rig.core.link_lost("unplugged", rig.now());
+        rig.core.link_found(rig.now);
+    }
+    assert_eq!(rig.core.polls.len(), 1);
+}
+
+#[test]
+fn an_offline_unit_is_probed_by_a_single_place() {
+    let mut rig = Rig::new(vec![device(1, 1, vec![holding(10), holding(11)], vec![])]);
+    rig.run(10, answering(false));
+    assert_eq!(rig.presences(), [("dev-1".to_owned(), false)]);
+    rig.asked.clear();
+    rig.run(30, answering(false));
+    assert!(rig.asked.len() > 2);
+    assert!(spans(&rig.asked).iter().all(|asked| asked == "read of holding register 10"), "{:?}", rig.asked);
+    rig.asked.clear();
+    rig.run(10, answering(true));
+    assert_eq!(spans(&rig.asked)[..2], ["read of holding register 10", "read of holding registers 10 to 11"]);
+}
+
+fn with_setup(mut thing: ModbusDevice) -> ModbusDevice {
+    let step =
+        |address, value| Step::Write { point: holding(address), value: Operand::Constant(Value::Int(value)) };
+    let setup = vec![step(100, 1), Step::Wait(Duration::from_millis(200)), step(101, 2)];
+    thing.map = Arc::new(super::super::map::ModbusMap { setup, ..(*thing.map).clone() });
+    thing
+}
+
+#[test]
+fn a_unit_is_set_up_before_its_values_count_and_again_when_it_returns() {
+    let mut rig = Rig::new(vec![with_setup(device(1, 1, vec![holding(10), holding(11)], vec![]))]);
+    let expected = [
+        "read of holding register 10",
+        "write of holding register 100",
+        "write of holding register 101",
+        "read of holding registers 10 to 11",
+    ];
+    rig.run(1, answering(true));
+    assert_eq!(spans(&rig.asked)[..4], expected);
+    rig.run(20, answering(false));
+    rig.asked.clear();
+    rig.run(20, answering(true));
+    assert_eq!(spans(&rig.asked)[..4], expected);
+    assert_eq!(spans(&rig.asked).iter().filter(|asked| asked.contains("write")).count(), 2, "once");
+}
+
+#[test]
+fn a_refused_or_unanswered_set_up_does_not_keep_a_unit_from_being_read() {
+    for refusal in [Some(Answer::Exception(Exception(2))), None] {
+        let mut rig = Rig::new(vec![with_setup(device(1, 1, vec![holding(10), holding(11)], vec![]))]);
+        rig.run(20, |_, request| if request.is_read() { Some(right(request)) } else { refusal.clone() });
+        let writes = spans(&rig.asked).iter().filter(|asked| asked.contains("write")).count();
+        assert!((1..=3).contains(&writes), "{writes} writes");
+        assert!(rig.seen.iter().any(|seen| matches!(seen, Observation::Values { .. })));
+        assert_eq!(rig.presences(), [("dev-1".to_owned(), true)]);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Command { device: usize, kind: u8, timeout_ms: u64 },

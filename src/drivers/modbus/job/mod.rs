@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use change::Change;
 use fetch::Fetch;
+pub(super) use setup::Setup;
 
 use super::ModbusDevice;
 use crate::drivers::{CommandId, DriverAction, Sample};
@@ -16,6 +17,7 @@ use crate::proto::modbus::plan::{Group, Limits, group};
 
 mod change;
 mod fetch;
+mod setup;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +39,8 @@ pub(super) enum Job {
     Change(Change),
     /// Reads on demand.
     Fetch(Fetch),
+    /// What a device is told when it comes online.
+    Setup(Setup),
 }
 
 impl Job {
@@ -60,6 +64,7 @@ impl Job {
         match self {
             Self::Change(change) => change.act(),
             Self::Fetch(fetch) => fetch.act(),
+            Self::Setup(setup) => setup.act(),
         }
     }
 
@@ -68,6 +73,10 @@ impl Job {
         match self {
             Self::Change(change) => change.answered(answer),
             Self::Fetch(fetch) => fetch.answered(device, answer),
+            Self::Setup(setup) => {
+                setup.answered(answer);
+                Vec::new()
+            }
         }
     }
 
@@ -76,13 +85,16 @@ impl Job {
         match self {
             Self::Change(change) => change.unanswered(),
             Self::Fetch(fetch) => fetch.unanswered(),
+            Self::Setup(setup) => setup.unanswered(),
         }
     }
 
     /// The pause was made.
     pub(super) fn paused(&mut self) {
-        if let Self::Change(change) = self {
-            change.paused();
+        match self {
+            Self::Change(change) => change.paused(),
+            Self::Setup(setup) => setup.paused(),
+            Self::Fetch(_) => {}
         }
     }
 
@@ -91,6 +103,7 @@ impl Job {
         match self {
             Self::Change(change) => vec![change.command()],
             Self::Fetch(fetch) => fetch.commands(),
+            Self::Setup(_) => Vec::new(),
         }
     }
 
@@ -99,6 +112,7 @@ impl Job {
         match self {
             Self::Change(change) => vec![change.outcome()],
             Self::Fetch(fetch) => fetch.outcomes(device),
+            Self::Setup(_) => Vec::new(),
         }
     }
 }

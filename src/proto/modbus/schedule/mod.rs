@@ -1,6 +1,8 @@
 //! The schedule of one bus: what is asked next, and when.
 //!
 //! One thing travels at a time, in this order: orders (writes and functions), reads on demand, polls by deadline.
+//! A poll's deadline is half its interval after it fell due, so a quick property goes before a slow one that fell due with it. When
+//! the bus cannot keep up, the units take turns, so that none starves another by wanting more than there is.
 //! Polls of one interval are spread over it, so that they do not all fall due together. A unit that does not answer
 //! is probed in growing pauses (see `breaker.rs`), and a unit that rests between two steps lets the others pass.
 //!
@@ -88,6 +90,7 @@ struct Unit {
     reads: VecDeque<Order>,
     rest_until: Option<Instant>,
     last_turn: u64,
+    last_poll: u64,
     last_answer: Option<Instant>,
     probe: usize,
 }
@@ -157,6 +160,9 @@ impl Schedule {
             }
             (None, Some((unit, key))) => {
                 self.streak = 0;
+                if let Some(unit) = self.units.get_mut(unit) {
+                    unit.last_poll = self.turn;
+                }
                 Next::Poll { unit, key }
             }
             (None, None) => Next::Idle { until: self.wake_at(now) },
@@ -218,6 +224,30 @@ impl Schedule {
         self.units.get(unit).is_some_and(|unit| unit.takes_orders(now))
     }
 
+    /// Whether every unit that is polled has failed to answer what it was asked last: then it is the port or the
+    /// connection that is dead, and no single unit.
+    pub fn all_silent(&self) -> bool {
+        let mut polled = self.units.iter().filter(|unit| !unit.polls.is_empty()).peekable();
+        polled.peek().is_some() && polled.all(|unit| unit.breaker.failures() > 0)
+    }
+
+    /// Lets every unit that is not in doubt be asked something at once, to tell a dead port from a dead unit.
+    pub fn ask_everybody(&mut self, now: Instant) {
+        for unit in self.units.iter_mut().filter(|unit| unit.breaker.failures() == 0) {
+            let usable = unit.polls.iter_mut().filter(|poll| !poll.deferred);
+            if let Some(poll) = usable.min_by_key(|poll| poll.due) {
+                poll.due = poll.due.min(now);
+            }
+        }
+    }
+
+    /// Takes all polls of a unit out, so that others can be added.
+    pub fn clear_polls(&mut self, unit: usize) {
+        if let Some(unit) = self.units.get_mut(unit) {
+            unit.polls.clear();
+        }
+    }
+
     /// A poll was answered.
     pub fn polled(&mut self, unit: usize, key: usize, now: Instant) {
         let start = self.start;
@@ -269,10 +299,10 @@ impl Schedule {
         }
     }
 
-    /// The unit is left alone until then, for the sake of an order that has begun.
+    /// The unit is left alone until then, or longer if it rests already.
     pub fn rest(&mut self, unit: usize, until: Instant) {
         if let Some(unit) = self.units.get_mut(unit) {
-            unit.rest_until = Some(until);
+            unit.rest_until = Some(unit.rest_until.map_or(until, |other| other.max(until)));
         }
     }
 
@@ -335,24 +365,34 @@ impl Schedule {
         None
     }
 
-    /// The poll or probe that has waited longest; a probe of an offline unit only out of its share.
+    /// The poll or probe that is most urgent: by deadline, or by turns of the units once a deadline has passed; a probe
+    /// of an offline unit only out of its share.
     fn poll_due(&self, now: Instant) -> Option<(usize, usize)> {
-        let free = || self.units.iter().enumerate().filter(|(_, unit)| unit.is_free(now));
-        let due = free()
-            .filter_map(|(at, unit)| unit.next_poll().map(|(due, key)| (due, at, key, unit)))
-            .filter(|(due, ..)| *due <= now);
         let rests = now < self.probes_rest_until;
-        let best = due.min_by_key(|(due, at, key, unit)| {
-            let gated = rests && unit.breaker.presence() == Presence::Offline;
-            (gated, *due, *at, *key)
+        let due = || {
+            let free = self.units.iter().enumerate().filter(|(_, unit)| unit.is_free(now));
+            free.filter_map(|(at, unit)| {
+                let (deadline, key) = unit.most_urgent(now)?;
+                Some((
+                    rests && unit.breaker.presence() == Presence::Offline,
+                    deadline,
+                    at,
+                    key,
+                    unit.last_poll,
+                ))
+            })
+        };
+        let late = due().any(|(gated, deadline, ..)| !gated && deadline < now);
+        let best = due().min_by_key(|(gated, deadline, at, key, last_poll)| {
+            (*gated, if late { *last_poll } else { 0 }, *deadline, *at, *key)
         });
-        best.map(|(_, at, key, _)| (at, key))
+        best.map(|(_, _, at, key, _)| (at, key))
     }
 
     /// When something changes by the passing of time alone.
     fn wake_at(&self, now: Instant) -> Option<Instant> {
         let unit_wakes = self.units.iter().filter_map(|unit| {
-            let poll = unit.next_poll().map(|(due, _)| due);
+            let poll = unit.next_due();
             let work = [poll, unit.order_at(now)].into_iter().flatten().min();
             let rested = work.map(|work| unit.rest_until.map_or(work, |rest| rest.max(work)));
             let waiting = unit.orders().filter(|order| !order.started);
@@ -390,22 +430,41 @@ impl Unit {
         if self.takes_orders(now) { Some(now) } else { self.breaker.retry_at() }
     }
 
-    /// The poll to make next and when: by deadline, or the probe of a unit in doubt. Probes take turns among the
-    /// polls, lest a range on which the unit keeps silent hides that it is alive.
-    fn next_poll(&self) -> Option<(Instant, usize)> {
+    /// When its next poll or probe may go.
+    fn next_due(&self) -> Option<Instant> {
         match self.breaker.retry_at() {
-            None => self.polls.iter().map(|poll| (poll.due, poll.key)).min(),
-            Some(at) => {
-                let usable = || self.polls.iter().filter(|poll| !poll.deferred);
-                let turns = usable().count().max(1);
-                let probe = usable().nth(self.probe % turns).or_else(|| self.polls.first())?;
-                Some((at, probe.key))
-            }
+            None => self.polls.iter().map(|poll| poll.due).min(),
+            Some(at) => self.polls.first().map(|_| at),
         }
+    }
+
+    /// The poll to make now, with its deadline; for a unit in doubt its probe.
+    fn most_urgent(&self, now: Instant) -> Option<(Instant, usize)> {
+        match self.breaker.retry_at() {
+            None => {
+                let due = self.polls.iter().filter(|poll| poll.due <= now);
+                due.map(|poll| (poll.deadline(poll.due), poll.key)).min()
+            }
+            Some(at) if at <= now => self.next_probe().map(|probe| (probe.deadline(at), probe.key)),
+            Some(_) => None,
+        }
+    }
+
+    /// Probes take turns among the polls, lest a range on which the unit keeps silent hides that it is alive.
+    fn next_probe(&self) -> Option<&Poll> {
+        let usable = || self.polls.iter().filter(|poll| !poll.deferred);
+        let turns = usable().count().max(1);
+        usable().nth(self.probe % turns).or_else(|| self.polls.first())
     }
 }
 
 impl Poll {
+    /// Until when it should be made that fell due at this time. Half an interval later it would still be in time for the
+    /// next, but a reading would be older than anybody expects, and one turn more would lose that next one.
+    fn deadline(&self, due: Instant) -> Instant {
+        due + self.every / 2
+    }
+
     /// The next time on the poll's own grid. Times that were missed are skipped, not made up for.
     fn after(&self, start: Instant, now: Instant) -> Instant {
         let first = start + self.phase;

@@ -144,6 +144,51 @@ fn a_bus_that_cannot_keep_up_serves_all_units_alike_and_is_never_idle() {
 }
 
 #[test]
+fn a_quick_poll_goes_before_slow_ones_that_fell_due_with_it() {
+    let mut polls: Vec<(usize, usize, u64)> = (0..20).map(|key| (0, key, 60_000)).collect();
+    polls.push((1, 20, 50));
+    let mut bus = Bus::new(2, &polls);
+    bus.run_until(300);
+    assert!(bus.polls_of(1).len() >= 6, "polled at {:?}", bus.polls_of(1));
+    assert_eq!(bus.polls_of(0).len(), 20, "and the slow ones have what is left");
+}
+
+#[test]
+fn slow_polls_are_made_in_their_time_on_a_bus_that_quick_ones_fill() {
+    let mut bus = Bus::new(2, &[(0, 0, 0), (1, 1, 1000)]);
+    bus.run_until(10_000);
+    assert!((9..=11).contains(&bus.polls_of(1).len()), "{:?}", bus.polls_of(1));
+}
+
+#[test]
+fn a_unit_that_wants_more_than_there_is_does_not_starve_another() {
+    let mut polls: Vec<(usize, usize, u64)> = (0..200).map(|key| (0, key, 20)).collect();
+    polls.push((1, 200, 100));
+    let mut bus = Bus::new(2, &polls);
+    bus.run_until(10_000);
+    assert!(bus.polls_of(1).len() >= 90, "{} of 100", bus.polls_of(1).len());
+    let each = |key| bus.log.iter().filter(|(_, next)| *next == Next::Poll { unit: 0, key }).count();
+    assert!((0..200).all(|key| (3..=6).contains(&each(key))), "its own polls come round alike");
+}
+
+#[test]
+fn a_dead_port_is_told_from_a_dead_unit_by_asking_everybody() {
+    let mut bus = Bus::new(3, &[(0, 0, 100), (1, 1, 60_000)]);
+    assert!(!bus.schedule.all_silent(), "nothing was asked yet");
+    bus.run_until(1000);
+    bus.dead = vec![0];
+    bus.run_until(3000);
+    assert!(!bus.schedule.all_silent());
+    bus.schedule.ask_everybody(bus.now);
+    bus.run_until(4000);
+    assert!(!bus.schedule.all_silent(), "the other one has answered");
+    bus.dead = vec![0, 1];
+    bus.schedule.ask_everybody(bus.now);
+    bus.run_until(5000);
+    assert!(bus.schedule.all_silent(), "a unit without polls cannot be asked");
+}
+
+#[test]
 fn orders_go_before_polls_and_writes_before_reads() {
     let mut bus = Bus::new(2, &[(0, 0, 0), (1, 1, 0)]);
     bus.run_until(100);
