@@ -67,12 +67,27 @@ fn configured(text: &str) -> (tempfile::TempDir, String) {
 fn help_and_version_are_no_failures() {
     let (code, stdout, _) = output(&["--help"]);
     assert_eq!(code, 0);
-    for command in ["run", "check", "demo", "url", "token"] {
+    for command in ["run", "check", "demo", "url", "token", "completions", "man"] {
         assert!(stdout.contains(command), "{command} is missing in {stdout}");
     }
     let (code, stdout, _) = output(&["--version"]);
     assert_eq!(code, 0);
     assert!(stdout.starts_with(concat!("pentad ", env!("CARGO_PKG_VERSION"))), "{stdout}");
+}
+
+#[test]
+fn completions_and_manual_pages_are_printed() {
+    for (arguments, part) in [
+        (&["completions", "bash"][..], "complete -F _pentad"),
+        (&["completions", "zsh"], "#compdef pentad"),
+        (&["completions", "fish"], "complete -c pentad"),
+        (&["man"], ".SH \"EXIT STATUS\""),
+        (&["man", "pentad.toml"], ".SH DIALECTS"),
+    ] {
+        let (code, stdout, stderr) = output(arguments);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{arguments:?}");
+        assert!(stdout.contains(part), "{part} is missing in {stdout}");
+    }
 }
 
 #[test]

@@ -162,6 +162,28 @@ fn clients_may_come_as_a_service_credential() {
 }
 
 #[test]
+fn a_password_may_be_a_service_credential() {
+    let broker = |name: &str| {
+        format!(
+            "{METER}\n[[mqtt]]\nid = \"b\"\nurl = \"mqtt://127.0.0.1\"\nusername = \"u\"\npassword_file = \"{name}\"\n"
+        )
+    };
+    let told = |name: &str| {
+        let files =
+            [("pentad.toml", broker(name)), ("credentials/word", "a-word-that-never-shows\n".to_owned())];
+        let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        let folder = Folder::new(&files);
+        let places = Places { credentials: Some(folder.path("credentials")), ..folder.places() };
+        load(&places).map(|_| ()).map_err(|problems| problems.to_string())
+    };
+    assert_eq!(told("credential:word"), Ok(()));
+    let missing = told("credential:other").unwrap_err();
+    assert!(missing.contains("credentials/other does not exist; LoadCredential= hands it over"), "{missing}");
+    let outside = told("credential:../pentad.toml").unwrap_err();
+    assert!(outside.contains("credential: and a name without a slash"), "{outside}");
+}
+
+#[test]
 fn a_missing_main_file_is_a_problem_and_the_others_are_read_all_the_same() {
     let folder = Folder::new(&[("clients.toml", "[[client]]\nid = 1\nsecret = \"long-enough-secret\"\n")]);
     let told = folder.told();

@@ -1,7 +1,9 @@
-//! The commands that answer and end: check, url, token.
+//! The commands that answer and end: check, url, token, completions.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
+
+use clap_complete::Shell;
 
 use super::{Files, complain, complain_of_all, say};
 use crate::addresses::entrances;
@@ -71,6 +73,12 @@ pub(super) fn token() -> ExitCode {
     }
     let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     say(&digits.concat())
+}
+
+pub(super) fn completions(shell: Shell, command: &mut clap::Command) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, command, "pentad", &mut script);
+    say(String::from_utf8_lossy(&script).trim_end())
 }
 
 /// How clients reach a dialect, as far as the configuration tells; `None` when it is not served.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::config::{Loaded, Places, Problems, SHIPPED_PRODUCTS, load};
 use crate::model::client::Dialect;
@@ -17,6 +18,7 @@ use crate::telemetry;
 
 mod commands;
 mod demo;
+mod manual;
 mod run;
 
 /// Wrong usage.
@@ -84,6 +86,17 @@ enum Command {
     },
     /// Print a fresh random secret for a client
     Token,
+    /// Print what makes a shell complete the arguments of pentad
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print a manual page, in the language of man
+    Man {
+        /// Which page
+        #[arg(default_value = "pentad")]
+        page: manual::Page,
+    },
 }
 
 /// Which configuration.
@@ -124,7 +137,7 @@ struct Dialects(Vec<Dialect>);
 
 /// Does what the arguments say; the first one is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let matches = Cli::command().version(VERSION).try_get_matches_from(arguments);
+    let matches = command().try_get_matches_from(arguments);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
@@ -144,7 +157,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             commands::url(&dialect.0, &client, host.as_deref(), &files)
         }
         Command::Token => commands::token(),
+        Command::Completions { shell } => commands::completions(shell, &mut command()),
+        Command::Man { page } => say(manual::page(page, &command()).trim_end()),
     }
+}
+
+/// The whole command line, as clap knows it.
+fn command() -> clap::Command {
+    Cli::command().version(VERSION)
 }
 
 fn with_log(log: &Log, then: impl FnOnce() -> ExitCode) -> ExitCode {

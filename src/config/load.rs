@@ -15,6 +15,9 @@ use crate::drivers::modbus::adapter;
 /// Where the package puts the products that come with it.
 pub const SHIPPED_PRODUCTS: &str = "/usr/share/pentad/products";
 
+/// Where systemd puts the credentials of the service while it runs. Who checks a configuration by hand is not told.
+const CREDENTIALS: &str = "/run/credentials/pentad.service";
+
 /// Bytes in one file. A plant of ten thousand devices takes a tenth of it; what is larger is some other file, or a
 /// device that never ends.
 const LARGEST: u64 = 16 << 20;
@@ -26,7 +29,8 @@ pub struct Places {
     pub config: PathBuf,
     /// The products that came with the program.
     pub products: PathBuf,
-    /// Where a service manager puts credentials (`$CREDENTIALS_DIRECTORY`): a `clients.toml` there is read as well.
+    /// Where a service manager puts credentials (`$CREDENTIALS_DIRECTORY`): a `clients.toml` there is read as well, and
+    /// files that are named `credential:NAME` are looked for there.
     pub credentials: Option<PathBuf>,
 }
 
@@ -42,7 +46,8 @@ impl Places {
 pub fn load(places: &Places) -> Result<Loaded, Problems> {
     let report = Report::default();
     let sources = read_all(places, &report);
-    resolve_in(&sources, &Machine, report)
+    let credentials = places.credentials.clone().unwrap_or_else(|| CREDENTIALS.into());
+    resolve_in(&sources, &Machine { credentials }, report)
 }
 
 fn read_all(places: &Places, report: &Report) -> Vec<Source> {
@@ -114,9 +119,15 @@ fn check_mode(clients: &Path, source: usize, report: &Report) {
 
 /// The machine that the program runs on.
 #[derive(Debug)]
-struct Machine;
+struct Machine {
+    credentials: PathBuf,
+}
 
 impl Surroundings for Machine {
+    fn credentials(&self) -> Option<&Path> {
+        Some(&self.credentials)
+    }
+
     fn read(&self, path: &Path) -> io::Result<String> {
         read(path)
     }

@@ -19,6 +19,8 @@ use crate::model::client::ClientBook;
 
 /// What resolving asks of the machine it runs on.
 pub(super) trait Surroundings: fmt::Debug {
+    /// Where the service manager puts credentials; `None` where that cannot be known.
+    fn credentials(&self) -> Option<&Path>;
     /// The text of a file that the configuration names.
     fn read(&self, path: &Path) -> io::Result<String>;
     /// Whether it is certain that there is no such file.
@@ -36,6 +38,10 @@ pub(super) trait Surroundings: fmt::Debug {
 struct Nowhere;
 
 impl Surroundings for Nowhere {
+    fn credentials(&self) -> Option<&Path> {
+        None
+    }
+
     fn read(&self, _path: &Path) -> io::Result<String> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "files are out of reach here"))
     }

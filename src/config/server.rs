@@ -129,6 +129,9 @@ pub(super) fn addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
     listeners.iter().map(|listener| listener.address).collect()
 }
 
+/// What stands before the name of a credential in the place of a path.
+const CREDENTIAL: &str = "credential:";
+
 fn read_tls(table: Table<'_>, surroundings: &dyn Surroundings) -> (Option<Tls>, Vec<Listener>) {
     let listeners =
         read_listeners(&table.key("listen").required("a list of addresses, as in [\"0.0.0.0:8443\"]"), false);
@@ -143,12 +146,24 @@ fn read_tls(table: Table<'_>, surroundings: &dyn Surroundings) -> (Option<Tls>, 
     (tls, listeners)
 }
 
-/// The path of a file that has to be there; a relative one counts from the file that it is written in.
+/// The path of a file that has to be there; a relative one counts from the file that it is written in, and
+/// `credential:NAME` is what the service manager hands over under that name.
 pub(super) fn file(entry: &Entry<'_>, surroundings: &dyn Surroundings) -> Option<PathBuf> {
     entry.read(|node| {
-        let path = node.file().parent().unwrap_or(Path::new("")).join(node.line()?);
+        let line = node.line()?;
+        let credential = line.strip_prefix(CREDENTIAL);
+        if credential.is_some_and(|name| name.is_empty() || name.contains('/')) {
+            node.wrong("credential: and a name without a slash");
+            return None;
+        }
+        let folder = if credential.is_some() { surroundings.credentials() } else { node.file().parent() };
+        let path = folder.unwrap_or(Path::new("")).join(credential.unwrap_or(line));
         if surroundings.missing(&path) {
-            node.wrong_with("the path of a file", Some(format!("{} does not exist", path.display())));
+            let (allowed, hint) = match credential {
+                None => ("the path of a file", ""),
+                Some(_) => ("a credential", "; LoadCredential= hands it over while the service runs"),
+            };
+            node.wrong_with(allowed, Some(format!("{} does not exist{hint}", path.display())));
             return None;
         }
         Some(path)
