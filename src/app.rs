@@ -6,18 +6,19 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::config::{Config, History, Server};
+use crate::clock;
+use crate::config::{Broker, Bus, Config, History, Server};
 use crate::dialects::{Context, ENTRIES, Entry, Seal, Settings};
-use crate::drivers::{COMMAND_QUEUE, LinkPort, OBSERVATION_QUEUE, modbus, mqtt};
+use crate::drivers::{COMMAND_QUEUE, DriverCommand, LinkPort, OBSERVATION_QUEUE, Observation, modbus, mqtt};
 use crate::hub;
 use crate::hub::handle::{HubHandle, REQUEST_QUEUE};
+use crate::meters::{LinkMeters, Meters};
 use crate::model::directory::Directory;
 use crate::notify;
 use crate::report::Chain;
@@ -91,31 +92,14 @@ impl App {
         let Self { mut supervisor, config, listeners, seal } = self;
         let (devices, addresses) = (config.devices.len(), listeners.len());
         let directory = Arc::new(Directory::new(config.devices, config.links));
+        let meters = Arc::new(Meters::default());
         let (requests, request_queue) = mpsc::channel(REQUEST_QUEUE);
         let (observations, observation_queue) = mpsc::channel(OBSERVATION_QUEUE);
-        let mut links = Vec::new();
-        let mut port = |link: &Arc<str>| {
-            let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
-            links.push((Arc::clone(link), commands));
-            LinkPort { link: Arc::clone(link), commands: queue, observations: observations.clone() }
-        };
-        for bus in config.buses {
-            let (port, token) = (port(&bus.settings.id), supervisor.token(Stage::Drivers));
-            let name = format!("bus {}", bus.settings.id);
-            supervisor.spawn(Stage::Drivers, name, modbus::bus::run(bus.settings, bus.devices, port, token));
-        }
-        for broker in config.brokers {
-            let (port, token) = (port(&broker.settings.id), supervisor.token(Stage::Drivers));
-            let name = format!("broker {}", broker.settings.id);
-            supervisor.spawn(
-                Stage::Drivers,
-                name,
-                mqtt::client::run(broker.settings, broker.devices, port, token),
-            );
-        }
+        let links = drive(&mut supervisor, config.buses, config.brokers, &observations, &meters);
+        drop(observations);
         let (keeper, archive) = keep_history(&mut supervisor, config.history, &directory).unzip();
         let handle = HubHandle::new(requests).with_archive(archive);
-        let (progress, token) = (Arc::new(AtomicU64::new(0)), supervisor.token(Stage::Hub));
+        let token = supervisor.token(Stage::Hub);
         let hub = hub::task::run(
             Arc::clone(&directory),
             links,
@@ -123,12 +107,16 @@ impl App {
             observation_queue,
             keeper,
             token,
-            Arc::clone(&progress),
+            meters.hub(),
         );
         supervisor.spawn(Stage::Hub, "hub", hub);
         if let Some(interval) = notify::watchdog() {
             let token = supervisor.token(Stage::Hub);
-            supervisor.spawn(Stage::Hub, "watchdog", notify::feed_watchdog(interval, progress, token));
+            supervisor.spawn(
+                Stage::Hub,
+                "watchdog",
+                notify::feed_watchdog(interval, meters.hub().turns, token),
+            );
         }
         let limits = config.server.limits;
         let (door, desk) = sockjs::desk();
@@ -148,6 +136,8 @@ impl App {
                 &config.server.trusted_proxies,
             ),
             sockjs: door,
+            meters,
+            started: clock::instant(),
             server: config.server,
             patience: Patience::default(),
         };
@@ -164,6 +154,39 @@ impl App {
         }
         ending.await
     }
+}
+
+/// Starts the drivers, and gives the queues by which the hub reaches them.
+fn drive(
+    supervisor: &mut Supervisor,
+    buses: Vec<Bus>,
+    brokers: Vec<Broker>,
+    observations: &mpsc::Sender<Observation>,
+    meters: &Meters,
+) -> Vec<(Arc<str>, mpsc::Sender<DriverCommand>)> {
+    let mut links = Vec::new();
+    let mut port = |link: &Arc<str>, meters: LinkMeters| {
+        let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
+        links.push((Arc::clone(link), commands));
+        LinkPort { link: Arc::clone(link), commands: queue, observations: observations.clone(), meters }
+    };
+    for bus in buses {
+        let id = &bus.settings.id;
+        let (port, token) = (port(id, meters.bus(id)), supervisor.token(Stage::Drivers));
+        let name = format!("bus {}", bus.settings.id);
+        supervisor.spawn(Stage::Drivers, name, modbus::bus::run(bus.settings, bus.devices, port, token));
+    }
+    for broker in brokers {
+        let id = &broker.settings.id;
+        let (port, token) = (port(id, meters.broker(id)), supervisor.token(Stage::Drivers));
+        let name = format!("broker {}", broker.settings.id);
+        supervisor.spawn(
+            Stage::Drivers,
+            name,
+            mqtt::client::run(broker.settings, broker.devices, port, token),
+        );
+    }
+    links
 }
 
 /// Starts what clients connect to.

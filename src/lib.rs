@@ -21,6 +21,7 @@ pub mod demo;
 pub mod dialects;
 pub mod drivers;
 pub mod hub;
+pub mod meters;
 pub mod model;
 pub mod notify;
 pub mod proto;

@@ -2,10 +2,9 @@
 //!
 //! Outside of systemd all of it does nothing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -29,7 +28,7 @@ pub fn watchdog() -> Option<Duration> {
 
 /// Tells systemd that we are alive for as long as the hub's counter moves: a stuck hub is a stuck gateway, whatever
 /// else still runs. Looks three times in each interval.
-pub async fn feed_watchdog(interval: Duration, progress: Arc<AtomicU64>, stop: CancellationToken) {
+pub async fn feed_watchdog(interval: Duration, turns: Counter, stop: CancellationToken) {
     let mut last = None;
     let mut stuck = false;
     loop {
@@ -39,7 +38,7 @@ pub async fn feed_watchdog(interval: Duration, progress: Arc<AtomicU64>, stop: C
             // Cancel-safe: a sleep holds nothing.
             () = tokio::time::sleep(interval / 3) => {}
         }
-        let now = Some(progress.load(Ordering::Relaxed));
+        let now = Some(turns.get());
         if now == last {
             if !stuck {
                 error!("the hub makes no progress; the watchdog is no longer fed");

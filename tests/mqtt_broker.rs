@@ -22,6 +22,7 @@ use pentad::drivers::mqtt::{BrokerSettings, MqttDevice, client};
 use pentad::drivers::{
     COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, LinkPort, OBSERVATION_QUEUE, Observation, Sample,
 };
+use pentad::meters::LinkMeters;
 use pentad::model::client::Secret;
 use pentad::model::command::{Outcome, Rejection};
 use pentad::model::device::Device;
@@ -236,7 +237,12 @@ impl Rig {
         let (observations, observed) = mpsc::channel(OBSERVATION_QUEUE);
         let stop = CancellationToken::new();
         let display = Arc::clone(&settings.display);
-        let port = LinkPort { link: Arc::clone(&settings.id), commands, observations };
+        let port = LinkPort {
+            link: Arc::clone(&settings.id),
+            commands,
+            observations,
+            meters: LinkMeters::default(),
+        };
         let mqtt = MqttDevice {
             device: Arc::clone(&device),
             topic: "plug-1".into(),

@@ -11,6 +11,7 @@ use super::*;
 use crate::clock;
 use crate::drivers::modbus::{Target, bus};
 use crate::drivers::{CommandId, DriverAction, DriverCommand, LinkPort, Observation, Sample};
+use crate::meters::LinkMeters;
 use crate::model::command::Outcome;
 use crate::model::value::Value;
 
@@ -125,7 +126,12 @@ async fn the_ordinary_driver_reads_and_writes_the_simulated_line() {
     let press = Arc::clone(&bus.devices[1].device);
     let (commands, command_queue) = mpsc::channel(4);
     let (observations, mut queue) = mpsc::channel(64);
-    let port = LinkPort { link: Arc::clone(&bus.settings.id), commands: command_queue, observations };
+    let port = LinkPort {
+        link: Arc::clone(&bus.settings.id),
+        commands: command_queue,
+        observations,
+        meters: LinkMeters::default(),
+    };
     let stop = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(demo.line.run(stop.clone()));

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use crate::meters::LinkMeters;
 use crate::model::command::Outcome;
 use crate::model::device::Device;
 use crate::model::time::UnixMillis;
@@ -169,4 +170,6 @@ pub struct LinkPort {
     pub commands: mpsc::Receiver<DriverCommand>,
     /// Where observations go.
     pub observations: mpsc::Sender<Observation>,
+    /// What it counts.
+    pub meters: LinkMeters,
 }

@@ -5,15 +5,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::dialects::{COMMANDS_IN_FLIGHT, Token};
-use crate::model::client::Client;
+use crate::model::client::{Client, DeviceFilter, Rights, Secret};
 use crate::model::command::{Command, Outcome};
-use crate::model::interest::Interest;
+use crate::model::interest::{Interest, Selector};
 use crate::model::message::DeviceMessage;
-use crate::model::snapshot::{Answer, Question};
+use crate::model::snapshot::{Answer, Question, Snapshot};
 use crate::store::Archive;
 
 /// Requests of all sessions that wait for the hub. When full the session's driver awaits, so a client that floods
@@ -117,6 +119,17 @@ pub struct HubHandle {
 #[error("the hub has stopped")]
 pub struct HubGone;
 
+/// Why [`HubHandle::look`] saw nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// The process is about to end.
+    #[error("the hub has stopped")]
+    Gone,
+    /// It is overloaded or stuck.
+    #[error("the hub does not answer")]
+    Late,
+}
+
 impl HubHandle {
     /// A handle that feeds this queue.
     pub fn new(requests: mpsc::Sender<HubRequest>) -> Self {
@@ -149,6 +162,44 @@ impl HubHandle {
     /// Sends one request, waiting for room.
     pub async fn send(&self, request: HubRequest) -> Result<(), HubGone> {
         self.requests.send(request).await.map_err(|_| HubGone)
+    }
+
+    /// Requests that wait for the hub.
+    pub fn waiting(&self) -> usize {
+        self.requests.max_capacity() - self.requests.capacity()
+    }
+
+    /// What the hub knows of some devices and of all links, for the gateway's own use. Fails when the hub has ended or
+    /// does not answer in this time.
+    pub async fn look(&self, selector: Selector, patience: Duration) -> Result<Arc<Snapshot>, NoAnswer> {
+        let everybody = Client {
+            id: "gateway".into(),
+            secret: Secret::new(""),
+            dialects: Vec::new(),
+            devices: DeviceFilter::new(["*"]),
+            rights: Rights::READ,
+        };
+        let looking = async {
+            let mut attachment = self.attach(1).await?;
+            let key = attachment.key;
+            let question = Question::Snapshot(selector);
+            self.send(HubRequest::Ask { key, token: Token(0), client: Arc::new(everybody), question })
+                .await?;
+            let snapshot = loop {
+                match attachment.replies.recv().await {
+                    Some(SessionReply::Answer(_, Answer::Snapshot(snapshot))) => break Ok(snapshot),
+                    Some(_) => {}
+                    None => break Err(HubGone),
+                }
+            };
+            self.detach(key);
+            snapshot
+        };
+        match timeout(patience, looking).await {
+            Ok(Ok(snapshot)) => Ok(snapshot),
+            Ok(Err(HubGone)) => Err(NoAnswer::Gone),
+            Err(_) => Err(NoAnswer::Late),
+        }
     }
 
     /// Ends a session without waiting, for use where nothing can be awaited. When the queue is full the hub hears

@@ -144,6 +144,11 @@ impl HubState {
         self.groups.delivered(key, messages);
     }
 
+    /// The number of the last message that was made.
+    pub fn last_number(&self) -> u64 {
+        self.seq
+    }
+
     /// Whether [`HubState::replay`] has something to ask for.
     pub fn backlogged(&self) -> bool {
         self.groups.backlogged()

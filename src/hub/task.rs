@@ -18,6 +18,7 @@ use super::slow::{self, Lag};
 use super::state::{Effect, HubState};
 use crate::clock;
 use crate::drivers::{DriverCommand, OBSERVATION_QUEUE, Observation};
+use crate::meters::HubMeters;
 use crate::model::directory::Directory;
 use crate::model::message::{Body, DeviceMessage};
 use crate::model::time::Now;
@@ -38,7 +39,7 @@ const REPLAY_EVERY: Duration = Duration::from_millis(50);
 /// process is killed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
-/// Runs the hub until it is told to stop, and adds to `progress` with each turn, at least once in two seconds while
+/// Runs the hub until it is told to stop, and counts each turn, at least one in two seconds while
 /// it is well. At the end every command under way is settled, and the sessions' queues close.
 ///
 /// Stop the drivers first: outcomes that they have sent by then still reach their sessions.
@@ -49,14 +50,14 @@ pub async fn run(
     mut observations: mpsc::Receiver<Observation>,
     keeper: Option<Keeper>,
     stop: CancellationToken,
-    progress: Arc<AtomicU64>,
+    meters: HubMeters,
 ) {
-    let (mut hub, mut news) = Hub::new(directory, links, keeper, clock::now());
+    let (mut hub, mut news) = Hub::new(directory, links, keeper, meters, clock::now());
     let mut told = Vec::with_capacity(1);
     let (mut asked, mut seen) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
     let (mut requests_open, mut observations_open) = (true, true);
     loop {
-        progress.fetch_add(1, Ordering::Relaxed);
+        hub.meters.turns.inc();
         let wake = hub.wake(clock::instant());
         tokio::select! {
             biased;
@@ -141,6 +142,9 @@ struct Hub {
     next_sweep: Instant,
     /// Messages that no member of a group had room for, since one last had.
     overflow: BTreeMap<Arc<str>, u64>,
+    meters: HubMeters,
+    /// The number of the last message that is counted.
+    counted: u64,
 }
 
 /// What leads to one session.
@@ -180,6 +184,7 @@ impl Hub {
         directory: Arc<Directory>,
         links: Vec<(Arc<str>, mpsc::Sender<DriverCommand>)>,
         keeper: Option<Keeper>,
+        meters: HubMeters,
         now: Now,
     ) -> (Self, Option<mpsc::Receiver<News>>) {
         let mut state = HubState::new(directory);
@@ -188,6 +193,7 @@ impl Hub {
             state.remember(keeper.recovered, now);
             (jobs, news) = (Some(keeper.jobs), Some(keeper.news));
         }
+        let counted = state.last_number();
         let hub = Self {
             state,
             sessions: HashMap::new(),
@@ -202,6 +208,8 @@ impl Hub {
             next_repair: None,
             next_sweep: now.instant + PULSE,
             overflow: BTreeMap::new(),
+            meters,
+            counted,
         };
         (hub, news)
     }
@@ -259,6 +267,8 @@ impl Hub {
     }
 
     fn tick(&mut self, now: Now) {
+        let last = self.state.last_number();
+        self.meters.messages.inc_by(last.saturating_sub(std::mem::replace(&mut self.counted, last)));
         self.settle_ledgers();
         if self.next_replay <= now.instant && self.state.backlogged() {
             self.replay(now);
@@ -338,6 +348,7 @@ impl Hub {
                 warn!("the history store is too slow, messages are not kept");
             }
             self.unkept += 1;
+            self.meters.unkept.inc();
             return;
         }
         match jobs.try_send(Job::Write(write)) {
@@ -434,6 +445,7 @@ impl Hub {
                     warn!(%group, "no member of the group has room, messages are dropped");
                 }
                 *self.overflow.entry(group).or_default() += 1;
+                self.meters.unbalanced.inc();
             }
         }
         for key in gone {

@@ -196,6 +196,17 @@ impl ClientBook {
         found
     }
 
+    /// The client whose secret this token is, whatever dialects it may use. Looks at every client each time.
+    pub fn by_secret(&self, token: &str) -> Option<&Arc<Client>> {
+        let mut found = None;
+        for client in &self.clients {
+            if client.secret.matches(token) {
+                found = Some(client);
+            }
+        }
+        found
+    }
+
     /// By id, if it may use the dialect.
     pub fn by_id(&self, dialect: Dialect, id: &str) -> Option<&Arc<Client>> {
         self.clients.iter().find(|client| &*client.id == id && client.dialects.contains(&dialect))

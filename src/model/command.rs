@@ -82,6 +82,21 @@ pub enum Outcome {
     Forbidden,
 }
 
+impl Outcome {
+    /// A word for it, for figures and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Confirmed { .. } => "confirmed",
+            Self::Rejected(Rejection::Mismatch { .. }) => "mismatch",
+            Self::Rejected(_) => "rejected",
+            Self::Offline => "offline",
+            Self::TimedOut => "unknown",
+            Self::Busy => "busy",
+            Self::Forbidden => "forbidden",
+        }
+    }
+}
+
 /// Why a command was refused. `Display` is a sentence for people without a full stop.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Rejection {

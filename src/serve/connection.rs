@@ -45,11 +45,12 @@ const REASON_BYTES: usize = 123;
 pub(super) async fn run(
     socket: Socket,
     early: Bytes,
-    engine: Engine,
+    mut engine: Engine,
     frame_bytes: usize,
     patience: Patience,
     stop: CancellationToken,
 ) {
+    engine.count();
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)

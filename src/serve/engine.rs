@@ -15,6 +15,7 @@ use tracing::{Span, debug};
 use crate::clock;
 use crate::dialects::{COMMANDS_IN_FLIGHT, Closing, Input, Output, Response, Session, Token};
 use crate::hub::handle::{Attachment, HubGone, HubHandle, HubRequest, SessionKey, SessionReply};
+use crate::meters::DialectMeters;
 use crate::model::client::Client;
 use crate::model::command::Outcome;
 use crate::model::message::DeviceMessage;
@@ -50,6 +51,9 @@ pub(super) struct Engine {
     commands: usize,
     questions: usize,
     client: Option<Arc<str>>,
+    meters: Arc<DialectMeters>,
+    /// Whether it is counted among the open sessions; a call is not.
+    counted: bool,
     /// What the session wants sent, in order.
     pub(super) outbox: Vec<Text>,
     /// Set when the session has spoken its last word.
@@ -90,7 +94,12 @@ pub(super) enum News {
 
 impl Engine {
     /// A session that has not been fed anything yet.
-    pub(super) fn new(session: Box<dyn Session>, hub: HubHandle, queue: usize) -> Self {
+    pub(super) fn new(
+        session: Box<dyn Session>,
+        hub: HubHandle,
+        queue: usize,
+        meters: Arc<DialectMeters>,
+    ) -> Self {
         Self {
             session,
             hub,
@@ -102,8 +111,19 @@ impl Engine {
             commands: 0,
             questions: 0,
             client: None,
+            meters,
+            counted: false,
             outbox: Vec::new(),
             verdict: None,
+        }
+    }
+
+    /// Counts it among the open sessions for as long as it lives.
+    pub(super) fn count(&mut self) {
+        if !self.counted {
+            self.counted = true;
+            self.meters.opened.inc();
+            self.meters.sessions.inc();
         }
     }
 
@@ -154,6 +174,7 @@ impl Engine {
                 while let Some(Ok(reply)) = self.attachment.as_mut().map(|own| own.replies.try_recv()) {
                     self.reply(reply).await;
                 }
+                self.meters.delivered.inc_by(u64::try_from(batch.len()).unwrap_or_default());
                 for message in batch.drain(..) {
                     // After its last word the session takes nothing in.
                     self.taken += u64::from(self.verdict.is_none());
@@ -186,6 +207,7 @@ impl Engine {
             SessionReply::Accepted(token) => Input::Accepted(token),
             SessionReply::Outcome(token, outcome) => {
                 self.commands = self.commands.saturating_sub(1);
+                self.meters.settled(&outcome);
                 Input::Outcome(token, outcome)
             }
             SessionReply::Answer(token, answer) => {
@@ -194,8 +216,14 @@ impl Engine {
             }
             SessionReply::GroupEmpty => Input::GroupEmpty,
             SessionReply::DocumentsChanged(collection) => Input::DocumentsChanged(collection),
-            SessionReply::Lagged(missed) => Input::Lagged(missed),
-            SessionReply::Evicted => Input::Closing(Closing::TooSlow),
+            SessionReply::Lagged(missed) => {
+                self.meters.missed.inc_by(missed);
+                Input::Lagged(missed)
+            }
+            SessionReply::Evicted => {
+                self.meters.evicted.inc();
+                Input::Closing(Closing::TooSlow)
+            }
         };
         self.step(input).await;
     }
@@ -243,6 +271,7 @@ impl Engine {
                 Output::Submit { token, client, command } => {
                     self.note(&client);
                     if self.commands >= COMMANDS_IN_FLIGHT {
+                        self.meters.settled(&Outcome::Busy);
                         inputs.push_back(Input::Outcome(token, Arc::new(Outcome::Busy)));
                         continue;
                     }
@@ -315,6 +344,9 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        if self.counted {
+            self.meters.sessions.dec();
+        }
         if let Some(attachment) = &self.attachment {
             self.hub.detach(attachment.key);
         }

@@ -20,6 +20,7 @@ use tracing::{Instrument, debug, debug_span, error, field};
 use super::Shared;
 use super::body::Payload;
 use super::engine::{Engine, Verdict};
+use super::monitor;
 use super::origin::{Ends, origin, peer};
 use super::sockjs::{self, Delivery, Receiver, Reply, Visit};
 use crate::clock;
@@ -64,6 +65,11 @@ impl Door {
     }
 
     async fn dispatch(&self, mut request: HttpRequest<Incoming>, peer: IpAddr) -> HttpResponse {
+        if let Some(page) = monitor::page(request.uri().path()) {
+            return convert(
+                monitor::answer(page, request.method(), request.headers(), peer, &self.shared).await,
+            );
+        }
         if let Some(response) = own_page(request.uri().path(), request.method()) {
             return response;
         }
@@ -89,7 +95,7 @@ impl Door {
         match (opening, upgrade) {
             (Opening::NotMine, _) => not_found(wants_json),
             (Opening::Respond(response), _) => convert(response),
-            (Opening::Call(session), _) => convert(self.call(session).await),
+            (Opening::Call(session), _) => convert(self.call(dialect, session).await),
             (Opening::Carry(carry), _) => self.carry(dialect, peer, carry).await,
             (Opening::Upgrade(upgrade), Some((io, key))) => self.accept(dialect, peer, upgrade, io, &key),
             (Opening::Upgrade(_), None) => plain(StatusCode::BAD_REQUEST, "this path is a WebSocket\n"),
@@ -139,9 +145,14 @@ impl Door {
     }
 
     /// Runs a call to its response.
-    async fn call(&self, session: Box<dyn Session>) -> Response {
+    async fn call(&self, dialect: Dialect, session: Box<dyn Session>) -> Response {
         let shared = &self.shared;
-        let mut engine = Engine::new(session, shared.hub.clone(), shared.server.limits.send_queue);
+        let mut engine = Engine::new(
+            session,
+            shared.hub.clone(),
+            shared.server.limits.send_queue,
+            shared.meters.dialect(dialect),
+        );
         let deadline = clock::instant() + shared.patience.call;
         let mut batch = Vec::new();
         engine.step(Input::Open).await;
@@ -245,19 +256,17 @@ impl Door {
     }
 }
 
-/// The server's own pages: the one for people, and the one for whoever watches the process.
+/// The server's own page for people.
 fn own_page(path: &str, method: &Method) -> Option<HttpResponse> {
-    let (kind, body) = match path {
-        "/" => ("text/html;charset=UTF-8", PAGE),
-        "/healthz" => ("text/plain;charset=UTF-8", "ok\n"),
-        _ => return None,
-    };
+    if path != "/" {
+        return None;
+    }
     if method != Method::GET && method != Method::HEAD {
         let response = Response::text(405, "only GET is answered here\n").with("allow", "GET, HEAD");
         return Some(convert(response));
     }
-    let response = Response { status: 200, headers: Vec::new(), body: Bytes::from_static(body.as_bytes()) }
-        .with("content-type", kind)
+    let response = Response { status: 200, headers: Vec::new(), body: Bytes::from_static(PAGE.as_bytes()) }
+        .with("content-type", "text/html;charset=UTF-8")
         .with("cache-control", "no-cache")
         .with("x-content-type-options", "nosniff");
     Some(convert(response))

@@ -311,7 +311,12 @@ impl Guest {
             return;
         };
         let limits = self.shared.server.limits;
-        let engine = Engine::new(session, self.shared.hub.clone(), limits.send_queue);
+        let engine = Engine::new(
+            session,
+            self.shared.hub.clone(),
+            limits.send_queue,
+            self.shared.meters.dialect(dialect),
+        );
         let span = info_span!("session", dialect = dialect.name(), %peer, client = tracing::field::Empty);
         let conversation = connection::run(
             parts.io.into_inner(),

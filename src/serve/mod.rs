@@ -11,11 +11,12 @@
 //! It knows no dialect by name beyond the table in [`crate::dialects::ENTRIES`], and no device.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::dialects::Context;
 use crate::hub::handle::HubHandle;
+use crate::meters::Meters;
 use crate::proto::sockjs::Pace;
 
 pub mod admission;
@@ -24,6 +25,7 @@ mod connection;
 mod engine;
 mod http;
 pub mod listener;
+mod monitor;
 mod origin;
 mod socket;
 pub mod sockjs;
@@ -42,6 +44,10 @@ pub struct Shared {
     pub admission: admission::Admission,
     /// The way to sessions that HTTP requests carry.
     pub sockjs: sockjs::Door,
+    /// What is counted.
+    pub meters: Arc<Meters>,
+    /// When the process began to serve.
+    pub started: Instant,
     /// How patient the server is.
     pub patience: Patience,
 }

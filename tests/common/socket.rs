@@ -14,6 +14,7 @@ use pentad::dialects::{Context, ENTRIES, Token};
 use pentad::drivers::{COMMAND_QUEUE, CommandId, DriverCommand, OBSERVATION_QUEUE, Observation};
 use pentad::hub;
 use pentad::hub::handle::{HubHandle, HubRequest, REQUEST_QUEUE};
+use pentad::meters::HubMeters;
 use pentad::model::device::Device;
 use pentad::model::interest::Selector;
 use pentad::model::snapshot::Question;
@@ -84,6 +85,8 @@ impl SocketStage {
             context: Arc::clone(&context),
             hub: handle.clone(),
             sockjs: door,
+            meters: Arc::default(),
+            started: clock::instant(),
             admission: Admission::new(100, 100, &[]),
             server,
             patience: pentad::serve::Patience::default(),
@@ -101,7 +104,7 @@ impl SocketStage {
                 observation_queue,
                 None,
                 stop.clone(),
-                Arc::default(),
+                HubMeters::default(),
             ));
             runtime.spawn(desk.run(Arc::clone(&shared), stop.clone()));
             runtime.spawn(listener.run(shared, stop.clone()));

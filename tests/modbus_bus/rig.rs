@@ -10,6 +10,7 @@ use pentad::drivers::modbus::{BusSettings, ModbusDevice, SerialSettings, Target}
 use pentad::drivers::{
     COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, LinkPort, OBSERVATION_QUEUE, Observation, Sample,
 };
+use pentad::meters::LinkMeters;
 use pentad::model::command::Outcome;
 use pentad::model::device::Device;
 use pentad::model::product::{Access, Function, Product, Property, ReportRule};
@@ -131,7 +132,12 @@ impl Rig {
     pub(crate) fn start_as(settings: BusSettings, devices: Vec<ModbusDevice>) -> Self {
         let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
         let (observation_queue, observations) = mpsc::channel(OBSERVATION_QUEUE);
-        let port = LinkPort { link: "bus".into(), commands: command_queue, observations: observation_queue };
+        let port = LinkPort {
+            link: "bus".into(),
+            commands: command_queue,
+            observations: observation_queue,
+            meters: LinkMeters::default(),
+        };
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
         task.spawn(run(settings, devices.clone(), port, stop.clone()));

@@ -22,14 +22,13 @@ async fn raw(rig: &Rig, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_own_pages_are_served_and_only_by_get() {
+async fn the_page_for_people_is_served_and_only_by_get() {
     let rig = Rig::start();
-    assert_eq!(http(rig.port(), "GET", "/healthz", &[], "").await, (200, "ok\n".to_owned()));
     let (status, page) = http(rig.port(), "GET", "/", &[], "").await;
     assert_eq!(status, 200);
     assert!(page.contains("pentad"), "{page}");
-    assert_eq!(http(rig.port(), "HEAD", "/healthz", &[], "").await, (200, String::new()));
-    assert_eq!(http(rig.port(), "POST", "/healthz", &[], "").await.0, 405);
+    assert_eq!(http(rig.port(), "HEAD", "/", &[], "").await, (200, String::new()));
+    assert_eq!(http(rig.port(), "POST", "/", &[], "").await.0, 405);
 }
 
 #[tokio::test]
@@ -156,13 +155,13 @@ async fn one_connection_too_many_is_told_503_and_room_is_made_again() {
     let rig = Rig::with(Setup { limits, ..Setup::default() });
     let mut first = rig.parrot().await;
     let _second = rig.parrot().await;
-    let (status, body) = http(rig.port(), "GET", "/healthz", &[], "").await;
+    let (status, body) = http(rig.port(), "GET", "/", &[], "").await;
     assert_eq!((status, body.as_str()), (503, "there are too many connections"));
     first.send("close 1000 0").await;
     assert_eq!(first.next().await, "close 1000 ");
     drop(first);
     let retry = async {
-        while http(rig.port(), "GET", "/healthz", &[], "").await.0 == 503 {
+        while http(rig.port(), "GET", "/", &[], "").await.0 == 503 {
             tokio::task::yield_now().await;
         }
     };
@@ -173,5 +172,5 @@ async fn one_connection_too_many_is_told_503_and_room_is_made_again() {
 async fn garbage_is_answered_400_and_the_listener_lives_on() {
     let rig = Rig::start();
     assert!(raw(&rig, "\x16\x03\x01 nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
-    assert_eq!(http(rig.port(), "GET", "/healthz", &[], "").await.0, 200);
+    assert_eq!(http(rig.port(), "GET", "/", &[], "").await.0, 200);
 }

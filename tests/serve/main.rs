@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod http;
+mod monitor;
 mod parrot;
 mod rig;
 mod sockjs;

@@ -68,6 +68,8 @@ impl Rig {
             context: Arc::new(bed::context()),
             hub: HubHandle::new(requests),
             sockjs: door,
+            meters: Arc::default(),
+            started: pentad::clock::instant(),
             admission: Admission::new(
                 limits.connections,
                 limits.connections_per_address,

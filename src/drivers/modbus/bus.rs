@@ -21,7 +21,10 @@ use super::{BusSettings, ModbusDevice, Target, adapter};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::drivers::{DriverCommand, LinkPort, Observation};
+use crate::meters::BusMeters;
+use crate::proto::modbus::frame::Answer;
 use crate::proto::modbus::late::Debts;
+use crate::proto::modbus::reply::Defect;
 use crate::report::Chain;
 
 /// First pause before a port is opened again.
@@ -45,13 +48,14 @@ pub async fn run(settings: BusSettings, devices: Vec<ModbusDevice>, port: LinkPo
     let span = info_span!("bus", bus = %settings.id);
     let reset_at = clock::instant();
     let core = Core::new(devices, reset_at);
-    let LinkPort { link, commands, observations } = port;
+    let LinkPort { link, commands, observations, meters } = port;
     let backoff = Backoff::new(REOPEN_FIRST, REOPEN_MAX);
     let bus = Bus {
         settings,
         link,
         commands,
         observations,
+        meters: meters.bus,
         stop,
         core,
         up: None,
@@ -68,6 +72,7 @@ struct Bus {
     link: Arc<str>,
     commands: mpsc::Receiver<DriverCommand>,
     observations: mpsc::Sender<Observation>,
+    meters: BusMeters,
     stop: CancellationToken,
     core: Core,
     /// What the hub was told of the link last.
@@ -169,11 +174,14 @@ impl Bus {
                 }
             }
             let turn = self.core.next(clock::now());
+            self.meters.silent_units.set(i64::try_from(self.core.silent_units()).unwrap_or(i64::MAX));
             self.tell().await;
             match turn {
                 Turn::Ask { unit, request } => {
+                    let begun = clock::instant();
                     let asked = wire.exchange(unit, &request).await;
                     let now = clock::now();
+                    self.count(&asked, now.instant.duration_since(begun));
                     match asked {
                         Ok(answer) => {
                             self.backoff.reset();
@@ -260,6 +268,19 @@ impl Bus {
                 () = sleep_until(until.into()) => return true,
             }
         }
+    }
+
+    fn count(&self, asked: &Result<Answer, Fault>, took: Duration) {
+        let meters = &self.meters;
+        meters.requests.inc();
+        meters.busy.inc_by(took.as_secs_f64());
+        match asked {
+            Ok(Answer::Exception(_)) => meters.exceptions.inc(),
+            Err(Fault::NoAnswer(Defect::Silence)) => meters.timeouts.inc(),
+            Err(Fault::NoAnswer(_)) => meters.bad_answers.inc(),
+            Ok(Answer::Bits(_) | Answer::Registers(_) | Answer::Written)
+            | Err(Fault::Lost(_) | Fault::Request(_)) => return,
+        };
     }
 
     async fn link_up(&mut self) {

@@ -172,7 +172,12 @@ impl Driver {
                 Err(_) if leave_by.is_some() => return End::Stop,
                 Err(error) => return End::Lost(error),
                 Ok(Event::Outgoing(Sent::Disconnect)) => return End::Stop,
-                Ok(Event::Outgoing(sent)) => wire.sent(&sent, &mut self.state),
+                Ok(Event::Outgoing(sent)) => {
+                    if matches!(sent, Sent::Publish(_)) {
+                        self.port.meters.broker.sent.inc();
+                    }
+                    wire.sent(&sent, &mut self.state);
+                }
                 Ok(Event::Incoming(packet)) => self.received(packet, &mut wire),
             }
         }
@@ -189,6 +194,7 @@ impl Driver {
                 wire.subscribe(self.state.filters());
             }
             Packet::Publish(message) => {
+                self.port.meters.broker.received.inc();
                 self.state.handle_message(&message.topic, &message.payload, message.retain, clock::now());
             }
             Packet::PubAck(ack) => wire.acknowledged(ack.pkid, &mut self.state),

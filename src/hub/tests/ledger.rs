@@ -13,6 +13,7 @@ use crate::config::History;
 use crate::drivers::OBSERVATION_QUEUE;
 use crate::hub::handle::{Attachment, HubHandle, HubRequest, REQUEST_QUEUE};
 use crate::hub::task::run;
+use crate::meters::HubMeters;
 use crate::model::interest::Relation;
 use crate::store;
 
@@ -40,7 +41,8 @@ impl Gateway {
         let (request_queue, requests) = mpsc::channel(REQUEST_QUEUE);
         let (observations, observed) = mpsc::channel(OBSERVATION_QUEUE);
         let stop = CancellationToken::new();
-        let hub = run(directory, Vec::new(), requests, observed, Some(keeper), stop.clone(), Arc::default());
+        let hub =
+            run(directory, Vec::new(), requests, observed, Some(keeper), stop.clone(), HubMeters::default());
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(hub);
         let task = Handle::current().spawn(async move { while tasks.join_next().await.is_some() {} });

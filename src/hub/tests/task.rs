@@ -1,7 +1,5 @@
 //! The running hub: requests, observations and commands through real queues, on a paused clock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +9,7 @@ use crate::dialects::COMMANDS_IN_FLIGHT;
 use crate::drivers::{COMMAND_QUEUE, OBSERVATION_QUEUE};
 use crate::hub::handle::{Attachment, HubHandle, HubRequest, REQUEST_QUEUE};
 use crate::hub::task::run;
+use crate::meters::HubMeters;
 use crate::model::snapshot::Snapshot;
 
 /// The ends of a hub's queues that lie outside of it.
@@ -19,7 +18,7 @@ pub(super) struct World {
     pub(super) observations: mpsc::Sender<Observation>,
     pub(super) commands: mpsc::Receiver<DriverCommand>,
     pub(super) stop: CancellationToken,
-    pub(super) progress: Arc<AtomicU64>,
+    pub(super) meters: HubMeters,
 }
 
 /// Runs a test beside a hub until the test ends and the hub has stopped.
@@ -27,16 +26,16 @@ pub(super) async fn beside_a_hub<F: Future<Output = ()>>(test: impl FnOnce(World
     let (request_queue, requests) = mpsc::channel(REQUEST_QUEUE);
     let (observations, observed) = mpsc::channel(OBSERVATION_QUEUE);
     let (command_queue, commands) = mpsc::channel(COMMAND_QUEUE);
-    let (stop, progress) = (CancellationToken::new(), Arc::default());
+    let (stop, meters) = (CancellationToken::new(), HubMeters::default());
     let world = World {
         hub: HubHandle::new(request_queue),
         observations,
         commands,
         stop: stop.clone(),
-        progress: Arc::clone(&progress),
+        meters: meters.clone(),
     };
     let links = vec![(Arc::from("rs485"), command_queue)];
-    let hub = run(Arc::new(directory()), links, requests, observed, None, stop.clone(), progress);
+    let hub = run(Arc::new(directory()), links, requests, observed, None, stop.clone(), meters);
     let test = async {
         test(world).await;
         stop.cancel();
@@ -210,10 +209,10 @@ async fn at_the_end_drivers_last_words_count_and_every_queue_closes() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_hub_still_shows_progress() {
     beside_a_hub(async |world| {
-        let before = world.progress.load(Ordering::Relaxed);
+        let before = world.meters.turns.get();
         tokio::time::advance(Duration::from_secs(3)).await;
         let moved = async {
-            while world.progress.load(Ordering::Relaxed) == before {
+            while world.meters.turns.get() == before {
                 tokio::task::yield_now().await;
             }
         };

@@ -176,7 +176,13 @@ fn receive(
                     return;
                 }
             };
-            let engine = Engine::new(session, shared.hub.clone(), shared.server.limits.send_queue);
+            let mut engine = Engine::new(
+                session,
+                shared.hub.clone(),
+                shared.server.limits.send_queue,
+                shared.meters.dialect(dialect),
+            );
+            engine.count();
             let (to_receivers, receivers) = mpsc::channel(VISITS_OF_ONE);
             let (to_deliveries, deliveries) = mpsc::channel(VISITS_OF_ONE);
             refuse(to_receivers.try_send(receiver), |unsent| unsent.reply);

@@ -15,6 +15,7 @@ use crate::drivers::mqtt::{MqttDevice, client};
 use crate::drivers::{
     COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, LinkPort, OBSERVATION_QUEUE, Observation, Sample,
 };
+use crate::meters::LinkMeters;
 use crate::model::command::Outcome;
 use crate::model::value::Value;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,12 @@ impl Rig {
         let broker = configuration(Path::new("/dev/null"), address).unwrap().brokers.remove(0);
         let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
         let (observations, observed) = mpsc::channel(OBSERVATION_QUEUE);
-        let port = LinkPort { link: Arc::clone(&broker.settings.id), commands: command_queue, observations };
+        let port = LinkPort {
+            link: Arc::clone(&broker.settings.id),
+            commands: command_queue,
+            observations,
+            meters: LinkMeters::default(),
+        };
         let gadgets = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(gadgets::run(address, gadgets.clone()));

@@ -139,6 +139,11 @@ impl Core {
         self.jobs.values().map(|entry| entry.deadlines.len()).sum::<usize>() < COMMANDS_HELD
     }
 
+    /// Units that do not answer and are only probed.
+    pub(super) fn silent_units(&self) -> usize {
+        self.schedule.silent_units()
+    }
+
     /// Takes a command; it may be settled at once.
     pub(super) fn submit(&mut self, command: &DriverCommand, now: Now) {
         if let Err(outcome) = self.admit(command, now.instant) {

@@ -213,6 +213,11 @@ impl Schedule {
         self.units.get(unit).map_or(Presence::Unknown, |unit| unit.breaker.presence())
     }
 
+    /// Units that do not answer and are only probed.
+    pub fn silent_units(&self) -> usize {
+        self.units.iter().filter(|unit| unit.breaker.presence() == Presence::Offline).count()
+    }
+
     /// Failures of a unit since its last answer.
     pub fn failures(&self, unit: usize) -> u32 {
         self.units.get(unit).map_or(0, |unit| unit.breaker.failures())

@@ -1,0 +1,151 @@
+//! The pages for whoever watches the gateway: is it alive, is it ready, and what does it count.
+//!
+//! `/healthz` answers anybody, and says only whether the hub answers. `/readyz` and `/metrics` tell ids of buses and
+//! devices: they answer loopback without a credential, and everybody else with the secret of any client that may read,
+//! as `Authorization: Bearer`.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, header};
+use serde_json::json;
+
+use super::Shared;
+use crate::clock;
+use crate::dialects::Response;
+use crate::meters::process;
+use crate::model::interest::Selector;
+use crate::model::snapshot::Snapshot;
+
+/// How long the hub may take before it is taken for stuck. It takes in what waits at least every two seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reasons that a page names. What is left out is counted.
+const REASONS: usize = 50;
+
+/// One of the pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Page {
+    Health,
+    Ready,
+    Metrics,
+}
+
+/// The page of a path.
+pub(super) fn page(path: &str) -> Option<Page> {
+    match path {
+        "/healthz" => Some(Page::Health),
+        "/readyz" => Some(Page::Ready),
+        "/metrics" => Some(Page::Metrics),
+        _ => None,
+    }
+}
+
+/// Answers a request for it.
+pub(super) async fn answer(
+    page: Page,
+    method: &Method,
+    headers: &HeaderMap,
+    peer: IpAddr,
+    shared: &Shared,
+) -> Response {
+    if method != Method::GET && method != Method::HEAD {
+        return Response::text(405, "only GET is answered here\n").with("allow", "GET, HEAD");
+    }
+    if page != Page::Health && !admits(headers, peer, shared) {
+        return Response::text(401, "send the secret of a client that may read as Authorization: Bearer\n")
+            .with("www-authenticate", "Bearer");
+    }
+    // Health looks at nobody in particular, so that it costs the hub next to nothing.
+    let selector = if page == Page::Health { Selector::Device("".into()) } else { Selector::All };
+    let seen = shared.hub.look(selector, PATIENCE).await;
+    let response = match (page, seen) {
+        (Page::Health, Ok(_)) => Response::text(200, "ok\n"),
+        (Page::Health, Err(error)) => Response::text(503, format!("{error}\n")),
+        (Page::Ready, Ok(snapshot)) => ready(&snapshot, shared),
+        (Page::Ready, Err(error)) => {
+            let body = json!({ "ready": false, "reasons": [error.to_string()] });
+            Response::json(503, format!("{body}\n"))
+        }
+        (Page::Metrics, seen) => metrics(seen.ok().as_deref(), shared),
+    };
+    response.with("cache-control", "no-store")
+}
+
+fn admits(headers: &HeaderMap, peer: IpAddr, shared: &Shared) -> bool {
+    if peer.to_canonical().is_loopback() {
+        return true;
+    }
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let client = token.and_then(|(_, token)| shared.context.clients.by_secret(token.trim()));
+    client.is_some_and(|client| client.rights.read)
+}
+
+/// A gateway is ready when its hub answers: what is wrong with the plant is for the clients to see, and no reason to
+/// take them away. It is told all the same.
+fn ready(snapshot: &Snapshot, shared: &Shared) -> Response {
+    let down =
+        snapshot.links.iter().filter(|link| !link.up).map(|link| format!("link {} is down", link.link.id));
+    let silent = snapshot.devices.iter().filter(|device| !device.online);
+    let silent = silent.map(|device| format!("device {} is offline", device.device.id));
+    let mut reasons: Vec<String> = down.chain(silent).collect();
+    let left_out = reasons.len().saturating_sub(REASONS);
+    reasons.truncate(REASONS);
+    if left_out > 0 {
+        reasons.push(format!("and {left_out} more"));
+    }
+    let body = json!({
+        "ready": true,
+        "devices": { "online": online(snapshot), "total": snapshot.devices.len() },
+        "links": { "up": up(snapshot), "total": snapshot.links.len() },
+        "connections": shared.admission.count(),
+        "degraded": reasons,
+    });
+    Response::json(200, format!("{body}\n"))
+}
+
+fn online(snapshot: &Snapshot) -> usize {
+    snapshot.devices.iter().filter(|device| device.online).count()
+}
+
+fn up(snapshot: &Snapshot) -> usize {
+    snapshot.links.iter().filter(|link| link.up).count()
+}
+
+fn metrics(snapshot: Option<&Snapshot>, shared: &Shared) -> Response {
+    let mut text = shared.meters.text();
+    let mut gauge = |name: &str, help: &str, value: usize| {
+        // Writing into a string cannot fail.
+        write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n").ok();
+    };
+    gauge("pentad_hub_answers", "Whether the hub answers", usize::from(snapshot.is_some()));
+    gauge("pentad_hub_requests_waiting", "Requests of sessions in the hub's queue", shared.hub.waiting());
+    gauge("pentad_connections", "Open connections", shared.admission.count());
+    if let Some(snapshot) = snapshot {
+        gauge("pentad_devices", "Devices in the configuration", snapshot.devices.len());
+        gauge("pentad_devices_online", "Devices that answer", online(snapshot));
+        let alarms = snapshot.devices.iter().map(|device| device.alarms.len()).sum();
+        gauge("pentad_alarms_raised", "Alarms that are raised", alarms);
+        let links = || snapshot.links.iter();
+        let family = |text: &mut String, name: &str, kind: &str, help: &str| {
+            write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n").ok();
+        };
+        family(&mut text, "pentad_link_up", "gauge", "Whether the port is open or the broker connected");
+        for link in links() {
+            writeln!(text, "pentad_link_up{{link=\"{}\"}} {}", link.link.id, u8::from(link.up)).ok();
+        }
+        family(&mut text, "pentad_link_connects_total", "counter", "How often the link came up");
+        for link in links() {
+            writeln!(text, "pentad_link_connects_total{{link=\"{}\"}} {}", link.link.id, link.connects).ok();
+        }
+    }
+    text.push_str(&process::text(clock::instant().saturating_duration_since(shared.started)));
+    let mut response = Response::text(200, text);
+    response.headers.retain(|(name, _)| name != "content-type");
+    response.with("content-type", "text/plain; version=0.0.4; charset=utf-8")
+}

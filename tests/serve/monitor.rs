@@ -1,0 +1,118 @@
+//! The pages for whoever watches the gateway; the test plays the hub.
+
+use std::sync::Arc;
+
+use pentad::hub::handle::{HubRequest, SessionReply};
+use pentad::model::device::Link;
+use pentad::model::snapshot::{Answer, DeviceSnapshot, LinkSnapshot, Snapshot};
+
+use crate::common::bed;
+use crate::common::ws::http;
+use crate::rig::{Rig, Setup};
+
+/// Answers the next question with a plant of which one link and one device are well.
+async fn play_hub(rig: &mut Rig) {
+    let replies = loop {
+        match rig.asked().await {
+            HubRequest::Attach { replies, .. } => break replies,
+            // Who asked before leaves.
+            HubRequest::Detach { .. } => {}
+            other => panic!("{other:?} before a session is opened"),
+        }
+    };
+    let HubRequest::Ask { token, .. } = rig.asked().await else { panic!("nothing was asked") };
+    let directory = bed::context().directory;
+    let devices = directory.devices().iter().enumerate().map(|(at, device)| DeviceSnapshot {
+        device: Arc::clone(device),
+        online: at == 0,
+        since: None,
+        readings: Vec::new(),
+        alarms: Vec::new(),
+    });
+    let link = |id: &str, up| LinkSnapshot {
+        link: Arc::new(Link { id: id.into(), ..(*directory.links()[0]).clone() }),
+        up,
+        since: None,
+        connects: 3,
+    };
+    let snapshot =
+        Snapshot { seq: 1, devices: devices.collect(), links: vec![link("good", true), link("bad", false)] };
+    replies.send(SessionReply::Answer(token, Answer::Snapshot(Arc::new(snapshot)))).await.unwrap();
+}
+
+async fn asked(rig: &mut Rig, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    let port = rig.port();
+    tokio::join!(http(port, "GET", path, headers, ""), play_hub(rig)).0
+}
+
+#[tokio::test]
+async fn health_is_whether_the_hub_answers() {
+    let mut rig = Rig::start();
+    assert_eq!(asked(&mut rig, "/healthz", &[]).await, (200, "ok\n".to_owned()));
+    assert_eq!(http(rig.port(), "POST", "/healthz", &[], "").await.0, 405);
+    let port = rig.port();
+    rig.hub.close();
+    assert_eq!(http(port, "GET", "/healthz", &[], "").await, (503, "the hub has stopped\n".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_does_not_answer_is_not_healthy_and_not_ready() {
+    let rig = Rig::start();
+    assert_eq!(
+        http(rig.port(), "GET", "/healthz", &[], "").await,
+        (503, "the hub does not answer\n".to_owned())
+    );
+    let (status, body) = http(rig.port(), "GET", "/readyz", &[], "").await;
+    assert_eq!(
+        (status, body.as_str()),
+        (503, "{\"ready\":false,\"reasons\":[\"the hub does not answer\"]}\n")
+    );
+}
+
+#[tokio::test]
+async fn readiness_tells_what_is_wrong_with_the_plant() {
+    let mut rig = Rig::start();
+    let (status, body) = asked(&mut rig, "/readyz", &[]).await;
+    assert_eq!(status, 200, "{body}");
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["links"]["up"], 1);
+    assert_eq!(body["devices"]["online"], 1);
+    let reasons = body["degraded"].as_array().unwrap();
+    assert!(reasons.iter().any(|reason| reason == "link bad is down"), "{body}");
+    assert!(!reasons.iter().any(|reason| reason == "link good is down"), "{body}");
+}
+
+#[tokio::test]
+async fn metrics_are_lines_that_prometheus_reads() {
+    let mut rig = Rig::start();
+    let (status, body) = asked(&mut rig, "/metrics", &[]).await;
+    assert_eq!(status, 200);
+    for line in [
+        "pentad_hub_answers 1",
+        "pentad_devices_online 1",
+        "pentad_link_up{link=\"bad\"} 0",
+        "pentad_link_connects_total{link=\"good\"} 3",
+        "pentad_sessions{dialect=\"uplus\"} 0",
+    ] {
+        assert!(body.lines().any(|each| each == line), "{line} is missing in\n{body}");
+    }
+    for line in body.lines().filter(|line| !line.starts_with('#')) {
+        let (_, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line} has no value"));
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn from_elsewhere_only_who_may_read_sees_more_than_health() {
+    let proxy = vec![[127, 0, 0, 1].into()];
+    let mut rig = Rig::with(Setup { trusted_proxies: proxy, ..Setup::default() });
+    let elsewhere = ("x-forwarded-for", "192.0.2.7");
+    for path in ["/metrics", "/readyz"] {
+        assert_eq!(http(rig.port(), "GET", path, &[elsewhere], "").await.0, 401, "{path}");
+        let wrong = ("authorization", "Bearer wrong");
+        assert_eq!(http(rig.port(), "GET", path, &[elsewhere, wrong], "").await.0, 401, "{path}");
+        let right = ("authorization", "bearer reader-secret");
+        assert_eq!(asked(&mut rig, path, &[elsewhere, right]).await.0, 200, "{path}");
+    }
+    assert_eq!(asked(&mut rig, "/healthz", &[elsewhere]).await.0, 200);
+}
