@@ -270,6 +270,18 @@ async fn a_jetlinks_console_reads_writes_invokes_and_watches() {
     world.heat(555);
     client.saw_where("result", |result| result["payload"]["properties"]["temperature"] == 55.5);
 
+    // A chart begins with the past and goes on with the present, without gap or repetition.
+    let chart = json!({"deviceId": "press-1", "properties": ["temperature"], "history": 2});
+    let topic = "/dashboard/device/press/properties/realTime";
+    client.tell(&json!({"do": "request", "id": "chart", "topic": topic, "parameter": chart}));
+    for (round, value) in [44.4, 55.5, 66.6, 77.7].into_iter().enumerate() {
+        if round >= 2 {
+            world.heat([666, 777][round - 2]);
+        }
+        let result = client.saw_where("result", of("chart"));
+        assert_eq!(result["payload"]["value"]["value"], value, "{result}");
+    }
+
     // An error is shown, and the request ends on its completion.
     client.tell(&json!({"do": "request", "id": "e", "topic": "/nowhere"}));
     client.saw_where("toast", of("e"));
@@ -328,6 +340,18 @@ async fn an_ithings_application_is_pushed_controls_and_subscribes_again_after_a_
                 (&json!(200), &json!(200)),
                 "{reply}"
             );
+            let body = json!({"productID": "press", "deviceName": "press-1", "data": "{\"setpoint\":40}", "isAsync": true});
+            client.tell(&json!({"do": "post", "path": "property-control-send", "body": body}));
+            let token = client.saw("reply")["body"]["data"]["msgToken"].clone();
+            assert!(token.is_string(), "{token}");
+            // The vendor's word for an answer that is not there yet.
+            let later = json!({"productID": "press", "deviceName": "press-1", "msgToken": token});
+            let answered = std::iter::repeat_with(|| {
+                client.tell(&json!({"do": "post", "path": "property-control-read", "body": later}));
+                client.saw("reply")["body"].clone()
+            });
+            let answer = answered.take(1000).find(|answer| answer["code"] != 100_009).expect("an outcome");
+            assert_eq!((&answer["code"], &answer["data"]["msgToken"]), (&json!(200), &token), "{answer}");
             client.tell(&json!({"do": "send", "message": {"type": "up.unSub", "body": {"code": "deviceConn", "params": {"projectID": "1"}}}}));
             assert_eq!(client.saw("unsubscribed")["code"], 200);
             world.restart("TERM").await;
