@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
 use super::dashboard::{Dashboard, Found, find};
@@ -39,15 +40,19 @@ fn event(seq: u64) -> Arc<DeviceMessage> {
 
 /// The hub's values at message 10: temperature 41, set-point 50.
 fn current() -> Arc<Snapshot> {
+    snapshot(10, 41.0)
+}
+
+fn snapshot(seq: u64, temperature: f64) -> Arc<Snapshot> {
     let reading = |value| Some(Reading { value, at: UnixMillis(1), quality: Quality::Good });
     let device = DeviceSnapshot {
         device: fixture::press(&fixture::context()),
         online: true,
         since: None,
-        readings: vec![reading(Value::Float(41.0)), reading(Value::Float(50.0)), None],
+        readings: vec![reading(Value::Float(temperature)), reading(Value::Float(50.0)), None],
         alarms: Vec::new(),
     };
-    Arc::new(Snapshot { seq: 10, devices: vec![device], ..Snapshot::default() })
+    Arc::new(Snapshot { seq, devices: vec![device], ..Snapshot::default() })
 }
 
 fn latest(seq: u64, values: &[f64]) -> Latest {
@@ -115,6 +120,55 @@ fn a_stream_goes_on_without_the_past_when_too_much_waits() {
     assert_eq!(payloads.len(), 256, "nothing is lost");
     assert_eq!(dashboard.current(&current()), None);
     assert!(dashboard.values(&latest(266, &[1.0]), &utc).is_empty());
+}
+
+proptest! {
+    /// Message `n` carries the value `n`. The hub has sent from `watched` on, knew `known` messages when it gave its
+    /// values, and the store had `stored` when it looked; both answers arrive anywhere among the messages, the store's
+    /// second.
+    #[test]
+    fn every_value_is_shown_once_and_in_order(
+        watched in 1_u64..20,
+        known in 0_u64..20,
+        stored in 0_u64..20,
+        first in 0_usize..40,
+        second in 0_usize..40,
+        count in 1_u64..30,
+        kept: bool,
+    ) {
+        let known = watched + known;
+        let stored = known + stored;
+        let last = stored + 5;
+        let (first, second) = (first.min(second), first.max(second));
+        let utc = TimeZone::UTC;
+        let parameter = json!({"deviceId": "press-1", "properties": ["temperature"], "history": count});
+        let mut dashboard = dashboard("properties", &parameter);
+        let value = |seq: u64| f64::from(u32::try_from(seq).unwrap());
+        let answer = if kept {
+            let oldest = (stored + 1).saturating_sub(count).max(1);
+            let at = |seq| UnixMillis(i64::try_from(seq).unwrap());
+            let series = (oldest..=stored).map(|seq| (at(seq), Value::Float(value(seq)))).collect();
+            Latest { kept, seq: stored, values: vec![("temperature".into(), series)] }
+        } else {
+            Latest::default()
+        };
+        let mut payloads = Vec::new();
+        let messages: Vec<u64> = (watched..=last).collect();
+        for at in 0..=messages.len().max(second) {
+            if at == first {
+                prop_assert!(dashboard.current(&snapshot(known, value(known))).is_some());
+            }
+            if at == second {
+                payloads.extend(dashboard.values(&answer, &utc));
+            }
+            if let Some(seq) = messages.get(at) {
+                payloads.extend(dashboard.message(&report(*seq, value(*seq)), &utc));
+            }
+        }
+        let begin = if kept { (stored + 1).saturating_sub(count).max(1) } else { known };
+        let expected: Vec<Json> = (begin..=last).map(|seq| json!(value(seq))).collect();
+        prop_assert_eq!(shown(&payloads), expected);
+    }
 }
 
 #[test]
