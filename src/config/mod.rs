@@ -141,11 +141,20 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Device messages that wait for one client.
     pub send_queue: usize,
+    /// Different wrong credentials within a minute, after which an address is not listened to for a while; zero is
+    /// no limit.
+    pub failed_logins: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 1024, connections_per_address: 256, frame_bytes: 1 << 20, send_queue: 1024 }
+        Self {
+            connections: 1024,
+            connections_per_address: 256,
+            frame_bytes: 1 << 20,
+            send_queue: 1024,
+            failed_logins: 10,
+        }
     }
 }
 

@@ -179,6 +179,7 @@ fn read_limits(table: Table<'_>) -> Limits {
     );
     set(&mut limits.frame_bytes, table.key("frame_bytes").read(|node| node.int(1024..=16_777_216)));
     set(&mut limits.send_queue, table.key("send_queue").read(|node| node.int(16..=65_536)));
+    set(&mut limits.failed_logins, table.key("failed_logins").read(|node| node.int(0..=65_535)));
     table.finish();
     limits
 }

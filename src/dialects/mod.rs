@@ -26,6 +26,7 @@ use crate::model::snapshot::{Answer, Question};
 use crate::model::time::Now;
 use crate::proto::sockjs::Form;
 use crate::text::Text;
+use shared::logins::Logins;
 
 pub mod endpoints;
 pub mod ithings;
@@ -45,6 +46,11 @@ pub trait Session: Debug + Send {
 
     /// Gives the next thing to do.
     fn poll(&mut self) -> Option<Output>;
+
+    /// Whether it is known who the client is. Before, its connection may hold only a small message.
+    fn known(&self) -> bool {
+        true
+    }
 
     /// When to call `handle` with [`Input::Timeout`] if nothing else happens before.
     fn timeout(&self) -> Option<Instant>;
@@ -229,6 +235,8 @@ pub struct Request {
     pub origin: Origin,
     /// Whether this is a well-formed WebSocket upgrade.
     pub upgrade: bool,
+    /// Whoever refuses a credential of this request says so here.
+    pub logins: Logins,
 }
 
 impl Debug for Request {

@@ -1,10 +1,22 @@
-//! Admission: how many connections there may be, in all and from one address.
+//! Admission: how many connections there may be, in all and from one address, how many of them may hold much before it
+//! is known who they are, and who has failed to say so.
 //!
 //! One count for all listeners, so that neither TLS nor a dialect's own port is a way around the limit.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::dialects::shared::logins::{self, Logins};
+
+/// Bytes of a request's body that every connection may hold before its client is known.
+pub(super) const SMALL_BODY: usize = 16 * 1024;
+
+/// Bodies larger than that, each up to the limit of a message, that are read at the same time. When there is no room the
+/// request waits, and is answered 408 if that takes too long.
+const LARGE_BODIES: usize = 8;
 
 /// The book of who is connected.
 #[derive(Clone, Debug)]
@@ -14,12 +26,20 @@ pub struct Admission {
     per_address: usize,
     /// Addresses that many clients share, so that the limit per address would be meaningless.
     shared: Arc<[IpAddr]>,
+    large_bodies: Arc<Semaphore>,
+}
+
+/// Room for one large body; dropping it makes room.
+#[derive(Debug)]
+pub(super) struct Room {
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug, Default)]
 struct Book {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
+    logins: Arc<logins::Book>,
 }
 
 /// Why a connection is not let in.
@@ -37,7 +57,20 @@ impl Admission {
     /// At most `total` connections, and `per_address` from each address that is not among `shared` (proxies).
     pub fn new(total: usize, per_address: usize, shared: &[IpAddr]) -> Self {
         let shared = shared.iter().map(IpAddr::to_canonical).collect();
-        Self { book: Arc::default(), total, per_address, shared }
+        let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES));
+        Self { book: Arc::default(), total, per_address, shared, large_bodies }
+    }
+
+    /// Failed logins, of which so many are too many.
+    pub fn logins(&self, limit: usize) -> Logins {
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        Logins::new(&book.logins, limit)
+    }
+
+    /// Waits for room for a body that is larger than [`SMALL_BODY`].
+    pub(super) async fn large_body(&self) -> Room {
+        // Nobody closes the semaphore.
+        Room { _permit: Arc::clone(&self.large_bodies).acquire_owned().await.ok() }
     }
 
     /// Lets one connection in for as long as the permit lives.

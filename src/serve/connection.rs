@@ -4,6 +4,7 @@
 //! off and never holds anybody up, that a client that does not speak is never punished for it as long as it answers
 //! pings, and that what the session said before a close arrives before the close.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use tracing::info;
 
 use super::Patience;
 use super::engine::{Engine, News, Verdict};
-use super::socket::Socket;
+use super::socket::{Metered, Socket};
 use crate::clock;
 use crate::dialects::{Closing, Input};
 use crate::model::message::DeviceMessage;
@@ -29,6 +30,10 @@ use crate::model::message::DeviceMessage;
 /// Allocated for as long as the connection lives, so it decides what an idle client costs. Larger messages grow the
 /// buffer while they last.
 const READ_BUFFER: usize = 2 * 1024;
+
+/// Bytes that a connection may receive for one message before its client is known: more than any login needs. A longer one
+/// closes the connection.
+const STRANGERS_MESSAGE: usize = 64 * 1024;
 
 /// Bytes that are gathered before they are handed to the kernel in one call.
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -62,6 +67,7 @@ pub(super) async fn run(
     let part = Vec::from(&*early);
     drop(early);
     // Boxed, like the end below: every idle connection would otherwise keep room for it.
+    let socket = Metered::new(socket, allowance(&engine));
     let ws = Box::pin(WebSocketStream::from_partially_read(socket, part, Role::Server, Some(config))).await;
     let begun = clock::instant();
     let mut connection = Connection {
@@ -89,7 +95,7 @@ pub(super) async fn run(
 
 #[derive(Debug)]
 struct Connection {
-    ws: WebSocketStream<Socket>,
+    ws: WebSocketStream<Metered>,
     engine: Engine,
     /// When the last frame of any kind came.
     heard: Instant,
@@ -191,10 +197,12 @@ impl Connection {
             Message::Text(text) => {
                 self.received += 1;
                 self.engine.step(Input::Text(text)).await;
+                self.ws.get_mut().allow(allowance(&self.engine));
             }
             Message::Binary(bytes) => {
                 self.received += 1;
                 self.engine.step(Input::Binary(bytes)).await;
+                self.ws.get_mut().allow(allowance(&self.engine));
             }
             // The library has prepared the answer. It leaves before the next frame is read: whoever pings without
             // reading would fill the memory with answers otherwise.
@@ -326,6 +334,11 @@ impl Connection {
     }
 }
 
+/// What may be received for the next message.
+fn allowance(engine: &Engine) -> Option<usize> {
+    (!engine.known()).then_some(STRANGERS_MESSAGE)
+}
+
 /// A verdict as the end of a conversation.
 fn over(verdict: Verdict) -> End {
     match verdict {
@@ -340,6 +353,9 @@ fn broken(error: &WsError) -> End {
     match error {
         WsError::Utf8(_) => End::Broken { code: 1007, reason: "text that is not UTF-8" },
         WsError::Capacity(_) => End::Broken { code: 1009, reason: "a message that is too large" },
+        WsError::Io(error) if error.kind() == ErrorKind::FileTooLarge => {
+            End::Broken { code: 1009, reason: "a message that is too large before a login" }
+        }
         WsError::Protocol(violation) if *violation != ProtocolError::ResetWithoutClosingHandshake => {
             End::Broken { code: 1002, reason: "a violation of RFC 6455" }
         }

@@ -132,6 +132,11 @@ impl Engine {
         self.session.timeout()
     }
 
+    /// Whether it is known who the client is.
+    pub(super) fn known(&self) -> bool {
+        self.session.known()
+    }
+
     /// Whether the session has so many questions under way that its client should not be read further.
     pub(super) fn saturated(&self) -> bool {
         self.questions >= QUESTIONS_IN_FLIGHT

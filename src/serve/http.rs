@@ -3,10 +3,12 @@
 //! Neither path nor query of a request is ever logged: several dialects carry their token there.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode, Version, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, error, field};
 
 use super::Shared;
+use super::admission::{Room, SMALL_BODY};
 use super::body::Payload;
 use super::engine::{Engine, Verdict};
 use super::monitor;
@@ -73,14 +76,18 @@ impl Door {
         if let Some(response) = own_page(request.uri().path(), request.method()) {
             return response;
         }
+        let logins = self.shared.admission.logins(self.shared.server.limits.failed_logins);
+        if let Some(wait) = logins.blocked(peer, clock::instant()) {
+            return convert(not_listened_to(wait));
+        }
         let key = match upgrade_key(&request) {
             Ok(key) => key,
             Err(response) => return convert(response),
         };
         let upgrade = key.map(|key| (hyper::upgrade::on(&mut request), key));
         let wants_json = wants_json(request.uri().path(), request.headers());
-        let request = match self.read(request, peer, upgrade.is_some()).await {
-            Ok(request) => request,
+        let (request, room) = match self.read(request, peer, upgrade.is_some()).await {
+            Ok(read) => read,
             Err(response) => return convert(response),
         };
         let now = clock::now();
@@ -88,6 +95,8 @@ impl Door {
             let opening = (entry.open)(&request, &self.shared.context, now);
             (!matches!(opening, Opening::NotMine)).then_some((entry.dialect, opening))
         });
+        // What is still kept from here on is kept for somebody who is known.
+        drop((request, room));
         let Some((dialect, opening)) = opened else {
             return not_found(wants_json);
         };
@@ -108,11 +117,10 @@ impl Door {
         request: HttpRequest<Incoming>,
         peer: IpAddr,
         upgrade: bool,
-    ) -> Result<Request, Response> {
+    ) -> Result<(Request, Option<Room>), Response> {
         let (parts, body) = request.into_parts();
-        let limited = Limited::new(body, self.shared.server.limits.frame_bytes).collect();
-        let body = match tokio::time::timeout(self.shared.patience.body, limited).await {
-            Ok(Ok(body)) => body.to_bytes(),
+        let (body, room) = match tokio::time::timeout(self.shared.patience.body, self.body(body)).await {
+            Ok(Ok(read)) => read,
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 return Err(Response::text(413, "the body is too large\n"));
             }
@@ -132,7 +140,7 @@ impl Door {
             .iter()
             .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
             .collect();
-        Ok(Request {
+        let request = Request {
             method: parts.method.as_str().to_owned(),
             path: parts.uri.path().to_owned(),
             query: decode_query(parts.uri.query().unwrap_or_default()),
@@ -141,7 +149,23 @@ impl Door {
             peer,
             origin,
             upgrade,
-        })
+            logins: self.shared.admission.logins(server.limits.failed_logins),
+        };
+        Ok((request, room))
+    }
+
+    /// Reads a body. Who sends it is not known yet, so one that is not small needs room among all large ones.
+    async fn body(&self, body: Incoming) -> Result<(Bytes, Option<Room>), Box<dyn Error + Send + Sync>> {
+        let mut body = Limited::new(body, self.shared.server.limits.frame_bytes);
+        let (mut read, mut room) = (BytesMut::new(), None);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            if room.is_none() && read.len() + data.len() > SMALL_BODY {
+                room = Some(self.shared.admission.large_body().await);
+            }
+            read.extend_from_slice(&data);
+        }
+        Ok((read.freeze(), room))
     }
 
     /// Runs a call to its response.
@@ -329,6 +353,14 @@ fn decode_query(query: &str) -> Vec<(String, String)> {
 fn wants_json(path: &str, headers: &HeaderMap) -> bool {
     let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     path.starts_with("/api/") || accepts.is_some_and(|accept| accept.contains("json"))
+}
+
+/// The answer to an address from which somebody guesses. A page may read it.
+fn not_listened_to(wait: Duration) -> Response {
+    let body = r#"{"code":429,"msg":"too many failed logins from this address"}"#;
+    Response::json(429, body)
+        .with("retry-after", wait.as_secs().saturating_add(1).to_string())
+        .with("access-control-allow-origin", "*")
 }
 
 fn not_found(json: bool) -> HttpResponse {

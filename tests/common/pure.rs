@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pentad::dialects::shared::logins::Logins;
 use pentad::dialects::{self, Context, Input, Opening, Origin, Output, Session};
 use pentad::drivers::{CommandId, DriverCommand, Observation};
 use pentad::hub::handle::{SessionKey, SessionReply};
@@ -317,6 +318,7 @@ pub fn to_request(request: &Request) -> dialects::Request {
         peer: "127.0.0.1".parse().unwrap(),
         origin: Origin { secure: false, host: "127.0.0.1:8080".to_owned() },
         upgrade: request.upgrade,
+        logins: Logins::default(),
     }
 }
 

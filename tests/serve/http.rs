@@ -69,6 +69,55 @@ async fn a_body_over_the_limit_is_refused() {
 }
 
 #[tokio::test]
+async fn large_bodies_take_turns_and_small_ones_do_not_wait_for_them() {
+    let patience = Patience { body: Duration::from_millis(300), ..Patience::default() };
+    let limits = Limits { frame_bytes: 64 * 1024, ..Limits::default() };
+    let rig = Rig::with(Setup { limits, patience, ..Setup::default() });
+    let large = "x".repeat(50_000);
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut stream = rig.tcp().await;
+        let head = "POST /seen HTTP/1.1\r\nhost: x\r\ncontent-length: 50000\r\n\r\n";
+        stream.write_all(format!("{head}{}", "x".repeat(40_000)).as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    // Waits until the slow ones have run out of their time, at most.
+    assert_eq!(http(rig.port(), "POST", "/seen", &[], &"x".repeat(10_000)).await.0, 200);
+    assert!([200, 408].contains(&http(rig.port(), "POST", "/seen", &[], &large).await.0));
+    for mut stream in slow {
+        let mut answer = Vec::new();
+        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 408"));
+    }
+    for _ in 0..20 {
+        assert_eq!(http(rig.port(), "POST", "/seen", &[], &large).await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_guesses_is_answered_429_at_every_path_of_a_dialect() {
+    let limits = Limits { failed_logins: 3, ..Limits::default() };
+    let rig = Rig::with(Setup { limits, ..Setup::default() });
+    let guess = |guess: &str| {
+        let logins = rig.shared.admission.logins(3);
+        logins.failed([127, 0, 0, 1].into(), "parrot", guess, pentad::clock::instant());
+    };
+    for _ in 0..9 {
+        guess("the same mistake");
+    }
+    guess("another");
+    assert_eq!(http(rig.port(), "GET", "/seen", &[], "").await.0, 200);
+    guess("a third");
+    let answer = raw(&rig, "GET /seen HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    for part in ["retry-after: 60", "access-control-allow-origin: *", "too many failed logins"] {
+        assert!(answer.contains(part), "{part} in {answer}");
+    }
+    assert_eq!(http(rig.port(), "POST", "/call", &[], "").await.0, 429);
+    assert_eq!(http(rig.port(), "GET", "/healthz", &[], "").await.0, 200, "whoever watches the process");
+}
+
+#[tokio::test]
 async fn a_malformed_upgrade_is_told_what_is_wrong() {
     let rig = Rig::start();
     let upgrade =

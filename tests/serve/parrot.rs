@@ -29,6 +29,10 @@ fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
             session: Box::new(Parrot::default()),
             subprotocol: request.subprotocols().first().map(|&first| first.to_owned()),
         }),
+        "/stranger" => Opening::Upgrade(Upgrade {
+            session: Box::new(Parrot { stranger: true, ..Parrot::default() }),
+            subprotocol: None,
+        }),
         "/call" => Opening::Call(Box::new(Parrot { call: true, ..Parrot::default() })),
         "/silent" => Opening::Call(Box::new(Parrot::default())),
         "/seen" => {
@@ -44,6 +48,8 @@ fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
 struct Parrot {
     /// Whether it asks the hub and responds with the answer.
     call: bool,
+    /// Whether it has still to be told who its client is.
+    stranger: bool,
     outputs: VecDeque<Output>,
     tick: Option<Instant>,
 }
@@ -79,6 +85,10 @@ impl Session for Parrot {
 
     fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    fn known(&self) -> bool {
+        !self.stranger
     }
 
     fn timeout(&self) -> Option<Instant> {
@@ -117,6 +127,7 @@ impl Parrot {
                 let code = u16::try_from(number(1)).unwrap();
                 self.outputs.push_back(Output::Close { code, reason });
             }
+            "login" => self.stranger = false,
             "tick" => self.tick = Some(now.instant + Duration::from_millis(20)),
             "panic" => panic!("as the client wished"),
             _ => self.say(text.to_owned()),

@@ -101,7 +101,12 @@ impl Rig {
 
     /// A WebSocket to the parrot.
     pub(crate) async fn parrot(&self) -> Client {
-        let request = format!("ws://{}/parrot", self.address).into_client_request().unwrap();
+        self.socket("/parrot").await
+    }
+
+    /// A WebSocket at a path.
+    pub(crate) async fn socket(&self, path: &str) -> Client {
+        let request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
         let upgrade = tokio_tungstenite::client_async(request, self.tcp().await);
         Client(timeout(PATIENCE, upgrade).await.unwrap().unwrap().0)
     }

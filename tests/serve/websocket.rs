@@ -95,6 +95,34 @@ async fn a_message_in_fragments_is_held_to_the_same_limit() {
 }
 
 #[tokio::test]
+async fn a_stranger_may_send_only_small_messages_until_it_has_said_who_it_is() {
+    let limits = Limits { frame_bytes: 1 << 20, ..Limits::default() };
+    let rig = Rig::with(Setup { limits, ..Setup::default() });
+    let small = "x".repeat(60_000);
+    let large = "x".repeat(500_000);
+    let mut client = rig.socket("/stranger").await;
+    for _ in 0..3 {
+        client.send(&small).await;
+        assert_eq!(client.next().await, small);
+    }
+    client.send("login").await;
+    client.send(&large).await;
+    assert_eq!(client.next().await, large);
+
+    let mut client = rig.socket("/stranger").await;
+    // The rest finds the connection closed.
+    drop(client.0.send(Message::text(large)).await);
+    assert_eq!(client.next().await, "close 1009 a message that is too large before a login");
+
+    let mut client = rig.socket("/stranger").await;
+    let part = |opcode| Message::Frame(Frame::message(vec![b'x'; 40_000], OpCode::Data(opcode), false));
+    client.0.send(part(Data::Text)).await.unwrap();
+    client.0.send(Message::Ping("no end of a message".into())).await.unwrap();
+    client.0.send(part(Data::Continue)).await.unwrap();
+    assert_eq!(client.next().await, "close 1009 a message that is too large before a login");
+}
+
+#[tokio::test]
 async fn text_that_is_not_utf8_is_closed_with_1007() {
     let rig = Rig::start();
     let mut client = rig.parrot().await;

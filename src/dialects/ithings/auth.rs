@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::fault::Fault;
 use crate::dialects::{Context, Request, Response, shared};
 use crate::model::client::{Client, Dialect};
+use crate::model::time::Now;
 
 /// Names of the token, in the order in which they are looked for after `Authorization`.
 const TOKEN: [&str; 2] = ["ithings-token", "token"];
@@ -33,11 +34,16 @@ impl Refusal {
 }
 
 /// The client, or why there is none.
-pub(super) fn admit(request: &Request, context: &Context) -> Result<Arc<Client>, Refusal> {
+pub(super) fn admit(request: &Request, context: &Context, now: Now) -> Result<Arc<Client>, Refusal> {
     let common = &context.settings.ithings.common;
     let token = token(request);
     let Some(client) = shared::authenticate(context, Dialect::Ithings, common, token, request.peer) else {
-        let fault = if token.is_some() { Fault::BAD_TOKEN } else { Fault::NOT_LOGGED_IN };
+        let fault = if let Some(token) = token {
+            request.logins.failed(request.peer, "ithings", token, now.instant);
+            Fault::BAD_TOKEN
+        } else {
+            Fault::NOT_LOGGED_IN
+        };
         return Err(Refusal { status: 401, fault: fault.fault() });
     };
     match parameter(request, &PROJECT) {

@@ -60,7 +60,7 @@ pub fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
 }
 
 fn connect(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
-    let client = match auth::admit(request, context) {
+    let client = match auth::admit(request, context, now) {
         Ok(client) => client,
         Err(refusal) => return Opening::Respond(refusal.response()),
     };

@@ -83,7 +83,7 @@ pub(super) fn open(name: &str, request: &Request, context: &Arc<Context>, now: N
     let in_body = fields.as_ref().ok().and_then(|fields| fields.text("token"));
     credentials.tokens.extend(in_body.filter(|token| !token.is_empty()));
     let Some(client) = credentials.admit(context, Dialect::Janus, &context.settings.janus.common) else {
-        return done(stranger(&credentials));
+        return done(stranger(&credentials, now));
     };
     let wish = fields.and_then(|fields| Wish::of(service, request, &fields, &client, context, now));
     match wish {

@@ -110,7 +110,7 @@ fn address(request: &Request, context: &Context, now: Now, service: Service) -> 
     let settings = &context.settings.janus;
     let credentials = Credentials::of(request);
     let Some(client) = credentials.admit(context, Dialect::Janus, &settings.common) else {
-        return stranger(&credentials);
+        return stranger(&credentials, now);
     };
     let Some(uuid) = request.query("uuid").filter(|uuid| !uuid.is_empty()) else {
         let message = "Device does not exist: the parameter uuid is missing";
@@ -140,7 +140,8 @@ fn address(request: &Request, context: &Context, now: Now, service: Service) -> 
 }
 
 /// The answer to whom no credential lets in.
-fn stranger(credentials: &Credentials) -> Response {
+fn stranger(credentials: &Credentials, now: Now) -> Response {
+    credentials.refused("janus", now);
     let message = if credentials.tokens.is_empty() {
         "Token authentication failed: the parameter token is missing"
     } else {

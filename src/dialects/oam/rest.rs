@@ -20,7 +20,7 @@ use crate::model::time::Now;
 const ALLOWED: &str = "POST, OPTIONS";
 
 /// Answers a call, or begins one that the hub has to be asked for.
-pub(super) fn open(request: &Request, context: &Arc<Context>, _now: Now) -> Opening {
+pub(super) fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
     let cors = Cors::of(request, context);
     let done = |response| Opening::Respond(cors.on(response));
     match request.method.as_str() {
@@ -32,7 +32,9 @@ pub(super) fn open(request: &Request, context: &Arc<Context>, _now: Now) -> Open
         _ => return done(render(&Reply::failure(405, "Method not allowed")).with("allow", ALLOWED)),
     }
     let common = &context.settings.oam.common;
-    let Some(client) = Credentials::of(request).admit(context, Dialect::Oam, common) else {
+    let credentials = Credentials::of(request);
+    let Some(client) = credentials.admit(context, Dialect::Oam, common) else {
+        credentials.refused("oam", now);
         let response = render(&Reply::failure(401, "Unauthorized"));
         return done(response.with("www-authenticate", "Bearer"));
     };

@@ -49,7 +49,7 @@ pub struct Settings {
 /// Ours is every path that ends in `messaging/{token}`, whatever a reverse proxy has put before it, and a bare
 /// `.../messaging` for clients without a credential. A bad token is told over the accepted WebSocket, as the
 /// JetLinks server does; its clients look for that message.
-pub fn open(request: &Request, context: &Arc<Context>, _now: Now) -> Opening {
+pub fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
     let settings = &context.settings.sagoo;
     let segments = request.segments();
     let token = match segments.as_slice() {
@@ -65,6 +65,9 @@ pub fn open(request: &Request, context: &Arc<Context>, _now: Now) -> Opening {
         return Opening::Respond(response.with("upgrade", "websocket").with("connection", "upgrade"));
     }
     let client = shared::authenticate(context, Dialect::Sagoo, &settings.common, token, request.peer);
+    if let (None, Some(token)) = (&client, token) {
+        request.logins.failed(request.peer, "sagoo", token, now.instant);
+    }
     let session = Box::new(session::Session::new(Arc::clone(context), client));
     Opening::Upgrade(Upgrade { session, subprotocol: None })
 }

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::authenticate;
+use super::logins::Logins;
 use crate::dialects::{Common, Context, Request};
 use crate::model::client::{Client, Dialect};
+use crate::model::time::Now;
 
 /// Everything that a client has shown so far. Its `Debug` tells only how much that is.
 #[derive(Clone)]
@@ -18,6 +20,8 @@ pub struct Credentials {
     pub ticket: Option<String>,
     /// Where the client is.
     pub peer: IpAddr,
+    /// Who counts those that open nothing.
+    pub logins: Logins,
 }
 
 impl Credentials {
@@ -30,6 +34,7 @@ impl Credentials {
             tokens: tokens.into_iter().flatten().filter(present).map(str::to_owned).collect(),
             ticket: request.query("ticket").filter(present).map(str::to_owned),
             peer: request.peer,
+            logins: request.logins.clone(),
         }
     }
 
@@ -43,13 +48,22 @@ impl Credentials {
     }
 }
 
+impl Credentials {
+    /// Counts what was shown and opened nothing.
+    pub fn refused(&self, door: &'static str, now: Now) {
+        for credential in self.tokens.iter().chain(&self.ticket) {
+            self.logins.failed(self.peer, door, credential, now.instant);
+        }
+    }
+}
+
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
             .field("tokens", &self.tokens.len())
             .field("ticket", &self.ticket.is_some())
             .field("peer", &self.peer)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

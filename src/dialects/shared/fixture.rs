@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::dialects::shared::logins::Logins;
 use crate::dialects::{Context, Origin, Request, Seal, Settings};
 use crate::model::client::{Client, ClientBook, DeviceFilter, Dialect, Rights, Secret};
 use crate::model::device::{Device, Gateway};
@@ -66,6 +67,7 @@ pub(crate) fn request(method: &str, path: &str, upgrade: bool) -> Request {
         peer: "127.0.0.1".parse().unwrap(),
         origin: Origin { secure: false, host: "127.0.0.1:8080".to_owned() },
         upgrade,
+        logins: Logins::default(),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What several dialects need: values as JSON, lenient JSON in, who a token belongs to, fresh message ids, the STOMP
-//! endpoint, and SockJS around it.
+//! What several dialects need: values as JSON, lenient JSON in, who a token belongs to and who only guesses, fresh message
+//! ids, the STOMP endpoint, and SockJS around it.
 
 pub mod credentials;
 #[cfg(test)]
@@ -7,6 +7,7 @@ pub(crate) mod fixture;
 pub mod form;
 pub mod json;
 pub mod lenient;
+pub mod logins;
 pub mod sockjs;
 pub mod stomp;
 

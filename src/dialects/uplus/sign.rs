@@ -54,7 +54,7 @@ pub(super) struct Refusal {
 pub(super) fn log_in(request: &Request, context: &Context, now: Now) -> Result<Login, Refusal> {
     let mut system = String::new();
     judge(request, context, now, &mut system).map_err(|why| {
-        tracing::info!(dialect = "uplus", peer = %request.peer, reason = why, "login refused");
+        tracing::debug!(dialect = "uplus", peer = %request.peer, reason = why, "login refused");
         Refusal { system, why }
     })
 }
@@ -88,6 +88,9 @@ fn judge(request: &Request, context: &Context, now: Now, answer_as: &mut String)
     let key = known.map_or(NOBODYS_KEY, |client| client.secret.reveal());
     let genuine = matches(&digest(system, key, timestamp), sign);
     let Some(client) = known.filter(|_| genuine) else {
+        // A vendor client comes back with the same address, which so counts once.
+        let shown = format!("{system}\n{timestamp}\n{sign}");
+        request.logins.failed(request.peer, "uplus", &shown, now.instant);
         return Err(REFUSED.to_owned());
     };
 

@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::clock;
+use crate::dialects::shared::logins::Logins;
 use crate::dialects::{Closing, Input, Origin, Output, Seal, Session, Token};
 use crate::model::client::{Client, ClientBook, DeviceFilter, Dialect, Rights, Secret};
 use crate::model::device::{Device, Gateway};
@@ -105,6 +106,7 @@ pub(super) fn request(query: &[(&str, &str)]) -> Request {
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         origin: Origin { secure: false, host: "localhost".to_owned() },
         upgrade: true,
+        logins: Logins::default(),
     }
 }
 

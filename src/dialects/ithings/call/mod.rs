@@ -72,7 +72,7 @@ pub(super) fn open(request: &Request, path: &str, context: &Arc<Context>, now: N
         "POST" => {}
         _ => return Opening::Respond(wrong_method("POST")),
     }
-    let client = match auth::admit(request, context) {
+    let client = match auth::admit(request, context, now) {
         Ok(client) => client,
         Err(refusal) => return Opening::Respond(readable(refusal.response())),
     };

@@ -75,6 +75,10 @@ impl Session for Framed {
         }
     }
 
+    fn known(&self) -> bool {
+        self.inner.known()
+    }
+
     fn poll(&mut self) -> Option<Output> {
         if self.closed {
             return self.closing.take();

@@ -150,7 +150,7 @@ fn send(request: &Request, name: impl FnOnce() -> SessionName) -> Opening {
 /// The client chooses the id of its session. What it shows at each request belongs to the name, so that an id which
 /// somebody has seen in a log opens nothing without the credential.
 fn name(session: &str, request: &Request) -> SessionName {
-    let Credentials { tokens, ticket, peer: _ } = Credentials::of(request);
+    let Credentials { tokens, ticket, peer: _, logins: _ } = Credentials::of(request);
     SessionName { id: session.to_owned(), shown: tokens.into_iter().chain(ticket).collect() }
 }
 

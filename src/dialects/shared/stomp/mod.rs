@@ -224,6 +224,10 @@ impl Endpoint {
         if let Some(passcode) = frame.header("passcode").filter(|passcode| !passcode.is_empty()) {
             credentials.tokens.insert(0, passcode.to_owned());
         }
+        let now = self.core.now;
+        if credentials.logins.blocked(credentials.peer, now.instant).is_some() {
+            return self.core.stomp.refuse("Too many failed logins");
+        }
         for hosted in &mut self.apps {
             let Some(client) = hosted.app.admit(&credentials, self.core.now) else { continue };
             let known = self.client.get_or_insert_with(|| Arc::clone(&client));
@@ -234,6 +238,7 @@ impl Endpoint {
             self.core.stomp.accept(self.core.now.instant);
         } else {
             debug!(?credentials, "STOMP client refused");
+            credentials.refused("stomp", now);
             self.core.stomp.refuse("Access refused");
         }
     }
@@ -337,6 +342,10 @@ impl Session for Endpoint {
             }
             Input::Closing(closing) => self.close(closing),
         }
+    }
+
+    fn known(&self) -> bool {
+        self.client.is_some()
     }
 
     fn poll(&mut self) -> Option<Output> {
