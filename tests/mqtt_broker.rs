@@ -26,7 +26,7 @@ use pentad::meters::LinkMeters;
 use pentad::model::client::Secret;
 use pentad::model::command::{Outcome, Rejection};
 use pentad::model::device::Device;
-use pentad::model::product::{Access, Function, Parameter, Product, Property, ReportRule};
+use pentad::model::product::{Access, Function, Parameter, Product, Property};
 use pentad::model::value::{Value, ValueType};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -357,18 +357,7 @@ fn settings(broker: &Mosquitto) -> BrokerSettings {
 }
 
 fn device() -> Arc<Device> {
-    let property = |id: &str, kind, access| Property {
-        id: id.into(),
-        name: id.into(),
-        kind,
-        unit: None,
-        access,
-        range: None,
-        step: None,
-        labels: vec![],
-        report: ReportRule::default(),
-        alarms: vec![],
-    };
+    let property = |id: &str, kind, access| Property { access, ..Property::new(id, kind) };
     let input = |id: &str, kind| Parameter { id: id.into(), kind, required: false, range: None };
     let product = Product {
         id: "plug".into(),

@@ -7,7 +7,7 @@ use super::node::Node;
 use super::problem::{Problem, Spot};
 use super::product::{ProductEntry, Products};
 use super::reader::{Table, nearest};
-use super::{identity, scalar};
+use super::{identity, scalar, tuning};
 use crate::drivers::modbus::{ModbusDevice, Target};
 use crate::drivers::mqtt::MqttDevice;
 use crate::model::device::{Device, Gateway};
@@ -78,6 +78,9 @@ fn device(table: Table<'_>, id: Option<Arc<str>>, parts: &Parts<'_>) -> Option<A
     }
     let bus = bus.read(|node| link(node, parts, true));
     let mqtt = mqtt.read(|node| link(node, parts, false));
+    let on_bus = bus.is_some();
+    let model =
+        tuning::tuned(&table, product.map(|entry| if on_bus { &entry.polled } else { &entry.product }));
     let unit = unit(&table, bus);
     let topic = topic(&table, mqtt.is_some());
     let uuid = table.key("uuid").read(|node| {
@@ -92,11 +95,11 @@ fn device(table: Table<'_>, id: Option<Arc<str>>, parts: &Parts<'_>) -> Option<A
     let report = table.report();
     table.finish();
 
-    let (id, product, link) = (id?, product?, bus.or(mqtt)?);
+    let (id, product, model, link) = (id?, product?, model?, bus.or(mqtt)?);
     let gateway = parts.gateway;
     let device = Arc::new(Device {
         name: name.map_or_else(|| Arc::clone(&id), Arc::from),
-        product: Arc::clone(&product.product),
+        product: model,
         link: Arc::clone(&link.id),
         project: project.unwrap_or_else(|| Arc::clone(&gateway.project)),
         area: area.unwrap_or_else(|| Arc::clone(&gateway.area)),

@@ -15,10 +15,12 @@ mod problem;
 mod product;
 mod reader;
 mod resolve;
+mod rules;
 mod scalar;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tuning;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -20,6 +20,22 @@ use crate::model::value::{Value, ValueType};
 /// Most characters of a found value that a message shows.
 const SHOWN: usize = 60;
 
+/// A time that may be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lapse {
+    Off,
+    After(Duration),
+}
+
+impl Lapse {
+    pub(super) fn time(self) -> Option<Duration> {
+        match self {
+            Self::Off => None,
+            Self::After(time) => Some(time),
+        }
+    }
+}
+
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub(super) struct Node<'a> {
@@ -216,10 +232,23 @@ impl<'a> Node<'a> {
     }
 
     pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
+        self.duration_or(range, "")
+    }
+
+    /// A duration, or that there is none.
+    pub(super) fn duration_or_off(&self, range: RangeInclusive<Duration>) -> Option<Lapse> {
+        if self.is_word("off") {
+            Some(Lapse::Off)
+        } else {
+            self.duration_or(range, ", or \"off\"").map(Lapse::After)
+        }
+    }
+
+    fn duration_or(&self, range: RangeInclusive<Duration>, or: &str) -> Option<Duration> {
         let allowed = || {
             let show = scalar::show_duration;
             format!(
-                "a duration from {} to {}, written as in \"300ms\", \"5s\", \"10m\", \"24h\" or \"7d\"",
+                "a duration from {} to {}, written as in \"300ms\", \"5s\", \"10m\", \"24h\" or \"7d\"{or}",
                 show(*range.start()),
                 show(*range.end())
             )

@@ -6,16 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::binding::{modbus, mqtt};
-use super::node::Node;
+use super::node::{Lapse, Node};
 use super::problem::{Problem, Spot};
-use super::reader::{Table, nearest};
+use super::reader::Table;
+use super::rules::{self, ReportLayer};
 use super::{identity, scalar};
 use crate::drivers::modbus::map::ModbusMap;
 use crate::drivers::mqtt::map::MqttMap;
-use crate::model::product::{
-    Access, AlarmCondition, AlarmRule, EventTrigger, EventType, Function, Level, Parameter, Product,
-    Property, ReportRule,
-};
+use crate::model::product::{Access, Function, Parameter, Product, Property, ReportRule};
 use crate::model::value::{Value, ValueType};
 
 const TYPES: [(&str, ValueType); 6] = [
@@ -27,12 +25,12 @@ const TYPES: [(&str, ValueType); 6] = [
     ("object", ValueType::Object),
 ];
 
-const LEVELS: [(&str, Level); 3] = [("info", Level::Info), ("alert", Level::Alert), ("fault", Level::Fault)];
-
 /// A product with its bindings.
 #[derive(Debug)]
 pub(super) struct ProductEntry {
     pub(super) product: Arc<Product>,
+    /// The same for a device that is polled: what is not read in time is stale where nothing else is said.
+    pub(super) polled: Arc<Product>,
     /// `None` when nothing of it is on Modbus.
     pub(super) modbus: Option<Arc<ModbusMap>>,
     /// `None` when nothing of it is on MQTT.
@@ -83,6 +81,8 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
             ((1..=128).contains(&text.len()) && fits).then(|| Arc::<str>::from(text))
         })
     });
+    let report = table.table("report").map(rules::report).unwrap_or_default();
+    let stale_after = table.key("stale_after").read(rules::stale_after);
     let modbus_settings = modbus::settings(table.table("modbus"));
     let mqtt_settings = mqtt::settings(table.table("mqtt"));
 
@@ -90,10 +90,20 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
     let names: Vec<&str> = rows.iter().filter_map(|row| row.key("id").node()?.quiet_text()).collect();
     unique(&table, &rows, "property");
     let mut properties = Vec::new();
+    let mut unsaid = Vec::new();
     let mut modbus_points = Vec::new();
     let mut mqtt_points = Vec::new();
     for row in rows {
-        if let Some((property, point, topic)) = property(row, &modbus_settings) {
+        let own_entry = row.key("stale_after");
+        let own = own_entry.read(rules::stale_after);
+        if let Some((mut property, point, topic)) = property(row, &modbus_settings, &report) {
+            let said = own.or(stale_after);
+            property.stale_after = said.and_then(Lapse::time);
+            let every = point.as_ref().map(|point| point.every);
+            rules::check_stale(&table, &own_entry.spot(), property.stale_after, every);
+            if said.is_none() {
+                unsaid.push(properties.len());
+            }
             properties.push(property);
             modbus_points.push(point);
             mqtt_points.push(topic);
@@ -116,7 +126,7 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
     }
     let rows = table.tables("event");
     unique(&table, &rows, "event");
-    let events = rows.into_iter().filter_map(|row| event(row, &properties, &names)).collect();
+    let events = rows.into_iter().filter_map(|row| rules::event(row, &properties, &names)).collect();
     let spot = table.spot();
     table.finish();
 
@@ -125,16 +135,19 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
     let on_mqtt = mqtt_points.iter().any(Option::is_some)
         || publishes.iter().any(Option::is_some)
         || !mqtt_settings.publish.is_empty();
-    let product = Product {
+    let product = Arc::new(Product {
         name: name.map_or_else(|| Arc::clone(&id), Arc::from),
         type_id: type_id.unwrap_or_else(|| identity::type_id(&id).into()),
         id,
         properties,
         functions,
         events,
-    };
+    });
+    let intervals = modbus_points.iter().map(|point| point.as_ref().map(|point| point.every));
+    let polled = polled(&product, intervals, &unsaid);
     Some(ProductEntry {
-        product: Arc::new(product),
+        product,
+        polled,
         modbus: on_modbus.then(|| Arc::new(modbus_settings.map(modbus_points, steps))),
         mqtt: on_mqtt.then(|| Arc::new(mqtt_settings.map(mqtt_points, publishes))),
         spot,
@@ -142,10 +155,29 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
     })
 }
 
+/// The product with a time after which a polled property is stale, for each that nothing is said of.
+fn polled(
+    product: &Arc<Product>,
+    intervals: impl Iterator<Item = Option<Duration>>,
+    unsaid: &[usize],
+) -> Arc<Product> {
+    let mut changed = Product::clone(product);
+    for (at, (property, every)) in changed.properties.iter_mut().zip(intervals).enumerate() {
+        if unsaid.contains(&at) && property.access.readable() {
+            property.stale_after = every.map(rules::stale_by_default);
+        }
+    }
+    if changed == **product { Arc::clone(product) } else { Arc::new(changed) }
+}
+
 type BoundProperty =
     (Property, Option<crate::drivers::modbus::map::Point>, Option<crate::drivers::mqtt::map::Point>);
 
-fn property(table: Table<'_>, settings: &modbus::Settings) -> Option<BoundProperty> {
+fn property(
+    table: Table<'_>,
+    settings: &modbus::Settings,
+    product_report: &ReportLayer,
+) -> Option<BoundProperty> {
     let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
     let name = table.key("name").read(Node::line);
     let kind =
@@ -157,8 +189,11 @@ fn property(table: Table<'_>, settings: &modbus::Settings) -> Option<BoundProper
     let range = range(&table, kind);
     let step = table.key("step").read(|node| node.float("a number above 0", |step| step > 0.0));
     let labels = labels(&table, kind);
-    let report = table.table("report").map(report_rule).unwrap_or_default();
-    let alarms = table.tables("alarm").into_iter().filter_map(|row| alarm(row, kind_or_float)).collect();
+    let mut report = ReportRule::default();
+    product_report.over(&mut report);
+    table.table("report").map(rules::report).unwrap_or_default().over(&mut report);
+    let alarms =
+        table.tables("alarm").into_iter().filter_map(|row| rules::alarm(row, kind_or_float)).collect();
     let modbus = table.table("modbus");
     let mqtt = table.table("mqtt");
     if modbus.is_none() && mqtt.is_none() {
@@ -179,6 +214,7 @@ fn property(table: Table<'_>, settings: &modbus::Settings) -> Option<BoundProper
         step,
         labels,
         report,
+        stale_after: None,
         alarms,
     };
     Some((property, point, topic))
@@ -219,55 +255,6 @@ fn labels(table: &Table<'_>, kind: Option<ValueType>) -> Vec<(i64, Arc<str>)> {
     labels
 }
 
-fn report_rule(table: Table<'_>) -> ReportRule {
-    let range = Duration::from_millis(10)..=Duration::from_secs(7 * 86_400);
-    let rule = ReportRule {
-        deadband: table
-            .key("deadband")
-            .read(|node| node.float("a number from 0", |deadband| deadband >= 0.0))
-            .unwrap_or_default(),
-        heartbeat: table.key("heartbeat").read(|node| node.duration(range.clone())),
-        min_interval: table.key("min_interval").read(|node| node.duration(range)),
-    };
-    table.finish();
-    rule
-}
-
-fn alarm(table: Table<'_>, kind: ValueType) -> Option<Arc<AlarmRule>> {
-    let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
-    let name = table.key("name").read(Node::line);
-    let above = table.key("above");
-    let below = table.key("below");
-    let equals = table.key("equals");
-    let numeric = matches!(kind, ValueType::Int | ValueType::Float);
-    if let Some(limit) = [&above, &below].into_iter().find(|limit| limit.given() && !numeric) {
-        let problem =
-            Problem::error(&limit.spot(), format!("a limit for a property of type {}", kind.name()));
-        table.report().add(problem.allowed("equals"));
-    }
-    let condition = match (above.given(), below.given(), equals.given()) {
-        (true, false, false) => above.read(Node::number).map(AlarmCondition::Above),
-        (false, true, false) => below.read(Node::number).map(AlarmCondition::Below),
-        (false, false, true) => equals.read(|node| node.value(kind)).map(AlarmCondition::Equal),
-        _ => {
-            let problem = Problem::error(&table.spot(), "no single condition");
-            table.report().add(problem.allowed("exactly one of above, below, equals"));
-            None
-        }
-    };
-    let hysteresis = table.key("hysteresis").read(|node| node.float("a number from 0", |width| width >= 0.0));
-    let level = table.key("level").read(|node| node.word(&LEVELS));
-    table.finish();
-    let id = id?;
-    Some(Arc::new(AlarmRule {
-        name: name.map_or_else(|| Arc::clone(&id), Arc::from),
-        id,
-        condition: condition?,
-        hysteresis: hysteresis.unwrap_or_default(),
-        level: level.unwrap_or(Level::Alert),
-    }))
-}
-
 type BoundFunction =
     (Function, Vec<crate::drivers::modbus::map::Step>, Option<crate::drivers::mqtt::map::Publish>);
 
@@ -297,7 +284,7 @@ fn parameters(table: &Table<'_>, key: &'static str) -> Vec<Parameter> {
     rows.into_iter().filter_map(parameter).collect()
 }
 
-fn parameter(table: Table<'_>) -> Option<Parameter> {
+pub(super) fn parameter(table: Table<'_>) -> Option<Parameter> {
     let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
     let types: Vec<_> = TYPES.into_iter().filter(|(_, kind)| *kind != ValueType::Enum).collect();
     let kind = table.key("type").required("bool, int, float, string, object").read(|node| node.word(&types));
@@ -307,39 +294,8 @@ fn parameter(table: Table<'_>) -> Option<Parameter> {
     Some(Parameter { id: id?, kind: kind?, required, range })
 }
 
-fn event(table: Table<'_>, properties: &[Property], names: &[&str]) -> Option<EventType> {
-    let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
-    let name = table.key("name").read(Node::line);
-    let level = table.key("level").read(|node| node.word(&LEVELS)).unwrap_or(Level::Info);
-    let params = parameters(&table, "params");
-    let when = table.table("when").and_then(|table| trigger(table, properties, names));
-    table.finish();
-    let id = id?;
-    Some(EventType { name: name.map_or_else(|| Arc::clone(&id), Arc::from), id, level, params, when })
-}
-
-fn trigger(table: Table<'_>, properties: &[Property], names: &[&str]) -> Option<EventTrigger> {
-    let entry = table.key("property").required("the id of a property of this product");
-    let equals = table.key("equals").required("the value that fires the event");
-    let name = entry.read(Node::text);
-    let position = name.and_then(|name| properties.iter().position(|property| *property.id == *name));
-    // A property that stands there, but could not be read, is reported at its own place.
-    let unknown = name.filter(|name| !names.contains(name));
-    if let Some(name) = unknown {
-        let found = format!("no property {name:?}, so the event never fires");
-        let mut problem = Problem::warning(&entry.spot(), found).allowed(names.join(", "));
-        problem.hint = nearest(name, names).map(|near| format!("did you mean {near}?"));
-        table.report().add(problem);
-    }
-    let value = position
-        .and_then(|position| properties.get(position))
-        .and_then(|property| equals.read(|node| node.value(property.kind)));
-    table.finish();
-    Some(EventTrigger { property: position?, equals: value? })
-}
-
 /// Reports rows whose id an earlier row has.
-fn unique(table: &Table<'_>, rows: &[Table<'_>], what: &str) {
+pub(super) fn unique(table: &Table<'_>, rows: &[Table<'_>], what: &str) {
     let mut seen: Vec<(&str, Spot)> = Vec::new();
     for row in rows {
         let entry = row.key("id");

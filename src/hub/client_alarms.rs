@@ -276,11 +276,6 @@ fn rule(alarm: &ClientAlarm, before: Option<f64>) -> AlarmRule {
         AlarmKind::MonotonicRising => AlarmCondition::Below(before),
         AlarmKind::MonotonicFalling => AlarmCondition::Above(before),
     };
-    AlarmRule {
-        id: format!("client-{}", alarm.id).into(),
-        name: Arc::clone(&alarm.name),
-        condition,
-        hysteresis: 0.0,
-        level: alarm.level,
-    }
+    let id = format!("client-{}", alarm.id);
+    AlarmRule { name: Arc::clone(&alarm.name), level: alarm.level, ..AlarmRule::new(id, condition) }
 }

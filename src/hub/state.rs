@@ -80,6 +80,8 @@ pub struct HubState {
     alarms: ClientAlarms,
     /// Whether there is a history store.
     keeping: bool,
+    /// Whether any driver has said anything.
+    begun: bool,
     effects: VecDeque<Work>,
     /// The command that the last `poll` gave away. Others are told that it is on its way once it was not refused.
     routed: Option<CommandId>,
@@ -106,6 +108,7 @@ impl HubState {
             documents: Documents::default(),
             alarms: ClientAlarms::default(),
             keeping: false,
+            begun: false,
             effects: VecDeque::new(),
             routed: None,
             stopping: false,
@@ -260,6 +263,14 @@ impl HubState {
     /// A driver saw or did something. What concerns a device that is not configured is passed over.
     pub fn observe(&mut self, observation: Observation, now: Now) {
         self.announce();
+        if !std::mem::replace(&mut self.begun, true) {
+            for position in 0..self.devices.len() {
+                if let Some(state) = self.devices.get_mut(position) {
+                    state.begin(now.instant);
+                }
+                self.arm(position);
+            }
+        }
         match observation {
             Observation::Values { device, at, values } => {
                 let watched = self.watched(&device, &values);

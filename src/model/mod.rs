@@ -13,6 +13,7 @@ pub mod history;
 pub mod interest;
 pub mod message;
 pub mod product;
+mod rules;
 pub mod snapshot;
 pub mod time;
 pub mod value;

@@ -6,7 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::value::{Value, ValueType};
+pub use super::rules::{
+    AlarmCondition, AlarmRule, Change, Direction, Edge, EventTrigger, Rate, ReportOn, ReportRule,
+};
+use super::value::ValueType;
 
 /// A thing model.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,8 +61,30 @@ pub struct Property {
     pub labels: Vec<(i64, Arc<str>)>,
     /// When a reading becomes a device message.
     pub report: ReportRule,
-    /// Limits that raise alarms.
+    /// A good reading that is older than this is stale; `None` when only the device's presence tells.
+    pub stale_after: Option<Duration>,
+    /// Conditions that raise alarms.
     pub alarms: Vec<Arc<AlarmRule>>,
+}
+
+impl Property {
+    /// A property that is only read, with the default rules and named like its id.
+    pub fn new(id: impl Into<Arc<str>>, kind: ValueType) -> Self {
+        let id = id.into();
+        Self {
+            name: Arc::clone(&id),
+            id,
+            kind,
+            unit: None,
+            access: Access::Read,
+            range: None,
+            step: None,
+            labels: Vec::new(),
+            report: ReportRule::default(),
+            stale_after: None,
+            alarms: Vec::new(),
+        }
+    }
 }
 
 /// What clients may do with a property.
@@ -83,43 +108,6 @@ impl Access {
     pub fn writable(self) -> bool {
         self != Self::Read
     }
-}
-
-/// When a reading is worth a device message. The default reports every change and nothing else.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ReportRule {
-    /// A number must have moved at least this far since the last report.
-    pub deadband: f64,
-    /// Report an unchanged value after this time all the same.
-    pub heartbeat: Option<Duration>,
-    /// Report at most once in this time; the newest value waits.
-    pub min_interval: Option<Duration>,
-}
-
-/// A limit on one property.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AlarmRule {
-    /// Unique in the product.
-    pub id: Arc<str>,
-    /// For people; the id when none is given.
-    pub name: Arc<str>,
-    /// What raises it.
-    pub condition: AlarmCondition,
-    /// How far the value must come back before the alarm clears.
-    pub hysteresis: f64,
-    /// How bad it is.
-    pub level: Level,
-}
-
-/// What raises an alarm.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AlarmCondition {
-    /// The value is greater than this.
-    Above(f64),
-    /// The value is less than this.
-    Below(f64),
-    /// The value is this one.
-    Equal(Value),
 }
 
 /// How much an event or alarm matters.
@@ -181,15 +169,6 @@ pub struct EventType {
     pub level: Level,
     /// What it carries.
     pub params: Vec<Parameter>,
-    /// A property that fires it when it becomes this value; `None` when the device sends the event itself.
+    /// The change of a property that fires it; `None` when the device sends the event itself.
     pub when: Option<EventTrigger>,
-}
-
-/// Fires an event on a property's transition to a value.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EventTrigger {
-    /// Position in [`Product::properties`].
-    pub property: usize,
-    /// The value that fires it when the value before was another one.
-    pub equals: Value,
 }

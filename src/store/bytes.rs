@@ -4,6 +4,7 @@
 //! a length that the bytes do not bear out, since the file may be damaged.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::value::Value;
 
@@ -49,6 +50,11 @@ impl Writer {
     pub(super) fn signed(&mut self, number: i64) {
         let magnitude = if number < 0 { !number } else { number };
         self.number(magnitude.unsigned_abs() << 1 | u64::from(number < 0));
+    }
+
+    /// A duration in milliseconds.
+    pub(super) fn millis(&mut self, duration: Duration) {
+        self.number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
     }
 
     pub(super) fn float(&mut self, number: f64) {

@@ -17,7 +17,7 @@ use crate::model::client::{Client, DeviceFilter, Dialect, Rights, Secret};
 use crate::model::history::AlarmKind;
 use crate::model::interest::Selector;
 use crate::model::message::Report;
-use crate::model::product::{Access, AlarmCondition, AlarmRule, Level, Product, Property, ReportRule};
+use crate::model::product::{AlarmCondition, AlarmRule, Level, Product, Property};
 use crate::model::value::{Quality, Value, ValueType};
 
 /// Where the child of the kill test keeps its history.
@@ -52,16 +52,8 @@ fn directory() -> Directory {
         name: "Press".into(),
         type_id: "press".into(),
         properties: vec![Property {
-            id: "temperature".into(),
             name: "Temperature".into(),
-            kind: ValueType::Float,
-            unit: None,
-            access: Access::Read,
-            range: None,
-            step: None,
-            labels: Vec::new(),
-            report: ReportRule::default(),
-            alarms: Vec::new(),
+            ..Property::new("temperature", ValueType::Float)
         }],
         functions: Vec::new(),
         events: Vec::new(),
@@ -258,13 +250,8 @@ async fn the_last_events_and_alarms_are_found_together() {
     let now = clock::wall().0;
     let store = start(settings(&path));
     let event = || Body::Event { event: "door".into(), level: Level::Info, params: Vec::new() };
-    let rule = AlarmRule {
-        id: "hot".into(),
-        name: "hot".into(),
-        condition: AlarmCondition::Above(80.0),
-        hysteresis: 0.0,
-        level: Level::Fault,
-    };
+    let condition = AlarmCondition::Above(80.0);
+    let rule = AlarmRule { level: Level::Fault, ..AlarmRule::new("hot", condition) };
     let alarm = || Body::Alarm {
         rule: Arc::new(rule.clone()),
         property: 0,

@@ -3,6 +3,7 @@
 //! It is built by hand from model types, so that a transcript depends on no configuration syntax.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pentad::config::Limits;
 use pentad::dialects::{Context, Seal, Settings};
@@ -10,7 +11,7 @@ use pentad::model::client::{Anonymous, Client, ClientBook, DeviceFilter, Dialect
 use pentad::model::device::{Device, Gateway, Link};
 use pentad::model::directory::Directory;
 use pentad::model::product::{
-    Access, AlarmCondition, AlarmRule, EventType, Function, Level, Parameter, Product, Property, ReportRule,
+    Access, AlarmCondition, AlarmRule, EventType, Function, Level, Parameter, Product, Property,
 };
 use pentad::model::value::{Value, ValueType};
 
@@ -152,11 +153,9 @@ fn meter_product() -> Product {
 
 fn press_product() -> Product {
     let too_hot = AlarmRule {
-        id: "too-hot".into(),
-        name: "too-hot".into(),
-        condition: AlarmCondition::Above(80.0),
         hysteresis: 5.0,
         level: Level::Fault,
+        ..AlarmRule::new("too-hot", AlarmCondition::Above(80.0))
     };
     Product {
         id: "press".into(),
@@ -166,6 +165,7 @@ fn press_product() -> Product {
             Property {
                 name: "Oil temperature".into(),
                 unit: Some("\u{b0}C".into()),
+                stale_after: Some(Duration::from_secs(300)),
                 alarms: vec![Arc::new(too_hot)],
                 ..property("temperature", ValueType::Float)
             },
@@ -211,16 +211,5 @@ fn lamp_product() -> Product {
 }
 
 fn property(id: &str, kind: ValueType) -> Property {
-    Property {
-        id: id.into(),
-        name: id.into(),
-        kind,
-        unit: None,
-        access: Access::Read,
-        range: None,
-        step: None,
-        labels: Vec::new(),
-        report: ReportRule::default(),
-        alarms: Vec::new(),
-    }
+    Property::new(id, kind)
 }

@@ -13,7 +13,7 @@ use pentad::drivers::{
 use pentad::meters::LinkMeters;
 use pentad::model::command::Outcome;
 use pentad::model::device::Device;
-use pentad::model::product::{Access, Function, Product, Property, ReportRule};
+use pentad::model::product::{Access, Function, Product, Property};
 use pentad::model::value::{Value, ValueType};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -52,16 +52,11 @@ pub(crate) fn write(address: u16, value: Operand) -> Step {
 /// A device `dev-<unit>` with properties `p0`, `p1`, ... and functions `f0`, ...
 pub(crate) fn device(unit: u8, points: Vec<Point>, functions: Vec<Vec<Step>>) -> ModbusDevice {
     let property = |(at, point): (usize, &Point)| Property {
-        id: format!("p{at}").into(),
-        name: format!("p{at}").into(),
-        kind: if point.table.is_bits() { ValueType::Bool } else { ValueType::Int },
-        unit: None,
         access: Access::ReadWrite,
-        range: None,
-        step: None,
-        labels: Vec::new(),
-        report: ReportRule::default(),
-        alarms: Vec::new(),
+        ..Property::new(
+            format!("p{at}"),
+            if point.table.is_bits() { ValueType::Bool } else { ValueType::Int },
+        )
     };
     let function = |at: usize| Function {
         id: format!("f{at}").into(),

@@ -2,7 +2,8 @@
 //!
 //! A whole message has one push, which is rendered once for all clients; a property report has beside it one push
 //! for each property, rendered together and kept as lines. A value that the device could not give is left out, as
-//! the real server leaves it out.
+//! the real server leaves it out. A value that has become stale is pushed once more with the time that it is of and
+//! marked so in a member of ours, `quality`; in a whole report it stands only there.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -15,6 +16,9 @@ use crate::model::message::{Body, CommandNote, DeviceMessage, Report};
 use crate::model::product::Level;
 use crate::model::time::UnixMillis;
 use crate::model::value::{Quality, Value};
+
+/// The mark of a value that is older than it should be.
+const STALE: &str = "stale";
 
 /// The subject of a message's one push; for a property report that of the whole report. `None` where it has none.
 pub(super) fn subject(message: &DeviceMessage) -> Option<Subject> {
@@ -81,9 +85,13 @@ pub(super) fn whole(message: &DeviceMessage, form: Push) -> String {
 
 /// A report's one push with only the properties that `takes` admits.
 pub(super) fn report(message: &DeviceMessage, form: Push, takes: impl Fn(&str) -> bool) -> String {
-    let chosen = readings(message).filter(|report| takes(&report.id));
-    let params = wire::values(chosen.map(|report| (&report.id, &report.value)));
-    let members = [("params", Json::Object(params))];
+    let chosen = || readings(message).filter(|report| takes(&report.id));
+    let (stale, good): (Vec<_>, Vec<_>) = chosen().partition(|report| report.quality == Quality::Stale);
+    let params = wire::values(good.into_iter().map(|report| (&report.id, &report.value)));
+    let marks: Map<String, Json> =
+        stale.into_iter().map(|report| (report.id.to_string(), STALE.into())).collect();
+    let quality = (!marks.is_empty()).then_some(("quality", Json::Object(marks)));
+    let members = [("params", Json::Object(params))].into_iter().chain(quality);
     render(form, Subject::PropertyV2, body(&message.device, message.at, members))
 }
 
@@ -92,6 +100,8 @@ pub(super) fn lines(message: &DeviceMessage, form: Push) -> String {
     let pushes: Vec<String> = readings(message)
         .map(|report| {
             let members = [("identifier", Json::from(&*report.id)), ("param", wire::value(&report.value))];
+            let quality = (report.quality == Quality::Stale).then_some(("quality", Json::from(STALE)));
+            let members = members.into_iter().chain(quality);
             render(form, Subject::Property, body(&message.device, report.at, members))
         })
         .collect();

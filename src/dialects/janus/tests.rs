@@ -146,18 +146,19 @@ fn the_address_is_secure_where_the_client_came_securely() {
 }
 
 #[test]
-fn a_value_that_is_not_good_is_not_told() {
+fn a_value_that_is_not_good_is_null() {
     let context = fixture::context();
     let (mut rig, _) = connect(&context, &[("token", "demo")], fixture::now());
     rig.send(&subscribe("0", "press-1"));
     let device = fixture::press(&context);
     let stale = ("setpoint", Value::Float(1.0), Quality::Stale);
-    rig.input(report(&device, &[("temperature", Value::Float(20.0), Quality::Good), stale.clone()]));
-    let body = r#"{"uuid":"press-1","time":"2023-11-14 22:13:20:000","data":{"temperature":20.0}}"#;
+    rig.input(report(&device, &[("temperature", Value::Float(20.0), Quality::Good), stale]));
+    let body =
+        r#"{"uuid":"press-1","time":"2023-11-14 22:13:20:000","data":{"setpoint":null,"temperature":20.0}}"#;
     assert!(rig.said[0].ends_with(&format!("\n\n{body}\0")), "{:?}", rig.said);
     rig.said.clear();
-    rig.input(report(&device, &[stale]));
-    assert_eq!(rig.said, [""; 0]);
+    rig.input(report(&device, &[("temperature", Value::Float(20.0), Quality::Bad)]));
+    assert!(rig.said[0].ends_with("\"data\":{\"temperature\":null}}\0"), "{:?}", rig.said);
 }
 
 #[test]

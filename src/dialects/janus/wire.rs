@@ -67,8 +67,8 @@ fn tags(device: &Device) -> Vec<&str> {
     device.tags.iter().map(|tag| &**tag).collect()
 }
 
-/// The body of a MESSAGE; `None` when there is nothing to say. The dialect has no word for quality, so only good
-/// values are told.
+/// The body of a MESSAGE; `None` when there is nothing to say. The dialect has no word for quality: a value that has
+/// become stale or cannot be read is told as null.
 pub(super) fn sample(
     device: &Device,
     at: UnixMillis,
@@ -76,9 +76,12 @@ pub(super) fn sample(
     zone: &TimeZone,
     form: TimeForm,
 ) -> Option<String> {
-    let good = reports.iter().filter(|report| report.quality == Quality::Good);
+    let value = |report: &Report| match report.quality {
+        Quality::Good => json::to_json(&report.value),
+        Quality::Stale | Quality::Bad => Json::Null,
+    };
     let data: Map<String, Json> =
-        good.map(|report| (report.id.to_string(), json::to_json(&report.value))).collect();
+        reports.iter().map(|report| (report.id.to_string(), value(report))).collect();
     if data.is_empty() {
         return None;
     }

@@ -9,7 +9,6 @@ use std::time::Instant;
 use super::{Settings, wire};
 use crate::model::device::Device;
 use crate::model::message::{Body, DeviceMessage, Form};
-use crate::model::value::Quality;
 use crate::proto::stomp::Key;
 
 /// Octets of a batch above which it is sent: default buffers of Java containers hold eight KiB.
@@ -45,7 +44,7 @@ impl Stream {
         if message.device.id != self.device.id {
             return None;
         }
-        // An empty form is a message without a good value.
+        // An empty form is a message without any value.
         let sample =
             message.form(Form::OAM_STREAM, |message| wire::sample(message, reports).unwrap_or_default());
         if sample.is_empty() {
@@ -55,7 +54,7 @@ impl Stream {
             self.batch.push(',');
         }
         self.batch.push_str(&sample);
-        self.values += reports.iter().filter(|report| report.quality == Quality::Good).count();
+        self.values += reports.len();
         let until = *self.until.get_or_insert(now + settings.stomp_max_timeout);
         let full =
             self.values >= settings.stomp_max_metrics || self.batch.len() >= BATCH_BYTES || until <= now;

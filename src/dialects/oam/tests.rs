@@ -167,12 +167,13 @@ fn a_stranger_is_told_how_to_authenticate() {
 }
 
 #[test]
-fn a_value_that_is_not_good_is_no_sample() {
+fn a_value_that_is_not_good_is_null() {
     let context = fixture::context();
     let mut rig = connected(&context, "demo");
     rig.send("SUBSCRIBE\nid:s\ndestination:/stream/rs485/press-1\n\n\0");
     rig.input(report(&fixture::press(&context), &[("setpoint", Value::Float(1.0), Quality::Bad)]));
-    assert_eq!(rig.wait(Duration::from_secs(2)), [""; 0]);
+    let said = rig.wait(Duration::from_secs(2));
+    assert!(said[0].ends_with("\n\n[{\"SETPOINT\":null,\"timestamp\":1700000000000}]\0"), "{said:?}");
 }
 
 #[test]

@@ -142,11 +142,15 @@ pub(super) fn alarm_message(message: &DeviceMessage, directory: &Directory) -> O
     }))
 }
 
-/// A sample: metric names with values, and when. Without a good value there is none.
+/// A sample: metric names with values, and when. A value that has become stale or cannot be read is null, since the
+/// dialect has no word for quality.
 pub(super) fn sample(message: &DeviceMessage, reports: &[Report]) -> Option<String> {
-    let good = reports.iter().filter(|report| report.quality == Quality::Good);
+    let value = |report: &Report| match report.quality {
+        Quality::Good => json::to_json(&report.value),
+        Quality::Stale | Quality::Bad => Json::Null,
+    };
     let mut members: Map<String, Json> =
-        good.map(|report| (enum_name(&report.id), json::to_json(&report.value))).collect();
+        reports.iter().map(|report| (enum_name(&report.id), value(report))).collect();
     if members.is_empty() {
         return None;
     }
@@ -164,11 +168,15 @@ fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// The vendor's number for a condition, and its limit.
+/// The vendor's number for a condition, and its limit. The vendor's numbers end at 5; those above are ours, for
+/// conditions that it does not have.
 fn condition(condition: &AlarmCondition) -> (u8, Json) {
     match condition {
         AlarmCondition::Below(limit) => (0, (*limit).into()),
         AlarmCondition::Above(limit) => (1, (*limit).into()),
         AlarmCondition::Equal(value) => (2, json::to_json(value)),
+        AlarmCondition::NotEqual(value) => (6, json::to_json(value)),
+        AlarmCondition::Rate(rate) => (7, rate.limit.into()),
+        AlarmCondition::NoData(silence) => (8, u64::try_from(silence.as_millis()).unwrap_or(u64::MAX).into()),
     }
 }

@@ -9,7 +9,7 @@ use crate::dialects::{Context, Origin, Request, Seal, Settings};
 use crate::model::client::{Client, ClientBook, DeviceFilter, Dialect, Rights, Secret};
 use crate::model::device::{Device, Gateway};
 use crate::model::directory::Directory;
-use crate::model::product::{Access, Function, Parameter, Product, Property, ReportRule};
+use crate::model::product::{Access, Function, Parameter, Product, Property};
 use crate::model::time::{Now, UnixMillis};
 use crate::model::value::ValueType;
 
@@ -78,18 +78,7 @@ pub(crate) fn now() -> Now {
 }
 
 fn product() -> Product {
-    let property = |id: &str, kind, access| Property {
-        id: id.into(),
-        name: id.into(),
-        kind,
-        unit: None,
-        access,
-        range: None,
-        step: None,
-        labels: Vec::new(),
-        report: ReportRule::default(),
-        alarms: Vec::new(),
-    };
+    let property = |id: &str, kind, access| Property { access, ..Property::new(id, kind) };
     Product {
         id: "press".into(),
         name: "Hydraulic press".into(),

@@ -220,13 +220,8 @@ mod tests {
     }
 
     fn alarm(active: &[&str]) -> Body {
-        let rule = AlarmRule {
-            id: "too-hot".into(),
-            name: "too hot".into(),
-            condition: AlarmCondition::Above(80.0),
-            hysteresis: 5.0,
-            level: Level::Fault,
-        };
+        let condition = AlarmCondition::Above(80.0);
+        let rule = AlarmRule { level: Level::Fault, ..AlarmRule::new("too-hot", condition) };
         Body::Alarm {
             rule: Arc::new(rule),
             property: 0,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ModbusDevice;
 use super::map::{Data, ModbusMap, Order, Point, Step, Table, WritePolicy};
 use crate::model::device::Device;
-use crate::model::product::{Access, Function, Product, Property, ReportRule};
+use crate::model::product::{Access, Function, Product, Property};
 use crate::model::value::ValueType;
 
 /// A holding register of 16 bits, read every second.
@@ -26,18 +26,8 @@ pub(super) fn holding(address: u16) -> Point {
 
 /// A device `dev-<number>` with int properties `p0`, `p1`, ... and functions `f0`, ...
 pub(super) fn device(number: u32, unit: u8, points: Vec<Point>, functions: Vec<Vec<Step>>) -> ModbusDevice {
-    let property = |at: usize| Property {
-        id: format!("p{at}").into(),
-        name: format!("p{at}").into(),
-        kind: ValueType::Int,
-        unit: None,
-        access: Access::ReadWrite,
-        range: None,
-        step: None,
-        labels: Vec::new(),
-        report: ReportRule::default(),
-        alarms: Vec::new(),
-    };
+    let property =
+        |at: usize| Property { access: Access::ReadWrite, ..Property::new(format!("p{at}"), ValueType::Int) };
     let function = |at: usize| Function {
         id: format!("f{at}").into(),
         name: format!("f{at}").into(),

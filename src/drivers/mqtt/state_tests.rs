@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::drivers::mqtt::map::{Availability, MqttMap, Point, Publish, Reply, Source};
 use crate::model::device::Device;
-use crate::model::product::{Access, Function, Product, Property, ReportRule};
+use crate::model::product::{Access, Function, Product, Property};
 use crate::model::value::ValueType;
 
 const POWER: usize = 0;
@@ -397,18 +397,7 @@ proptest! {
 }
 
 fn device() -> Arc<Device> {
-    let property = |id: &str, kind| Property {
-        id: id.into(),
-        name: id.into(),
-        kind,
-        unit: None,
-        access: Access::ReadWrite,
-        range: None,
-        step: None,
-        labels: vec![],
-        report: ReportRule::default(),
-        alarms: vec![],
-    };
+    let property = |id: &str, kind| Property { access: Access::ReadWrite, ..Property::new(id, kind) };
     let function = |id: &str| Function { id: id.into(), name: id.into(), inputs: vec![], outputs: vec![] };
     let product = Product {
         id: "p".into(),

@@ -8,6 +8,7 @@ mod index;
 mod ledger;
 mod memory;
 mod retention;
+mod rules;
 mod slow;
 mod task;
 
@@ -26,7 +27,7 @@ use crate::model::directory::Directory;
 use crate::model::interest::{GroupAsk, Interest, Selector};
 use crate::model::message::{Body, DeviceMessage, Kinds};
 use crate::model::product::{
-    Access, AlarmCondition, AlarmRule, EventTrigger, EventType, Function, Level, Parameter, Product,
+    Access, AlarmCondition, AlarmRule, Change, EventTrigger, EventType, Function, Level, Parameter, Product,
     Property, ReportRule,
 };
 use crate::model::snapshot::{Answer, Question};
@@ -55,8 +56,12 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::of(directory())
+    }
+
+    fn of(directory: Directory) -> Self {
         let now = Now { instant: clock::instant(), wall: UnixMillis(1_000_000) };
-        let directory = Arc::new(directory());
+        let directory = Arc::new(directory);
         let state = HubState::new(Arc::clone(&directory));
         let mut rig = Self {
             directory,
@@ -240,7 +245,9 @@ fn line(message: &DeviceMessage) -> String {
             };
             format!("{device} {}", reports.iter().map(one).collect::<Vec<_>>().join(" "))
         }
-        Body::Event { event, level, .. } => format!("{device} event {event} {}", level.name()),
+        Body::Event { event, level, params } => {
+            format!("{device} event {event} {}{}", level.name(), named(params))
+        }
         Body::Alarm { rule, raised, value, active, .. } => {
             let change = if *raised { "raised" } else { "cleared" };
             format!("{device} alarm {} {change} at {value}, active [{}]", rule.id, active.join(" "))
@@ -328,7 +335,7 @@ fn device(id: &str, product: &Arc<Product>, link: &str, area: &str) -> Arc<Devic
 
 fn press() -> Product {
     let rule = |id: &str, condition, hysteresis| {
-        Arc::new(AlarmRule { id: id.into(), name: id.into(), condition, hysteresis, level: Level::Fault })
+        Arc::new(AlarmRule { hysteresis, level: Level::Fault, ..AlarmRule::new(id, condition) })
     };
     let second = Duration::from_secs(1);
     press_with(vec![
@@ -350,6 +357,7 @@ fn press() -> Product {
                 deadband: 0.2,
                 heartbeat: Some(60 * second),
                 min_interval: Some(10 * second),
+                ..ReportRule::default()
             },
             ..property("pressure", ValueType::Float, Access::Read)
         },
@@ -359,7 +367,12 @@ fn press() -> Product {
 
 fn press_with(properties: Vec<Property>) -> Product {
     let code = Parameter { id: "code".into(), kind: ValueType::Int, required: true, range: None };
-    let opened = EventTrigger { property: DOOR, equals: Value::Bool(true) };
+    let opened = EventTrigger {
+        property: DOOR,
+        change: Change::Becomes(Value::Bool(true)),
+        initial: false,
+        carries: Vec::new(),
+    };
     Product {
         id: "press".into(),
         name: "Press".into(),
@@ -382,16 +395,5 @@ fn press_with(properties: Vec<Property>) -> Product {
 }
 
 fn property(id: &str, kind: ValueType, access: Access) -> Property {
-    Property {
-        id: id.into(),
-        name: id.into(),
-        kind,
-        unit: None,
-        access,
-        range: None,
-        step: None,
-        labels: Vec::new(),
-        report: ReportRule::default(),
-        alarms: Vec::new(),
-    }
+    Property { access, ..Property::new(id, kind) }
 }

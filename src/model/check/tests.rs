@@ -3,21 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::product::{Access, ReportRule};
+use crate::model::product::Access;
 
 fn property(id: &str, kind: ValueType, access: Access) -> Property {
-    Property {
-        id: id.into(),
-        name: id.into(),
-        kind,
-        unit: None,
-        access,
-        range: None,
-        step: None,
-        labels: Vec::new(),
-        report: ReportRule::default(),
-        alarms: Vec::new(),
-    }
+    Property { access, ..Property::new(id, kind) }
 }
 
 fn parameter(id: &str, kind: ValueType, required: bool) -> Parameter {

@@ -12,7 +12,7 @@ use crate::model::command::{ActionKind, Outcome, Rejection};
 use crate::model::history::{AlarmKind, ClientAlarm};
 use crate::model::interest::{Interest, Selector};
 use crate::model::message::{Body, CommandNote, Kinds, Report};
-use crate::model::product::{AlarmCondition, AlarmRule, Level, Product, Property};
+use crate::model::product::{AlarmCondition, AlarmRule, Direction, Level, Product, Property, Rate};
 use crate::model::time::UnixMillis;
 use crate::model::value::{Quality, ValueType};
 
@@ -181,7 +181,7 @@ pub fn encode_alarm(alarm: &ClientAlarm) -> Vec<u8> {
     w.option(link.as_deref(), Writer::text);
     write_selector(&mut w, devices);
     w.float(*value);
-    w.number(u64::try_from(hold.as_millis()).unwrap_or(u64::MAX));
+    w.millis(*hold);
     w.byte(level_byte(*level));
     w.0
 }
@@ -251,8 +251,9 @@ fn read_level(r: &mut Reader<'_>) -> Result<Level, Damaged> {
     }
 }
 
+/// Delays and whether a rule is judged are the configuration's matter and not kept.
 fn write_rule(w: &mut Writer, rule: &AlarmRule) {
-    let AlarmRule { id, name, condition, hysteresis, level } = rule;
+    let AlarmRule { id, name, condition, hysteresis, level, delay: _, clear_delay: _, enabled: _ } = rule;
     w.text(id);
     w.text(name);
     match condition {
@@ -268,6 +269,25 @@ fn write_rule(w: &mut Writer, rule: &AlarmRule) {
             w.byte(2);
             w.value(value);
         }
+        AlarmCondition::NotEqual(value) => {
+            w.byte(3);
+            w.value(value);
+        }
+        AlarmCondition::Rate(rate) => {
+            w.byte(4);
+            w.byte(match rate.direction {
+                Direction::Up => 0,
+                Direction::Down => 1,
+                Direction::Both => 2,
+            });
+            w.float(rate.limit);
+            w.millis(rate.per);
+            w.millis(rate.over);
+        }
+        AlarmCondition::NoData(silence) => {
+            w.byte(5);
+            w.millis(*silence);
+        }
     }
     w.float(*hysteresis);
     w.byte(level_byte(*level));
@@ -281,10 +301,26 @@ fn read_rule(r: &mut Reader<'_>) -> Result<AlarmRule, Damaged> {
             0 => AlarmCondition::Above(r.float()?),
             1 => AlarmCondition::Below(r.float()?),
             2 => AlarmCondition::Equal(r.value()?),
+            3 => AlarmCondition::NotEqual(r.value()?),
+            4 => AlarmCondition::Rate(Rate {
+                direction: match r.byte("a direction")? {
+                    0 => Direction::Up,
+                    1 => Direction::Down,
+                    2 => Direction::Both,
+                    _ => return Err(r.damaged("a direction")),
+                },
+                limit: r.float()?,
+                per: Duration::from_millis(r.number()?),
+                over: Duration::from_millis(r.number()?),
+            }),
+            5 => AlarmCondition::NoData(Duration::from_millis(r.number()?)),
             _ => return Err(r.damaged("a condition")),
         },
         hysteresis: r.float()?,
         level: read_level(r)?,
+        delay: Duration::ZERO,
+        clear_delay: Duration::ZERO,
+        enabled: true,
     })
 }
 

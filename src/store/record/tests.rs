@@ -97,9 +97,15 @@ fn rule() -> impl Strategy<Value = Arc<AlarmRule>> {
         number().prop_map(AlarmCondition::Above),
         number().prop_map(AlarmCondition::Below),
         value().prop_map(AlarmCondition::Equal),
+        value().prop_map(AlarmCondition::NotEqual),
+        (number(), 1..1_000_000_u64, 1..1_000_000_u64).prop_map(|(limit, per, over)| {
+            let (per, over) = (Duration::from_millis(per), Duration::from_millis(over));
+            AlarmCondition::Rate(Rate { direction: Direction::Down, limit, per, over })
+        }),
+        any::<u32>().prop_map(|ms| AlarmCondition::NoData(Duration::from_millis(ms.into()))),
     ];
     (text(), text(), condition, number(), level()).prop_map(|(id, name, condition, hysteresis, level)| {
-        Arc::new(AlarmRule { id, name, condition, hysteresis, level })
+        Arc::new(AlarmRule { name, hysteresis, level, ..AlarmRule::new(id, condition) })
     })
 }
 

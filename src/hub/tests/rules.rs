@@ -1,0 +1,320 @@
+//! Time in the rules of a product: stale readings, the kinds of report, alarms with delays, rates and silence, events of
+//! bits. The rig here has one device of a product that each test makes.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::product::{Direction, Edge, Rate, ReportOn};
+
+const VALUE: usize = 0;
+
+/// A rig with the device `d` of a product with these properties and events, which session 1 watches.
+fn rig(properties: Vec<Property>, events: Vec<EventType>) -> Rig {
+    let product = Product { events, functions: Vec::new(), ..press_with(properties) };
+    let devices = vec![device("d", &Arc::new(product), "rs485", "1")];
+    let link = Arc::new(Link { id: "rs485".into(), address: "?".into(), readable: true });
+    let mut rig = Rig::of(Directory::new(devices, vec![link]));
+    rig.watcher(1, &all_rights("demo"));
+    rig.presence("d", true);
+    assert_eq!(rig.heard(1), ["d online"]);
+    rig
+}
+
+fn float(id: &str) -> Property {
+    property(id, ValueType::Float, Access::Read)
+}
+
+fn alarmed(rules: Vec<AlarmRule>) -> Vec<Property> {
+    vec![Property { alarms: rules.into_iter().map(Arc::new).collect(), ..float("value") }]
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn read(rig: &mut Rig, value: f64) -> Vec<String> {
+    rig.values("d", &[(VALUE, Value::Float(value))]);
+    rig.heard(1)
+}
+
+/// What was heard of alarms while a value was read again every second.
+fn hold(rig: &mut Rig, value: f64, times: u64) -> Vec<String> {
+    let mut heard = Vec::new();
+    for _ in 0..times {
+        heard.extend(read(rig, value));
+        rig.pass(seconds(1));
+        heard.extend(rig.heard(1));
+    }
+    heard.retain(|line| line.contains("alarm"));
+    heard
+}
+
+#[test]
+fn a_reading_that_is_not_renewed_is_told_as_stale_once_and_good_again_with_the_next() {
+    let mut rig =
+        rig(vec![Property { stale_after: Some(seconds(10)), ..float("value") }, float("other")], vec![]);
+    rig.values("d", &[(VALUE, Value::Float(1.0)), (1, Value::Float(2.0))]);
+    assert_eq!(rig.heard(1), ["d value=1 other=2"]);
+    rig.pass(seconds(9));
+    assert_eq!(read(&mut rig, 1.0), [""; 0], "an unchanged reading renews it");
+    rig.pass(Duration::from_millis(9_999));
+    assert_eq!(rig.heard(1), [""; 0]);
+    rig.pass(Duration::from_millis(1));
+    assert_eq!(rig.heard(1), ["d value=1 (stale)"]);
+    rig.pass(seconds(1000));
+    assert_eq!(rig.heard(1), [""; 0]);
+    assert_eq!(read(&mut rig, 1.0), ["d value=1"]);
+}
+
+#[test]
+fn a_device_that_comes_back_is_given_its_time_anew_before_old_readings_are_told_as_stale() {
+    let mut rig = rig(vec![Property { stale_after: Some(seconds(10)), ..float("value") }], vec![]);
+    read(&mut rig, 1.0);
+    rig.presence("d", false);
+    assert_eq!(rig.heard(1), ["d offline: no answer"]);
+    rig.pass(seconds(60));
+    rig.presence("d", true);
+    rig.pass(seconds(9));
+    assert_eq!(rig.heard(1), ["d online"]);
+    rig.pass(seconds(1));
+    assert_eq!(rig.heard(1), ["d value=1 (stale)"]);
+}
+
+#[test]
+fn that_a_reading_is_stale_does_not_wait_for_the_minimum_interval_and_ends_the_heartbeat() {
+    let report =
+        ReportRule { min_interval: Some(seconds(100)), heartbeat: Some(seconds(5)), ..ReportRule::default() };
+    let mut rig = rig(vec![Property { stale_after: Some(seconds(12)), report, ..float("value") }], vec![]);
+    read(&mut rig, 1.0);
+    rig.pass(seconds(50));
+    assert_eq!(rig.heard(1), ["d value=1", "d value=1", "d value=1 (stale)"]);
+}
+
+#[test]
+fn every_reading_is_told_where_the_rule_says_so_and_none_where_only_the_heartbeat_tells() {
+    let on = |on, heartbeat| ReportRule { on, heartbeat, ..ReportRule::default() };
+    let each = Property { report: on(ReportOn::Reading, None), ..float("value") };
+    let beat = Property { report: on(ReportOn::Heartbeat, Some(seconds(60))), ..float("beat") };
+    let mut rig = rig(vec![each, beat], vec![]);
+    let both = |rig: &mut Rig, value: f64| {
+        rig.values("d", &[(VALUE, Value::Float(1.0)), (1, Value::Float(value))]);
+        rig.heard(1)
+    };
+    assert_eq!(both(&mut rig, 5.0), ["d value=1 beat=5"]);
+    assert_eq!(both(&mut rig, 6.0), ["d value=1"]);
+    rig.pass(seconds(60));
+    assert_eq!(rig.heard(1), ["d beat=6"]);
+}
+
+#[test]
+fn an_alarm_waits_for_its_delay_and_a_value_that_came_back_meanwhile_raises_nothing() {
+    let rule = AlarmRule {
+        delay: seconds(10),
+        clear_delay: seconds(5),
+        hysteresis: 2.0,
+        ..AlarmRule::new("high", AlarmCondition::Above(80.0))
+    };
+    let mut rig = rig(alarmed(vec![rule]), vec![]);
+    assert_eq!(hold(&mut rig, 81.0, 9), [""; 0]);
+    assert_eq!(hold(&mut rig, 79.0, 1), [""; 0], "between limit and hysteresis interrupts");
+    assert_eq!(hold(&mut rig, 85.0, 9), [""; 0]);
+    rig.pass(seconds(1));
+    assert_eq!(rig.heard(1), ["d alarm high raised at 85, active [high]"]);
+    assert_eq!(hold(&mut rig, 78.0, 4), [""; 0]);
+    assert_eq!(hold(&mut rig, 79.0, 1), [""; 0]);
+    assert_eq!(hold(&mut rig, 70.0, 5), ["d alarm high cleared at 70, active []"]);
+}
+
+#[test]
+fn nothing_known_interrupts_a_delay_and_leaves_a_raised_alarm_raised() {
+    let rule = AlarmRule {
+        delay: seconds(10),
+        clear_delay: seconds(10),
+        ..AlarmRule::new("high", AlarmCondition::Above(80.0))
+    };
+    let mut rig = rig(alarmed(vec![rule]), vec![]);
+    hold(&mut rig, 81.0, 5);
+    rig.unreadable("d", VALUE);
+    rig.pass(seconds(60));
+    assert_eq!(hold(&mut rig, 81.0, 9), [""; 0], "it counts anew");
+    assert_eq!(hold(&mut rig, 81.0, 1), ["d alarm high raised at 81, active [high]"]);
+    read(&mut rig, 20.0);
+    rig.presence("d", false);
+    rig.pass(seconds(60));
+    assert_eq!(rig.heard(1), ["d offline: no answer"]);
+    assert_eq!(hold(&mut rig, 20.0, 10), ["d alarm high cleared at 20, active []"]);
+}
+
+#[test]
+fn a_rate_is_judged_over_its_window_and_not_before_the_readings_fill_it() {
+    let rate = Rate { direction: Direction::Up, limit: 60.0, per: seconds(60), over: seconds(10) };
+    let rule = AlarmRule { hysteresis: 30.0, ..AlarmRule::new("fast", AlarmCondition::Rate(rate)) };
+    let mut rig = rig(alarmed(vec![rule]), vec![]);
+    let mut ramp = |from: f64, step: f64, times: u32| {
+        let mut heard = Vec::new();
+        for at in 0..times {
+            heard.extend(read(&mut rig, from + step * f64::from(at)));
+            rig.pass(seconds(1));
+        }
+        heard.retain(|line| line.contains("alarm"));
+        heard
+    };
+    // 120 a minute, seen over ten seconds for the first time with the eleventh reading.
+    assert_eq!(ramp(0.0, 2.0, 10), [""; 0]);
+    assert_eq!(ramp(20.0, 2.0, 1), ["d alarm fast raised at 20, active [fast]"]);
+    // 48 a minute is below the limit but within the hysteresis.
+    assert_eq!(ramp(20.8, 0.8, 20), [""; 0]);
+    let cleared = ramp(36.8, 0.0, 10);
+    assert_eq!(cleared.len(), 1);
+    assert!(cleared[0].starts_with("d alarm fast cleared"), "{cleared:?}");
+}
+
+#[test]
+fn silence_is_an_alarm_also_of_a_device_that_was_never_heard_of() {
+    let rule =
+        AlarmRule { delay: seconds(5), ..AlarmRule::new("silent", AlarmCondition::NoData(seconds(60))) };
+    let mut rig = rig(alarmed(vec![rule]), vec![]);
+    rig.pass(seconds(64));
+    assert_eq!(rig.heard(1), [""; 0]);
+    rig.pass(seconds(1));
+    assert_eq!(rig.heard(1), ["d alarm silent raised at null, active [silent]"]);
+    rig.presence("d", false);
+    assert_eq!(rig.heard(1), ["d offline: no answer"]);
+    let heard = read(&mut rig, 1.0);
+    assert_eq!(heard, ["d online", "d value=1", "d alarm silent cleared at 1, active []"]);
+    rig.presence("d", false);
+    rig.pass(seconds(65));
+    assert_eq!(rig.heard(1), ["d offline: no answer", "d alarm silent raised at 1, active [silent]"]);
+    assert_eq!(rig.state.timeout(), None);
+}
+
+#[test]
+fn a_rule_that_is_switched_off_is_never_raised_and_one_for_another_value_is() {
+    let off = AlarmRule { enabled: false, ..AlarmRule::new("off", AlarmCondition::Above(0.0)) };
+    let other = AlarmRule::new("other", AlarmCondition::NotEqual(Value::Float(3.0)));
+    let mut rig = rig(alarmed(vec![off, other]), vec![]);
+    assert_eq!(read(&mut rig, 3.0), ["d value=3"]);
+    assert_eq!(read(&mut rig, 4.0), ["d value=4", "d alarm other raised at 4, active [other]"]);
+    assert_eq!(read(&mut rig, 3.0), ["d value=3", "d alarm other cleared at 3, active []"]);
+}
+
+fn event(id: &str, change: Change, initial: bool) -> EventType {
+    EventType {
+        id: id.into(),
+        name: id.into(),
+        level: Level::Fault,
+        params: Vec::new(),
+        when: Some(EventTrigger { property: VALUE, change, initial, carries: vec![("load".into(), 1)] }),
+    }
+}
+
+#[test]
+fn each_bit_of_a_word_is_an_event_of_its_own_with_its_label_and_what_else_it_carries() {
+    let labels = vec![(0, "over-voltage".into()), (3, "over-current".into())];
+    let bits = Change::Bits { labels, edge: Edge::Both };
+    let word = property("faults", ValueType::Int, Access::Read);
+    let mut rig = rig(vec![word, float("load")], vec![event("fault", bits, false)]);
+    let mut faults = |word: i64| {
+        rig.values("d", &[(VALUE, Value::Int(word)), (1, Value::Float(0.5))]);
+        let mut heard = rig.heard(1);
+        heard.retain(|line| line.contains("event"));
+        heard
+    };
+    assert_eq!(faults(0b0001), [""; 0], "the state at the start is no event");
+    let rising = "d event fault fault bit=3 label=over-current active=true load=0.5";
+    let falling = "d event fault fault bit=0 label=over-voltage active=false load=0.5";
+    assert_eq!(faults(0b1010), [falling, rising]);
+    assert_eq!(faults(0b1000), [""; 0], "a bit without a label is nobody's");
+}
+
+#[test]
+fn rising_falling_and_any_change_are_told_apart() {
+    let events = [("up", Change::Rises), ("down", Change::Falls), ("any", Change::Differs)]
+        .map(|(id, change)| event(id, change, false));
+    let mut rig = rig(vec![float("value"), float("load")], events.into());
+    let mut fired = |value: f64| {
+        let heard = read(&mut rig, value);
+        heard.iter().filter_map(|line| line.split(" event ").nth(1)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(fired(1.0), [""; 0]);
+    assert_eq!(fired(2.0), ["up fault", "any fault"]);
+    assert_eq!(fired(2.0), [""; 0]);
+    assert_eq!(fired(1.5), ["down fault", "any fault"]);
+}
+
+#[test]
+fn the_first_reading_fires_where_the_trigger_says_so() {
+    let bits = Change::Bits { labels: vec![(1, "two".into())], edge: Edge::Rising };
+    let events = vec![event("bits", bits, true), event("is", Change::Becomes(Value::Int(2)), true)];
+    let mut rig = rig(vec![property("word", ValueType::Int, Access::Read), float("load")], events);
+    rig.values("d", &[(VALUE, Value::Int(2))]);
+    let heard = ["d word=2", "d event bits fault bit=1 label=two active=true", "d event is fault"];
+    assert_eq!(rig.heard(1), heard);
+}
+
+proptest! {
+    /// With any delays and whatever happens to the readings, an alarm is raised and cleared in turn.
+    #[test]
+    fn an_alarm_with_delays_is_raised_and_cleared_in_turn(
+        delay in 0..4_u64,
+        clear_delay in 0..4_u64,
+        steps in prop::collection::vec((0..5_u8, 70.0..90.0_f64, 0..3_u64), 0..80),
+    ) {
+        let rules = [AlarmCondition::Above(80.0), AlarmCondition::NoData(seconds(2))]
+            .into_iter()
+            .enumerate()
+            .map(|(at, condition)| AlarmRule {
+                delay: seconds(delay),
+                clear_delay: seconds(clear_delay),
+                hysteresis: 3.0,
+                ..AlarmRule::new(format!("rule-{at}"), condition)
+            });
+        let mut rig = rig(alarmed(rules.collect()), vec![]);
+        let mut raised = [false; 2];
+        for (what, value, wait) in steps {
+            match what {
+                0 => rig.presence("d", false),
+                1 => rig.unreadable("d", VALUE),
+                _ => rig.values("d", &[(VALUE, Value::Float(value))]),
+            }
+            rig.pass(seconds(wait));
+            for line in rig.heard(1).iter().filter(|line| line.contains("alarm")) {
+                let at = usize::from(line.contains("alarm rule-1"));
+                prop_assert_eq!(line.contains("raised"), !raised[at], "{}", line);
+                raised[at] = !raised[at];
+            }
+        }
+    }
+
+    /// Whatever the rule: the newest good value is told at the latest when interval and heartbeat have passed, unless
+    /// it is within the deadband of what was told.
+    #[test]
+    fn no_report_rule_loses_the_newest_value(
+        deadband in prop_oneof![Just(0.0), 0.1..2.0_f64],
+        percent in prop_oneof![Just(0.0), 0.5..20.0_f64],
+        min_interval in prop::option::of(1..20_u64),
+        on_reading in any::<bool>(),
+        steps in prop::collection::vec((-20..20_i32, 0..10_u64), 1..40),
+    ) {
+        let on = if on_reading { ReportOn::Reading } else { ReportOn::Change };
+        let report =
+            ReportRule { on, deadband, percent, heartbeat: None, min_interval: min_interval.map(seconds) };
+        let mut rig = rig(vec![Property { report, ..float("value") }], vec![]);
+        let (mut told, mut newest) = (f64::NAN, 0.0);
+        for (value, wait) in steps {
+            newest = f64::from(value) / 4.0;
+            let mut heard = read(&mut rig, newest);
+            rig.pass(seconds(wait));
+            heard.extend(rig.heard(1));
+            if let Some(line) = heard.last() {
+                told = line.strip_prefix("d value=").expect("a report").parse().expect("a number");
+            }
+        }
+        rig.pass(seconds(20));
+        if let Some(line) = rig.heard(1).last() {
+            told = line.strip_prefix("d value=").expect("a report").parse().expect("a number");
+        }
+        let far = if on_reading { 0.0 } else { f64::max(deadband, told.abs() * percent / 100.0) };
+        prop_assert!((told - newest).abs() <= far, "told {told}, newest {newest}");
+    }
+}
