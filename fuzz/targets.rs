@@ -11,6 +11,7 @@ use pentad::dialects::uplus::signed_query;
 use pentad::drivers::mqtt::path::Path;
 use pentad::drivers::mqtt::payload::Form;
 use pentad::model::client::{Client, DeviceFilter, Dialect, Rights, Secret};
+use pentad::model::expression::{self, Kind, Name};
 use pentad::model::time::UnixMillis;
 use pentad::model::value::ValueType;
 use pentad::proto::modbus::frame::{Framing, Request};
@@ -24,6 +25,31 @@ use pentad::proto::stomp::subscriptions::Key;
 
 use super::common::pure::{PureStage, to_request};
 use super::common::transcript::{Request as Opening, Seen, Stage};
+
+/// Any text as an expression: refused at a place that it has, or evaluated to a finite number or to nothing.
+pub fn expression(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let lookup = |name: &str| match name {
+        "a" | "active-power" => Name::Input(0, Kind::Number),
+        "b" => Name::Input(1, Kind::Number),
+        "on" => Name::Input(2, Kind::Truth),
+        "label" => Name::Unusable(ValueType::Text),
+        _ => Name::Unknown,
+    };
+    match expression::parse(text, &lookup) {
+        Ok(expression) => {
+            assert!(!expression.inputs().is_empty() && expression.inputs().is_sorted());
+            for inputs in [[0.0, 0.0, 0.0], [-2.5, 1e300, 1.0], [f64::MAX, f64::MIN, 1.0]] {
+                for kind in [ValueType::Bool, ValueType::Int, ValueType::Float, ValueType::Text] {
+                    let value = expression.evaluate(kind, &|at| inputs.get(at).copied());
+                    let number = value.map(|value| value.as_f64().expect("a number or a truth"));
+                    assert!(number.is_none_or(f64::is_finite));
+                }
+            }
+        }
+        Err(error) => assert!((1..=text.chars().count().max(expression::LONGEST) + 1).contains(&error.at)),
+    }
+}
 
 /// Separates the messages of a conversation in the input of a session target.
 pub const NEXT: u8 = 0x1e;

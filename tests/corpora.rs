@@ -37,6 +37,7 @@ macro_rules! corpora {
 }
 
 corpora!(
+    expression,
     stomp_frames,
     stomp_session,
     modbus_reply,

@@ -6,6 +6,7 @@ mod access;
 mod binding;
 mod buses;
 mod device;
+mod formula;
 mod identity;
 mod links;
 mod load;

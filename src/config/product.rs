@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::binding::{modbus, mqtt};
+use super::formula;
 use super::node::{Lapse, Node};
 use super::problem::{Problem, Spot};
 use super::reader::Table;
@@ -81,36 +82,11 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
             ((1..=128).contains(&text.len()) && fits).then(|| Arc::<str>::from(text))
         })
     });
-    let report = table.table("report").map(rules::report).unwrap_or_default();
-    let stale_after = table.key("stale_after").read(rules::stale_after);
     let modbus_settings = modbus::settings(table.table("modbus"));
     let mqtt_settings = mqtt::settings(table.table("mqtt"));
 
-    let rows = table.tables("property");
-    let names: Vec<&str> = rows.iter().filter_map(|row| row.key("id").node()?.quiet_text()).collect();
-    unique(&table, &rows, "property");
-    let mut properties = Vec::new();
-    let mut unsaid = Vec::new();
-    let mut modbus_points = Vec::new();
-    let mut mqtt_points = Vec::new();
-    for row in rows {
-        let own_entry = row.key("stale_after");
-        let own = own_entry.read(rules::stale_after);
-        if let Some((mut property, point, topic)) = property(row, &modbus_settings, &report) {
-            let said = own.or(stale_after);
-            property.stale_after = said.and_then(Lapse::time);
-            let every = point.as_ref().map(|point| point.every);
-            rules::check_stale(&table, &own_entry.spot(), property.stale_after, every);
-            if said.is_none() {
-                unsaid.push(properties.len());
-            }
-            properties.push(property);
-            modbus_points.push(point);
-            mqtt_points.push(topic);
-        }
-    }
-    check_alarm_ids(&table, &properties);
-    modbus::check_overlaps(&table, &properties, &modbus_points);
+    let Read { names, properties, unsaid, formulas, modbus_points, mqtt_points } =
+        properties(&table, &modbus_settings);
 
     let rows = table.tables("function");
     unique(&table, &rows, "function");
@@ -128,6 +104,7 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
     unique(&table, &rows, "event");
     let events = rows.into_iter().filter_map(|row| rules::event(row, &properties, &names)).collect();
     let spot = table.spot();
+    let report_to = table.report();
     table.finish();
 
     let id = id?;
@@ -143,6 +120,8 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
         functions,
         events,
     });
+    let spots: Vec<(usize, Spot)> = formulas.iter().map(|(at, node)| (*at, node.spot())).collect();
+    formula::check_cycles(report_to, &product, &spots);
     let intervals = modbus_points.iter().map(|point| point.as_ref().map(|point| point.every));
     let polled = polled(&product, intervals, &unsaid);
     Some(ProductEntry {
@@ -153,6 +132,53 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
         spot,
         layer,
     })
+}
+
+/// The properties of a product with what else is said of them.
+struct Read<'a> {
+    /// The ids of all, also of those that could not be read.
+    names: Vec<&'a str>,
+    properties: Vec<Property>,
+    /// Those of which nothing says when they are stale.
+    unsaid: Vec<usize>,
+    formulas: Vec<(usize, Node<'a>)>,
+    modbus_points: Vec<Option<crate::drivers::modbus::map::Point>>,
+    mqtt_points: Vec<Option<crate::drivers::mqtt::map::Point>>,
+}
+
+fn properties<'a>(table: &Table<'a>, settings: &modbus::Settings) -> Read<'a> {
+    let report = table.table("report").map(rules::report).unwrap_or_default();
+    let stale_after = table.key("stale_after").read(rules::stale_after);
+    let rows = table.tables("property");
+    unique(table, &rows, "property");
+    let mut all = Read {
+        names: rows.iter().filter_map(|row| row.key("id").node()?.quiet_text()).collect(),
+        properties: Vec::new(),
+        unsaid: Vec::new(),
+        formulas: Vec::new(),
+        modbus_points: Vec::new(),
+        mqtt_points: Vec::new(),
+    };
+    for row in rows {
+        let compute = row.key("compute");
+        let own_entry = row.key("stale_after");
+        let own = own_entry.read(rules::stale_after);
+        let Some((mut property, point, topic)) = property(row, settings, &report) else { continue };
+        let said = own.or(stale_after);
+        property.stale_after = said.and_then(Lapse::time);
+        let every = point.as_ref().map(|point| point.every);
+        rules::check_stale(table, &own_entry.spot(), property.stale_after, every);
+        let position = all.properties.len();
+        all.unsaid.extend(said.is_none().then_some(position));
+        all.formulas.extend(compute.node().map(|node| (position, node.clone())));
+        all.properties.push(property);
+        all.modbus_points.push(point);
+        all.mqtt_points.push(topic);
+    }
+    formula::compute(&all.formulas, &mut all.properties, &all.names);
+    check_alarm_ids(table, &all.properties);
+    modbus::check_overlaps(table, &all.properties, &all.modbus_points);
+    all
 }
 
 /// The product with a time after which a polled property is stale, for each that nothing is said of.
@@ -196,9 +222,12 @@ fn property(
         table.tables("alarm").into_iter().filter_map(|row| rules::alarm(row, kind_or_float)).collect();
     let modbus = table.table("modbus");
     let mqtt = table.table("mqtt");
-    if modbus.is_none() && mqtt.is_none() {
+    if table.key("compute").given() {
+        let bound = [modbus.as_ref().map(Table::spot), mqtt.as_ref().map(Table::spot)];
+        formula::check_unbound(&table, bound, access);
+    } else if modbus.is_none() && mqtt.is_none() {
         let problem = Problem::warning(&table.spot(), "bound to nothing, so it never has a value");
-        table.report().add(problem.allowed("modbus = { ... } or mqtt = { ... }"));
+        table.report().add(problem.allowed("modbus = { ... }, mqtt = { ... } or compute = \"...\""));
     }
     let point = modbus.and_then(|table| modbus::point(table, settings, kind_or_float, access));
     let topic = mqtt.map(|table| mqtt::point(table, access));
@@ -216,6 +245,7 @@ fn property(
         report,
         stale_after: None,
         alarms,
+        compute: None,
     };
     Some((property, point, topic))
 }

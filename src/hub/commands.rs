@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::device::DeviceState;
 use super::handle::SessionKey;
 use crate::dialects::{COMMANDS_IN_FLIGHT, Token};
 use crate::drivers::{COMMAND_QUEUE, CommandId};
 use crate::model::check::Checked;
 use crate::model::client::Client;
-use crate::model::command::{Action, Command};
+use crate::model::command::{Action, Command, Outcome};
 use crate::model::device::Device;
 use crate::model::message::CommandNote;
 use crate::model::time::UnixMillis;
@@ -48,6 +49,8 @@ pub(super) struct InFlight {
     /// When it was submitted.
     pub(super) at: UnixMillis,
     pub(super) deadline: Instant,
+    /// What a read asked for, where something else is fetched for it.
+    pub(super) asked: Option<Vec<usize>>,
 }
 
 impl Commands {
@@ -99,6 +102,35 @@ impl Commands {
     pub(super) fn timeout(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
+}
+
+/// What the driver is to read so that these properties can be told: the same, unless some are computed from others.
+pub(super) fn fetched(device: &Device, checked: Checked) -> (Checked, Option<Vec<usize>>) {
+    match checked {
+        Checked::Read(asked) => {
+            let sources = device.product.sources(&asked);
+            if sources == asked {
+                (Checked::Read(sources), None)
+            } else {
+                (Checked::Read(sources), Some(asked))
+            }
+        }
+        Checked::Write(_) | Checked::Invoke { .. } => (checked, None),
+    }
+}
+
+/// The outcome of a read with what was asked for, if something else was fetched for it.
+pub(super) fn answered(asked: Option<&[usize]>, state: Option<&DeviceState>, outcome: Outcome) -> Outcome {
+    let (Some(asked), Some(state)) = (asked, state) else { return outcome };
+    let Outcome::Confirmed { values, outputs } = outcome else { return outcome };
+    let told = |position: &usize| {
+        let property = state.device().product.properties.get(*position)?;
+        if property.compute.is_some() {
+            return state.known(&[*position]).pop();
+        }
+        values.iter().find(|(id, _)| *id == property.id).cloned()
+    };
+    Outcome::Confirmed { values: asked.iter().filter_map(told).collect(), outputs }
 }
 
 /// A command as other sessions may see it: with the values as they were checked.

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::alarms::Alarms;
+use super::computed::{self, Computed};
 use super::events;
 use super::point::Point;
 use crate::drivers::Sample;
@@ -32,13 +33,15 @@ pub(super) struct DeviceState {
     /// By position in the product's properties.
     points: Vec<Point>,
     alarms: Alarms,
+    computed: Computed,
 }
 
 impl DeviceState {
     pub(super) fn new(device: Arc<Device>) -> Self {
         let points = vec![Point::default(); device.product.properties.len()];
         let alarms = Alarms::new(&device.product);
-        Self { device, online: None, since: None, answers: None, points, alarms }
+        let computed = Computed::new(&device);
+        Self { device, online: None, since: None, answers: None, points, alarms, computed }
     }
 
     pub(super) fn device(&self) -> &Arc<Device> {
@@ -55,14 +58,14 @@ impl DeviceState {
         self.alarms.begin(now);
     }
 
-    /// Takes readings over. A device that gives any is online.
+    /// Takes readings over. A device that gives any is online. Gives the good ones, and what was computed from them.
     pub(super) fn values(
         &mut self,
         at: UnixMillis,
         values: Vec<(usize, Sample)>,
         now: Instant,
         facts: &mut Vec<Body>,
-    ) {
+    ) -> Vec<(usize, Value)> {
         self.presence(at, true, None, now, facts);
         let product = Arc::clone(&self.device.product);
         let mut touched = Vec::with_capacity(values.len());
@@ -95,10 +98,34 @@ impl DeviceState {
                 }
             }
         }
-        self.report(touched, now, facts, Point::due);
-        for (position, before, value) in read {
-            self.consider(position, before.as_ref(), &value, now, facts);
+        let computed = self.computed.concerned(&product, &touched);
+        for position in &computed {
+            if let Some((before, value)) = self.compute(*position, at, now) {
+                read.push((*position, before, value));
+            }
         }
+        touched.extend(computed);
+        self.report(touched, now, facts, Point::due);
+        for (position, before, value) in &read {
+            self.consider(*position, before.as_ref(), value, now, facts);
+        }
+        read.into_iter().map(|(position, _, value)| (position, value)).collect()
+    }
+
+    /// Takes over what a property is computed to be. Gives its value before and now, if it has a good one.
+    fn compute(&mut self, position: usize, at: UnixMillis, now: Instant) -> Option<(Option<Value>, Value)> {
+        let points = &self.points;
+        let reading = |at: usize| points.get(at)?.reading.as_ref();
+        let result = computed::compute(&self.device.product, position, reading);
+        let point = self.points.get_mut(position)?;
+        match result {
+            computed::Result::Value(value) => return Some((point.take(value.clone(), at, now), value)),
+            computed::Result::Worse(Quality::Bad) => point.spoil(),
+            computed::Result::Worse(Quality::Stale | Quality::Good) => point.age(),
+            computed::Result::Nothing => return None,
+        }
+        self.alarms.interrupt(Some(position));
+        None
     }
 
     /// What a good reading fires, raises and clears.
@@ -151,8 +178,16 @@ impl DeviceState {
     pub(super) fn handle_timeout(&mut self, now: Instant, facts: &mut Vec<Body>) {
         if self.online == Some(true) {
             let product = Arc::clone(&self.device.product);
+            let mut expired = Vec::new();
             for (position, (point, property)) in self.points.iter_mut().zip(&product.properties).enumerate() {
                 if point.expire(property, self.answers, now) {
+                    self.alarms.interrupt(Some(position));
+                    expired.push(position);
+                }
+            }
+            for position in self.computed.concerned(&product, &expired) {
+                if let Some(point) = self.points.get_mut(position) {
+                    point.age();
                     self.alarms.interrupt(Some(position));
                 }
             }

@@ -6,6 +6,7 @@
 mod alarms;
 mod client_alarms;
 pub mod commands;
+mod computed;
 mod device;
 mod documents;
 mod effect;

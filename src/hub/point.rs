@@ -77,6 +77,14 @@ impl Point {
         }
     }
 
+    /// What it is computed from is stale.
+    pub(super) fn age(&mut self) {
+        if let Some(reading) = self.reading.as_mut().filter(|reading| reading.quality == Quality::Good) {
+            reading.quality = Quality::Stale;
+            self.silent = false;
+        }
+    }
+
     /// The device went offline.
     pub(super) fn lose(&mut self) {
         if let Some(reading) = &mut self.reading {

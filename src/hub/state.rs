@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client_alarms::{Change, ClientAlarms};
-use super::commands::{Commands, InFlight, note};
+use super::commands::{Commands, InFlight, answered, fetched, note};
 use super::device::DeviceState;
 use super::documents::Documents;
 use super::groups::Groups;
@@ -23,7 +23,7 @@ use super::links::Links;
 use super::outcomes::Outcomes;
 use super::revive::revive;
 use crate::dialects::Token;
-use crate::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample};
+use crate::drivers::{CommandId, DriverAction, DriverCommand, Observation};
 use crate::model::check::{Checked, check};
 use crate::model::client::Client;
 use crate::model::command::{Command, Outcome, Rejection};
@@ -273,9 +273,11 @@ impl HubState {
         }
         match observation {
             Observation::Values { device, at, values } => {
-                let watched = self.watched(&device, &values);
-                self.learn(&device, at, |state, facts| state.values(at, values, now.instant, facts));
-                self.judge(&device, watched, at, now.instant);
+                let mut read = Vec::new();
+                self.learn(&device, at, |state, facts| {
+                    read = state.values(at, values, now.instant, facts);
+                });
+                self.judge(&device, &read, at, now.instant);
             }
             Observation::Presence { device, at, online, reason } => {
                 self.learn(&device, at, |state, facts| {
@@ -439,6 +441,7 @@ impl HubState {
         let deadline = now.instant + command.timeout.min(LONGEST_WAIT);
         let note = Arc::new(note(id, &device, client, command, &checked));
         let notify = command.notify_accepted;
+        let (checked, asked) = fetched(&device, checked);
         let entry = InFlight {
             session,
             token,
@@ -448,6 +451,7 @@ impl HubState {
             announced: false,
             at: now.wall,
             deadline,
+            asked,
         };
         self.commands.begin(id, entry);
         let action = match checked {
@@ -482,9 +486,11 @@ impl HubState {
 
     /// Gives a command its outcome, unless it has one already.
     fn settle(&mut self, id: CommandId, at: UnixMillis, outcome: Outcome, now: Instant) {
-        let Some(InFlight { session, token, device, note, announced, .. }) = self.commands.settle(id) else {
+        let Some(InFlight { session, token, device, note, announced, asked, .. }) = self.commands.settle(id)
+        else {
             return;
         };
+        let outcome = answered(asked.as_deref(), self.devices.get(device), outcome);
         let outcome = Arc::new(outcome);
         self.outcome(session, token, Arc::clone(&outcome));
         if let Some(device) = self.roster.device(device).map(|device| Arc::clone(&device.id)) {
@@ -561,23 +567,14 @@ impl HubState {
         }
     }
 
-    /// The good readings that alarms of clients look at.
-    fn watched(&self, device: &Device, values: &[(usize, Sample)]) -> Vec<(usize, Value)> {
-        let Some(position) = self.roster.position(&device.id) else { return Vec::new() };
-        let watched = |(property, sample): &(usize, Sample)| match sample {
-            Sample::Value(value) if self.alarms.watches(position, *property) => {
-                Some((*property, value.clone()))
-            }
-            Sample::Value(_) | Sample::Unreadable(_) => None,
-        };
-        values.iter().filter_map(watched).collect()
-    }
-
-    fn judge(&mut self, device: &Device, watched: Vec<(usize, Value)>, at: UnixMillis, now: Instant) {
+    /// Lets alarms of clients look at good readings.
+    fn judge(&mut self, device: &Device, read: &[(usize, Value)], at: UnixMillis, now: Instant) {
         let Some(position) = self.roster.position(&device.id) else { return };
         let mut changes = Vec::new();
-        for (property, value) in watched {
-            self.alarms.judge(position, property, &value, now, &mut changes);
+        for (property, value) in read {
+            if self.alarms.watches(position, *property) {
+                self.alarms.judge(position, *property, value, now, &mut changes);
+            }
         }
         self.alarm(changes, at);
     }

@@ -9,6 +9,7 @@ pub mod client;
 pub mod command;
 pub mod device;
 pub mod directory;
+pub mod expression;
 pub mod history;
 pub mod interest;
 pub mod message;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::expression::Expression;
 pub use super::rules::{
     AlarmCondition, AlarmRule, Change, Direction, Edge, EventTrigger, Rate, ReportOn, ReportRule,
 };
@@ -32,6 +33,46 @@ impl Product {
     /// The position and definition of a property.
     pub fn property(&self, id: &str) -> Option<(usize, &Property)> {
         self.properties.iter().enumerate().find(|(_, property)| &*property.id == id)
+    }
+
+    /// Positions of the computed properties, each after those that it is computed from. Those that are computed from
+    /// themselves over any detour, and what is computed from them, are left out.
+    pub fn computed(&self) -> Vec<usize> {
+        let mut order = Vec::new();
+        loop {
+            let before = order.len();
+            for (position, property) in self.properties.iter().enumerate() {
+                let Some(expression) = property.compute.as_ref().filter(|_| !order.contains(&position))
+                else {
+                    continue;
+                };
+                let known = |input: &usize| {
+                    order.contains(input) || self.properties.get(*input).is_some_and(|p| p.compute.is_none())
+                };
+                if expression.inputs().iter().all(known) {
+                    order.push(position);
+                }
+            }
+            if order.len() == before {
+                return order;
+            }
+        }
+    }
+
+    /// These properties without the computed ones, and with what those are computed from; each once.
+    pub fn sources(&self, positions: &[usize]) -> Vec<usize> {
+        let mut sources = Vec::with_capacity(positions.len());
+        let mut wanted: Vec<usize> = positions.iter().rev().copied().collect();
+        let mut seen = vec![false; self.properties.len()];
+        while let Some(position) = wanted.pop() {
+            let Some(seen) = seen.get_mut(position).filter(|seen| !**seen) else { continue };
+            *seen = true;
+            match self.properties.get(position).and_then(|property| property.compute.as_ref()) {
+                Some(expression) => wanted.extend(expression.inputs().iter().rev()),
+                None => sources.push(position),
+            }
+        }
+        sources
     }
 
     /// The position and definition of a function.
@@ -65,6 +106,8 @@ pub struct Property {
     pub stale_after: Option<Duration>,
     /// Conditions that raise alarms.
     pub alarms: Vec<Arc<AlarmRule>>,
+    /// What it is computed from; `None` for one that the device itself gives.
+    pub compute: Option<Arc<Expression>>,
 }
 
 impl Property {
@@ -83,6 +126,7 @@ impl Property {
             report: ReportRule::default(),
             stale_after: None,
             alarms: Vec::new(),
+            compute: None,
         }
     }
 }

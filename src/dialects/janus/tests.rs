@@ -154,7 +154,7 @@ fn a_value_that_is_not_good_is_null() {
     let stale = ("setpoint", Value::Float(1.0), Quality::Stale);
     rig.input(report(&device, &[("temperature", Value::Float(20.0), Quality::Good), stale]));
     let body =
-        r#"{"uuid":"press-1","time":"2023-11-14 22:13:20:000","data":{"setpoint":null,"temperature":20.0}}"#;
+        r#"{"uuid":"press-1","time":"2023-11-14 22:13:20:000","data":{"temperature":20.0,"setpoint":null}}"#;
     assert!(rig.said[0].ends_with(&format!("\n\n{body}\0")), "{:?}", rig.said);
     rig.said.clear();
     rig.input(report(&device, &[("temperature", Value::Float(20.0), Quality::Bad)]));

@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::expression::{Kind, Name, parse};
 use crate::model::product::{Direction, Edge, Rate, ReportOn};
 
 const VALUE: usize = 0;
@@ -252,7 +253,86 @@ fn the_first_reading_fires_where_the_trigger_says_so() {
     assert_eq!(rig.heard(1), heard);
 }
 
+fn computed(id: &str, text: &str, inputs: &[&str]) -> Property {
+    let lookup = |name: &str| {
+        let at = inputs.iter().position(|input| *input == name);
+        at.map_or(Name::Unknown, |at| Name::Input(at, Kind::Number))
+    };
+    let expression = parse(text, &lookup).unwrap_or_else(|error| panic!("{text}: {error}"));
+    Property { compute: Some(Arc::new(expression)), ..float(id) }
+}
+
+#[test]
+fn a_computed_property_follows_its_inputs_and_is_as_good_as_the_worst_of_them() {
+    let names = ["u", "i", "p"];
+    let stale = Property { stale_after: Some(seconds(10)), ..float("i") };
+    let loud = AlarmRule::new("loud", AlarmCondition::Above(500.0));
+    let power = Property { alarms: vec![Arc::new(loud)], ..computed("p", "u * i", &names) };
+    let mut rig = rig(vec![float("u"), stale, power, computed("kilo", "p / 1000", &names)], vec![]);
+    assert_eq!(read(&mut rig, 230.0), ["d u=230"], "one input is not known yet");
+    let current = |rig: &mut Rig, value: f64| {
+        rig.values("d", &[(1, Value::Float(value))]);
+        rig.heard(1)
+    };
+    assert_eq!(current(&mut rig, 2.0), ["d i=2 p=460 kilo=0.46"]);
+    let raised = "d alarm loud raised at 690, active [loud]";
+    assert_eq!(current(&mut rig, 3.0), ["d i=3 p=690 kilo=0.69", raised]);
+    rig.unreadable("d", VALUE);
+    assert_eq!(rig.heard(1), ["d u=230 (bad) p=690 (bad) kilo=0.69 (bad)"]);
+    let cleared = "d alarm loud cleared at 330, active []";
+    assert_eq!(read(&mut rig, 110.0), ["d u=110 p=330 kilo=0.33", cleared]);
+    rig.pass(seconds(10));
+    assert_eq!(rig.heard(1), ["d i=3 (stale) p=330 (stale) kilo=0.33 (stale)"]);
+    assert_eq!(read(&mut rig, 120.0), ["d u=120"], "not from an old input");
+    assert_eq!(current(&mut rig, 1.0), ["d i=1 p=120 kilo=0.12"]);
+}
+
+#[test]
+fn a_read_of_a_computed_property_fetches_its_inputs_and_answers_with_what_they_give() {
+    let names = ["u", "i"];
+    let mut rig = rig(vec![float("u"), float("i"), computed("p", "u * i", &names)], vec![]);
+    rig.submit(1, 7, &all_rights("demo"), super::read("d", &["p", "u"]));
+    let routed = rig.routed.pop().expect("a command for the driver");
+    assert_eq!(routed.action, crate::drivers::DriverAction::Read(vec![0, 1]));
+    rig.values("d", &[(0, Value::Float(230.0)), (1, Value::Float(2.0))]);
+    rig.heard(1);
+    let values = vec![("u".into(), Value::Float(230.0)), ("i".into(), Value::Float(2.0))];
+    rig.settle(routed.id, Outcome::Confirmed { values, outputs: Vec::new() });
+    assert_eq!(rig.heard(1)[0], "outcome 7 confirmed p=460 u=230");
+}
+
 proptest! {
+    /// Whatever comes in whatever order, a good computed value is what its newest inputs give.
+    #[test]
+    fn a_computed_value_is_what_its_newest_inputs_give(
+        steps in prop::collection::vec((0..3_usize, prop::option::weighted(0.8, -50..50_i32)), 1..40),
+    ) {
+        let names = ["a", "b", "c", "sum"];
+        let both = computed("both", "sum / c", &names);
+        let mut rig = rig(vec![float("a"), float("b"), float("c"), computed("sum", "a + b", &names), both], vec![]);
+        let (mut inputs, mut told) = ([None; 3], [None; 5]);
+        for (at, value) in steps {
+            inputs[at] = value.map(|value| f64::from(value) / 2.0).or_else(|| inputs[at].map(|_| f64::NAN));
+            match value {
+                Some(value) => rig.values("d", &[(at, Value::Float(f64::from(value) / 2.0))]),
+                None => rig.unreadable("d", at),
+            }
+            rig.heard(1);
+            let Some(message) = rig.state.newest(SessionKey(1), "d", rig.now) else { continue };
+            let Body::Properties(reports) = &message.body else { panic!("not a report") };
+            told = [None; 5];
+            for report in reports.iter().filter(|report| report.quality == Quality::Good) {
+                told[report.property] = report.value.as_f64();
+            }
+            let good = |at: usize| inputs[at].filter(|n: &f64| !n.is_nan());
+            let sum = good(0).zip(good(1)).map(|(a, b)| a + b);
+            let both = sum.zip(good(2)).map(|(sum, c)| sum / c).filter(|n: &f64| n.is_finite());
+            prop_assert_eq!(told[3], sum);
+            prop_assert_eq!(told[4], both);
+        }
+        prop_assert!(told.len() == 5);
+    }
+
     /// With any delays and whatever happens to the readings, an alarm is raised and cleared in turn.
     #[test]
     fn an_alarm_with_delays_is_raised_and_cleared_in_turn(

@@ -210,7 +210,7 @@ fn whole(found: &Value) -> Option<i64> {
     clippy::cast_possible_truncation,
     reason = "the range and fraction are checked"
 )]
-fn integral(n: f64) -> Option<i64> {
+pub(super) fn integral(n: f64) -> Option<i64> {
     /// 2^63, the first float above every `i64`.
     const END: f64 = 9_223_372_036_854_775_808.0;
     (n.fract() == 0.0 && (-END..END).contains(&n)).then_some(n as i64)
