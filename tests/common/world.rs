@@ -2,6 +2,7 @@
 //!
 //! Everything runs in a folder of its own on free ports and ends with the value.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -124,6 +125,11 @@ secret = "readers-secret"
 devices = ["press-*"]
 "#;
 
+/// The program under test: the one that was built with the tests, or one of another processor (tests/system/foreign).
+fn binary() -> OsString {
+    std::env::var_os("PENTAD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_pentad").into())
+}
+
 /// The gateway under test.
 pub struct Pentad {
     child: Child,
@@ -136,7 +142,7 @@ impl Pentad {
         std::fs::write(&config, configuration(folder, port, broker)).expect("a writable folder");
         std::fs::write(folder.join("clients.toml"), CLIENTS).expect("a writable folder");
         let log = folder.join("pentad.log");
-        let child = Command::new(env!("CARGO_BIN_EXE_pentad"))
+        let child = Command::new(binary())
             .args(["run", "--config"])
             .arg(&config)
             .env("PENTAD_LOG", "pentad=debug,info")
