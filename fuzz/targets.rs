@@ -305,7 +305,8 @@ pub fn uplus_sign(data: &[u8]) {
         let mut stage = PureStage::with_clients(Dialect::Uplus, vec![Arc::new(client.clone())]);
         stage.open(1, &opening(&format!("/wssubscriber/msgplatform/websocket?{query}")));
         let Seen::Text(ack) = stage.next(1, false) else { panic!("a login is answered first") };
-        assert_eq!(ack.contains("\"00000\""), genuine, "{id:?} {key:?} {at}: {ack}");
+        let ack: serde_json::Value = serde_json::from_str(&ack).expect("an answer is JSON");
+        assert_eq!(ack["data"]["code"] == "00000", genuine, "{id:?} {key:?} {at}: {ack}");
     }
 }
 
