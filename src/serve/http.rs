@@ -356,7 +356,7 @@ fn wants_json(path: &str, headers: &HeaderMap) -> bool {
 }
 
 /// The answer to an address from which somebody guesses. A page may read it.
-fn not_listened_to(wait: Duration) -> Response {
+pub(super) fn not_listened_to(wait: Duration) -> Response {
     let body = r#"{"code":429,"msg":"too many failed logins from this address"}"#;
     Response::json(429, body)
         .with("retry-after", wait.as_secs().saturating_add(1).to_string())

@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, header};
 use serde_json::json;
 
 use super::Shared;
+use super::http::not_listened_to;
 use crate::clock;
 use crate::dialects::Response;
 use crate::meters::process;
@@ -53,9 +54,10 @@ pub(super) async fn answer(
     if method != Method::GET && method != Method::HEAD {
         return Response::text(405, "only GET is answered here\n").with("allow", "GET, HEAD");
     }
-    if page != Page::Health && !admits(headers, peer, shared) {
-        return Response::text(401, "send the secret of a client that may read as Authorization: Bearer\n")
-            .with("www-authenticate", "Bearer");
+    if page != Page::Health && !peer.to_canonical().is_loopback() {
+        if let Err(refusal) = admit(headers, peer, shared) {
+            return refusal;
+        }
     }
     // Health looks at nobody in particular, so that it costs the hub next to nothing.
     let selector = if page == Page::Health { Selector::Device("".into()) } else { Selector::All };
@@ -73,17 +75,27 @@ pub(super) async fn answer(
     response.with("cache-control", "no-store")
 }
 
-fn admits(headers: &HeaderMap, peer: IpAddr, shared: &Shared) -> bool {
-    if peer.to_canonical().is_loopback() {
-        return true;
+/// Lets a client in that may read, unless somebody guesses at its address.
+fn admit(headers: &HeaderMap, peer: IpAddr, shared: &Shared) -> Result<(), Response> {
+    let logins = shared.admission.logins(shared.server.limits.failed_logins);
+    let now = clock::instant();
+    if let Some(wait) = logins.blocked(peer, now) {
+        return Err(not_listened_to(wait));
     }
     let token = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let client = token.and_then(|(_, token)| shared.context.clients.by_secret(token.trim()));
-    client.is_some_and(|client| client.rights.read)
+    let token = token.map(|(_, token)| token.trim());
+    let client = token.and_then(|token| shared.context.clients.by_secret(token));
+    match (client, token) {
+        (Some(client), _) if client.rights.read => return Ok(()),
+        (None, Some(token)) => logins.failed(peer, "monitor", token, now),
+        (Some(_) | None, _) => {}
+    }
+    let refusal = Response::text(401, "send the secret of a client that may read as Authorization: Bearer\n");
+    Err(refusal.with("www-authenticate", "Bearer"))
 }
 
 /// A gateway is ready when its hub answers: what is wrong with the plant is for the clients to see, and no reason to

@@ -114,7 +114,25 @@ async fn an_address_that_guesses_is_answered_429_at_every_path_of_a_dialect() {
         assert!(answer.contains(part), "{part} in {answer}");
     }
     assert_eq!(http(rig.port(), "POST", "/call", &[], "").await.0, 429);
-    assert_eq!(http(rig.port(), "GET", "/healthz", &[], "").await.0, 200, "whoever watches the process");
+    assert_eq!(http(rig.port(), "GET", "/", &[], "").await.0, 200, "the own pages are no dialect");
+}
+
+#[tokio::test]
+async fn guessing_at_the_pages_for_probes_counts_too() {
+    let limits = Limits { failed_logins: 2, ..Limits::default() };
+    let rig = Rig::with(Setup { limits, trusted_proxies: vec![[127, 0, 0, 1].into()], ..Setup::default() });
+    let ask = async |from: &str, path: &str, guess: &str| {
+        let token = format!("Bearer {guess}");
+        let headers = [("x-forwarded-for", from), ("authorization", token.as_str())];
+        http(rig.port(), "GET", path, &headers, "").await.0
+    };
+    for _ in 0..5 {
+        assert_eq!(ask("192.0.2.7", "/metrics", "the same mistake").await, 401);
+    }
+    assert_eq!(ask("192.0.2.7", "/readyz", "another").await, 401);
+    assert_eq!(ask("192.0.2.7", "/readyz", "a third").await, 429);
+    assert_eq!(ask("192.0.2.7", "/seen", "").await, 429);
+    assert_eq!(ask("192.0.2.8", "/metrics", "the first").await, 401);
 }
 
 #[tokio::test]
