@@ -75,6 +75,26 @@ impl Alarms {
         }
     }
 
+    /// Takes over the rules of another product. Where a rule stands that is there under the same id, of the same
+    /// property, stays; whether its condition still holds shows at the next reading.
+    pub(super) fn adopt(&mut self, old: &Product, product: &Product) {
+        let of = |product: &Product, at: usize| {
+            product.properties.get(at).map(|property| Arc::clone(&property.id))
+        };
+        let mut known = std::mem::replace(&mut self.watches, Self::new(product).watches);
+        for watch in &mut self.watches {
+            let same = |before: &Watch| {
+                before.rule.id == watch.rule.id && of(old, before.property) == of(product, watch.property)
+            };
+            let Some(at) = known.iter().position(same) else { continue };
+            let before = known.swap_remove(at);
+            (watch.stage, watch.value, watch.heard) = (before.stage, before.value, before.heard);
+            if before.rule.condition == watch.rule.condition {
+                watch.track = before.track;
+            }
+        }
+    }
+
     /// The time begins from which the lack of readings counts.
     pub(super) fn begin(&mut self, now: Instant) {
         for watch in &mut self.watches {

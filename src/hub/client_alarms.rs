@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::index::Roster;
+use super::roster::Roster;
 use crate::model::client::Client;
 use crate::model::history::{AlarmAnswer, AlarmAsk, AlarmKind, ClientAlarm};
 use crate::model::product::{AlarmCondition, AlarmRule};
@@ -21,7 +21,7 @@ const CLIENT_ALARMS: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct ClientAlarms {
     alarms: BTreeMap<u64, Entry>,
-    /// Device position, property position and alarm: which alarms look at a reading.
+    /// Slot of the device, property position and alarm: which alarms look at a reading.
     points: BTreeSet<(usize, usize, u64)>,
     /// When a condition will have held long enough.
     timers: BTreeSet<(Instant, u64, usize)>,
@@ -30,7 +30,7 @@ pub(super) struct ClientAlarms {
 #[derive(Debug)]
 struct Entry {
     alarm: ClientAlarm,
-    /// By device position.
+    /// By slot of the device.
     watches: BTreeMap<usize, Watch>,
 }
 
@@ -203,13 +203,45 @@ impl ClientAlarms {
         changes
     }
 
+    /// A device goes: what is raised on it is cleared. To be called while it is still known.
+    pub(super) fn withdraw(&mut self, device: usize) -> Vec<Change> {
+        let watches = self.alarms.values_mut().filter_map(|entry| entry.watches.get_mut(&device));
+        watches.filter_map(|watch| watch.clear(device)).collect()
+    }
+
+    /// Covers the devices that there are now. What an alarm knows of a device that stays and has the property still is
+    /// kept; what is raised on one that it covers no more is cleared.
+    pub(super) fn adopt(&mut self, roster: &Roster, gone: &BTreeSet<usize>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.points.clear();
+        for (id, entry) in &mut self.alarms {
+            let mut known = std::mem::take(&mut entry.watches);
+            known.retain(|slot, _| !gone.contains(slot));
+            for (device, property) in covered(&entry.alarm, roster) {
+                self.points.insert((device, property, *id));
+                let watch = known
+                    .remove(&device)
+                    .map_or_else(|| Watch::new(property), |watch| Watch { property, ..watch });
+                entry.watches.insert(device, watch);
+            }
+            changes.extend(known.iter_mut().filter_map(|(device, watch)| watch.clear(*device)));
+        }
+        let (alarms, points) = (&self.alarms, &self.points);
+        self.timers.retain(|(_, id, device)| {
+            let watch = alarms.get(id).and_then(|entry| entry.watches.get(device));
+            watch.is_some_and(|watch| {
+                watch.since.is_some() && points.contains(&(*device, watch.property, *id))
+            })
+        });
+        changes
+    }
+
     fn insert(&mut self, alarm: ClientAlarm, roster: &Roster) {
         let id = alarm.id;
         let mut watches = BTreeMap::new();
         for (device, property) in covered(&alarm, roster) {
             self.points.insert((device, property, id));
-            let watch = Watch { property, last: None, value: Value::Null, since: None, raised: None };
-            watches.insert(device, watch);
+            watches.insert(device, Watch::new(property));
         }
         self.alarms.insert(id, Entry { alarm, watches });
     }
@@ -223,6 +255,10 @@ impl ClientAlarms {
 }
 
 impl Watch {
+    fn new(property: usize) -> Self {
+        Self { property, last: None, value: Value::Null, since: None, raised: None }
+    }
+
     fn raise(&mut self, alarm: &ClientAlarm, device: usize, before: Option<f64>) -> Change {
         let rule = Arc::new(rule(alarm, before));
         self.raised = Some(Arc::clone(&rule));
@@ -235,17 +271,17 @@ impl Watch {
     }
 }
 
-/// The devices that an alarm is about, and the position of its property.
+/// The slots of the devices that an alarm is about, and the position of its property.
 fn covered<'a>(alarm: &'a ClientAlarm, roster: &'a Roster) -> impl Iterator<Item = (usize, usize)> + 'a {
-    roster.directory().devices().iter().enumerate().filter_map(|(position, device)| {
+    roster.devices().filter_map(|(slot, device)| {
         let on_link = alarm.link.as_ref().is_none_or(|link| device.link == *link);
         let (property, _) = device.product.property(&alarm.property)?;
-        (on_link && alarm.devices.admits(device)).then_some((position, property))
+        (on_link && alarm.devices.admits(device)).then_some((slot, property))
     })
 }
 
 fn may_cover(client: &Client, alarm: &ClientAlarm, roster: &Roster) -> bool {
-    let sees = |(position, _)| roster.device(position).is_some_and(|device| client.sees(device));
+    let sees = |(slot, _)| roster.device(slot).is_some_and(|device| client.sees(device));
     client.rights.write && covered(alarm, roster).all(sees)
 }
 

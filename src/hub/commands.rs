@@ -41,8 +41,8 @@ pub(super) struct InFlight {
     pub(super) token: Token,
     /// Whether the session still waits to hear that work has begun.
     pub(super) notify: bool,
-    /// Position of the device.
-    pub(super) device: usize,
+    /// Slot of the device, for as long as it has one.
+    pub(super) device: Option<usize>,
     pub(super) note: Arc<CommandNote>,
     /// Whether others were told that it is on its way; only then they hear of its outcome.
     pub(super) announced: bool,
@@ -74,6 +74,17 @@ impl Commands {
 
     pub(super) fn get_mut(&mut self, id: CommandId) -> Option<&mut InFlight> {
         self.in_flight.get_mut(&id)
+    }
+
+    /// These devices have gone: the outcomes of commands to them concern nobody but who asked. Those have changed, and
+    /// what was asked for by its place in their products is told as the driver fetched it.
+    pub(super) fn forget(&mut self, gone: &BTreeSet<usize>, changed: &BTreeSet<usize>) {
+        for command in self.in_flight.values_mut() {
+            command.device = command.device.filter(|slot| !gone.contains(slot));
+            if command.device.is_none_or(|slot| changed.contains(&slot)) {
+                command.asked = None;
+            }
+        }
     }
 
     /// Takes a command out, for its one outcome.

@@ -16,10 +16,40 @@ use super::point::Point;
 use crate::drivers::Sample;
 use crate::model::device::Device;
 use crate::model::message::{Body, Report};
-use crate::model::product::{Level, Property};
+use crate::model::product::{AlarmRule, Level, Product, Property};
 use crate::model::snapshot::DeviceSnapshot;
 use crate::model::time::UnixMillis;
 use crate::model::value::{Quality, Value};
+
+/// Every device's state, by slot.
+#[derive(Debug, Default)]
+pub(super) struct Devices(Vec<Option<DeviceState>>);
+
+impl Devices {
+    pub(super) fn get(&self, slot: usize) -> Option<&DeviceState> {
+        self.0.get(slot)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut DeviceState> {
+        self.0.get_mut(slot)?.as_mut()
+    }
+
+    /// Gives a slot to a device.
+    pub(super) fn insert(&mut self, slot: usize, state: DeviceState) {
+        if slot >= self.0.len() {
+            self.0.resize_with(slot + 1, || None);
+        }
+        if let Some(place) = self.0.get_mut(slot) {
+            *place = Some(state);
+        }
+    }
+
+    pub(super) fn remove(&mut self, slot: usize) {
+        if let Some(place) = self.0.get_mut(slot) {
+            *place = None;
+        }
+    }
+}
 
 /// One device's state.
 #[derive(Debug)]
@@ -165,6 +195,64 @@ impl DeviceState {
         self.answers = online.then_some(now);
         self.since = Some(at);
         facts.push(Body::Presence { online, reason: if online { None } else { reason } });
+    }
+
+    /// The driver begins anew and knows nothing of the device, so neither does anybody else.
+    pub(super) fn lose(&mut self, at: UnixMillis, reason: &Arc<str>, now: Instant, facts: &mut Vec<Body>) {
+        if self.online == Some(true) {
+            self.presence(at, false, Some(Arc::clone(reason)), now, facts);
+        }
+    }
+
+    /// Clears what is raised by rules that the next product, if there is one, does not have for the same property.
+    /// Said while the device is still what it was.
+    pub(super) fn withdraw_alarms(&mut self, next: Option<&Product>, facts: &mut Vec<Body>) {
+        let product = Arc::clone(&self.device.product);
+        for (position, property) in product.properties.iter().enumerate() {
+            let stays = next.and_then(|next| next.property(&property.id)).map(|(_, property)| property);
+            let goes = |rule: &&Arc<AlarmRule>| {
+                !stays.is_some_and(|property| {
+                    property.alarms.iter().any(|other| other.enabled && other.id == rule.id)
+                })
+            };
+            for rule in property.alarms.iter().filter(goes) {
+                if self.alarms.active().contains(&rule.id) {
+                    self.alarms.set(&rule.id, false);
+                    let reading = self.points.get(position).and_then(|point| point.reading.as_ref());
+                    facts.push(Body::Alarm {
+                        rule: Arc::clone(rule),
+                        property: position,
+                        raised: false,
+                        value: reading.map_or(Value::Null, |reading| reading.value.clone()),
+                        active: self.alarms.active().to_vec(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// The device is configured differently. What is known of a property that is still there stays, and is judged
+    /// by the limits that hold now.
+    pub(super) fn adopt(&mut self, device: Arc<Device>, now: Instant, facts: &mut Vec<Body>) {
+        let old = std::mem::replace(&mut self.device, device);
+        if Arc::ptr_eq(&old.product, &self.device.product) {
+            return;
+        }
+        let product = Arc::clone(&self.device.product);
+        let mut known = std::mem::take(&mut self.points);
+        let mut kept = |property: &Property| {
+            let (position, before) = old.product.property(&property.id)?;
+            let point = known.get_mut(position).filter(|_| before.kind == property.kind);
+            point.map(std::mem::take)
+        };
+        self.points = product.properties.iter().map(|property| kept(property).unwrap_or_default()).collect();
+        self.computed = Computed::new(&self.device);
+        self.alarms.adopt(&old.product, &product);
+        for (position, point) in self.points.iter().enumerate() {
+            if let Some(reading) = point.reading.as_ref().filter(|reading| reading.quality == Quality::Good) {
+                self.alarms.judge(position, &reading.value, now, facts);
+            }
+        }
     }
 
     /// An event that the device sent itself; one that the product does not name counts as information.

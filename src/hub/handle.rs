@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::dialects::{COMMANDS_IN_FLIGHT, Token};
+use crate::drivers::DriverCommand;
 use crate::model::client::{Client, DeviceFilter, Rights, Secret};
 use crate::model::command::{Command, Outcome};
+use crate::model::directory::Directory;
 use crate::model::interest::{Interest, Selector};
 use crate::model::message::DeviceMessage;
 use crate::model::snapshot::{Answer, Question, Snapshot};
@@ -85,6 +87,20 @@ pub enum HubRequest {
         /// What is wanted.
         question: Question,
     },
+    /// The configuration has changed, or a driver has found devices. Sent by the owner of all parts, not by sessions.
+    Adopt(Adoption),
+}
+
+/// The devices and links that there are from now on.
+#[derive(Debug)]
+pub struct Adoption {
+    /// All of them. A device or link that is as it was is the very same `Arc`.
+    pub directory: Arc<Directory>,
+    /// The way to each driver that begins, for the first time or anew.
+    pub begun: Vec<(Arc<str>, mpsc::Sender<DriverCommand>)>,
+    /// Told when it has been done: what is asked of the hub from then on finds the new devices, and the drivers of
+    /// links that are no more get no further command.
+    pub done: oneshot::Sender<()>,
 }
 
 /// What the hub tells one session besides device messages.
@@ -200,6 +216,17 @@ impl HubHandle {
             Ok(Err(HubGone)) => Err(NoAnswer::Gone),
             Err(_) => Err(NoAnswer::Late),
         }
+    }
+
+    /// Gives the hub other devices and links, and waits until it has taken them over.
+    pub async fn adopt(
+        &self,
+        directory: Arc<Directory>,
+        begun: Vec<(Arc<str>, mpsc::Sender<DriverCommand>)>,
+    ) -> Result<(), HubGone> {
+        let (done, taken) = oneshot::channel();
+        self.send(HubRequest::Adopt(Adoption { directory, begun, done })).await?;
+        taken.await.map_err(|_| HubGone)
     }
 
     /// Ends a session without waiting, for use where nothing can be awaited. When the queue is full the hub hears

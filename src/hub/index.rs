@@ -1,90 +1,20 @@
 //! The subject index: from a device and a kind of message straight to those who take it.
 //!
-//! Interests are resolved against the configured devices and the client's filter once, when they are set. A
-//! delivery then costs one look-up, and the list of takers is shared by all messages of one subject until somebody's
-//! interests change. It knows nothing of sessions or groups: a taker is any ordered key.
+//! Interests are resolved against the configured devices and the client's filter when they are set, and again when the
+//! devices change. A delivery then costs one look-up, and the list of takers is shared by all messages of one subject
+//! until somebody's interests change. It knows nothing of sessions, groups or devices: a taker is any ordered key, and
+//! a device is its slot.
 
-use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::model::client::Client;
-use crate::model::device::Device;
-use crate::model::directory::Directory;
-use crate::model::interest::{Interest, Selector};
 use crate::model::message::Kinds;
-
-/// The configured devices by position, which stands for a device everywhere in the hub.
-#[derive(Debug)]
-pub(super) struct Roster {
-    directory: Arc<Directory>,
-    positions: HashMap<Arc<str>, usize>,
-}
-
-impl Roster {
-    pub(super) fn new(directory: Arc<Directory>) -> Self {
-        let mut positions = HashMap::new();
-        for (position, device) in directory.devices().iter().enumerate() {
-            positions.entry(Arc::clone(&device.id)).or_insert(position);
-        }
-        Self { directory, positions }
-    }
-
-    pub(super) fn directory(&self) -> &Directory {
-        &self.directory
-    }
-
-    pub(super) fn position(&self, id: &str) -> Option<usize> {
-        self.positions.get(id).copied()
-    }
-
-    pub(super) fn device(&self, position: usize) -> Option<&Arc<Device>> {
-        self.directory.devices().get(position)
-    }
-
-    /// Which kinds of message an interest names of each device, whoever has it.
-    pub(super) fn covered(&self, interest: &Interest) -> BTreeMap<usize, Kinds> {
-        let devices = self.directory.devices().iter().enumerate();
-        let admitted = devices.filter(|(_, device)| interest.selector.admits(device));
-        admitted.map(|(position, _)| (position, interest.kinds)).collect()
-    }
-
-    /// Which kinds of message these interests want of each device that the client may see, by position.
-    pub(super) fn resolve(
-        &self,
-        client: &Client,
-        interests: impl IntoIterator<Item: Borrow<Interest>>,
-    ) -> BTreeMap<usize, Kinds> {
-        let mut wanted: BTreeMap<usize, Kinds> = BTreeMap::new();
-        let mut want = |position: usize, device: &Device, kinds: Kinds| {
-            if kinds.meets(Kinds::ALL) && client.sees(device) {
-                let all = wanted.entry(position).or_default();
-                *all = all.with(kinds);
-            }
-        };
-        for interest in interests {
-            let Interest { selector, kinds } = interest.borrow();
-            if let Selector::Device(id) = selector {
-                let position = self.position(id);
-                if let Some((position, device)) = position.and_then(|at| Some((at, self.device(at)?))) {
-                    want(position, device, *kinds);
-                }
-            } else {
-                for (position, device) in self.directory.devices().iter().enumerate() {
-                    if selector.admits(device) {
-                        want(position, device, *kinds);
-                    }
-                }
-            }
-        }
-        wanted
-    }
-}
 
 /// Who takes what.
 #[derive(Debug)]
 pub(super) struct Index<K> {
+    /// As many as the highest slot that anybody wanted needs.
     slots: Vec<Slot<K>>,
     /// Where each taker stands, to find its entries again.
     takers: BTreeMap<K, Vec<usize>>,
@@ -98,33 +28,46 @@ struct Slot<K> {
     lists: Vec<(Kinds, Arc<[K]>)>,
 }
 
-impl<K: Copy + Ord + Debug> Index<K> {
-    /// An index over so many devices.
-    pub(super) fn new(devices: usize) -> Self {
-        let slots = (0..devices).map(|_| Slot { entries: BTreeMap::new(), lists: Vec::new() }).collect();
-        Self { slots, takers: BTreeMap::new() }
+impl<K> Default for Index<K> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), takers: BTreeMap::new() }
     }
+}
 
-    /// Replaces all that a taker wants.
+impl<K: Copy + Ord + Debug> Index<K> {
+    /// Replaces all that a taker wants. What it wants already is left alone, with the lists that it stands in.
     pub(super) fn set(&mut self, taker: K, wanted: BTreeMap<usize, Kinds>) {
+        if self.wants(taker, &wanted) {
+            return;
+        }
         self.remove(taker);
-        let mut positions = Vec::with_capacity(wanted.len());
-        for (position, kinds) in wanted {
-            if let Some(slot) = self.slots.get_mut(position) {
+        let slots: Vec<usize> = wanted.keys().copied().collect();
+        if let Some(last) = slots.last().filter(|last| **last >= self.slots.len()) {
+            self.slots.resize_with(*last + 1, || Slot { entries: BTreeMap::new(), lists: Vec::new() });
+        }
+        for (at, kinds) in wanted {
+            if let Some(slot) = self.slots.get_mut(at) {
                 slot.entries.insert(taker, kinds);
                 slot.lists.clear();
-                positions.push(position);
             }
         }
-        if !positions.is_empty() {
-            self.takers.insert(taker, positions);
+        if !slots.is_empty() {
+            self.takers.insert(taker, slots);
         }
+    }
+
+    /// Whether this is exactly what the taker wants.
+    fn wants(&self, taker: K, wanted: &BTreeMap<usize, Kinds>) -> bool {
+        let has = |(at, kinds): (&usize, &Kinds)| {
+            self.slots.get(*at).and_then(|slot| slot.entries.get(&taker)) == Some(kinds)
+        };
+        self.takers.get(&taker).map_or(0, Vec::len) == wanted.len() && wanted.iter().all(has)
     }
 
     /// Forgets a taker.
     pub(super) fn remove(&mut self, taker: K) {
-        for position in self.takers.remove(&taker).unwrap_or_default() {
-            if let Some(slot) = self.slots.get_mut(position) {
+        for at in self.takers.remove(&taker).unwrap_or_default() {
+            if let Some(slot) = self.slots.get_mut(at) {
                 slot.entries.remove(&taker);
                 slot.lists.clear();
             }
@@ -132,8 +75,8 @@ impl<K: Copy + Ord + Debug> Index<K> {
     }
 
     /// Everyone who takes this kind of message of this device, in ascending order.
-    pub(super) fn takers(&mut self, position: usize, kind: Kinds) -> Arc<[K]> {
-        let Some(slot) = self.slots.get_mut(position) else { return Arc::default() };
+    pub(super) fn takers(&mut self, at: usize, kind: Kinds) -> Arc<[K]> {
+        let Some(slot) = self.slots.get_mut(at) else { return Arc::default() };
         if let Some((_, list)) = slot.lists.iter().find(|(listed, _)| *listed == kind) {
             return Arc::clone(list);
         }
@@ -144,8 +87,8 @@ impl<K: Copy + Ord + Debug> Index<K> {
     }
 
     /// Whether one taker takes this kind of message of this device.
-    pub(super) fn takes(&self, taker: K, position: usize, kind: Kinds) -> bool {
-        let kinds = self.slots.get(position).and_then(|slot| slot.entries.get(&taker));
+    pub(super) fn takes(&self, taker: K, at: usize, kind: Kinds) -> bool {
+        let kinds = self.slots.get(at).and_then(|slot| slot.entries.get(&taker));
         kinds.is_some_and(|kinds| kinds.meets(kind))
     }
 }

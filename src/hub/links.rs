@@ -20,6 +20,16 @@ impl Links {
         Self { links: directory.links().iter().map(down).collect() }
     }
 
+    /// Takes over another directory: what is known of a link stays, a new one is down.
+    pub(super) fn adopt(&mut self, directory: &Directory) {
+        let mut known = std::mem::replace(self, Self::new(directory)).links;
+        for link in &mut self.links {
+            if let Some(at) = known.iter().position(|known| known.link.id == link.link.id) {
+                *link = LinkSnapshot { link: Arc::clone(&link.link), ..known.swap_remove(at) };
+            }
+        }
+    }
+
     /// Takes a change over; saying the same again changes nothing.
     pub(super) fn observe(&mut self, id: &str, at: UnixMillis, up: bool) {
         let Some(link) = self.links.iter_mut().find(|link| &*link.link.id == id) else { return };

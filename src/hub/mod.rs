@@ -18,6 +18,7 @@ mod links;
 mod outcomes;
 mod point;
 mod revive;
+mod roster;
 mod slow;
 pub mod state;
 pub mod task;

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::index::Roster;
+use super::roster::Roster;
 use crate::model::message::DeviceMessage;
 use crate::store::{Stored, record};
 
 /// A stored message with its device as it is configured now.
 pub(super) fn revive(roster: &Roster, stored: Stored) -> Option<(usize, Arc<DeviceMessage>)> {
     let Stored { seq, at, device, mut body } = stored;
-    let position = roster.position(&device)?;
-    let device = Arc::clone(roster.device(position)?);
+    let slot = roster.slot(&device)?;
+    let device = Arc::clone(roster.device(slot)?);
     record::place(&mut body, &device.product)
-        .then(|| (position, Arc::new(DeviceMessage::new(seq, at, device, body))))
+        .then(|| (slot, Arc::new(DeviceMessage::new(seq, at, device, body))))
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{self, error::TryRecvError, error::TrySendError};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::handle::{HubRequest, SessionKey, SessionReply};
+use super::handle::{Adoption, HubRequest, SessionKey, SessionReply};
 use super::slow::{self, Lag};
 use super::state::{Effect, HubState};
 use crate::clock;
@@ -245,8 +245,22 @@ impl Hub {
             HubRequest::Ask { key, token, client, question } => {
                 self.state.ask(key, token, client, question, now);
             }
+            HubRequest::Adopt(adoption) => self.adopt(adoption, now),
         }
         self.drain(now);
+    }
+
+    fn adopt(&mut self, adoption: Adoption, now: Now) {
+        let Adoption { directory, begun, done } = adoption;
+        let anew = begun.iter().map(|(link, _)| Arc::clone(link)).collect();
+        self.state.retire(&directory, &anew, now);
+        self.drain(now);
+        self.links.retain(|link, _| directory.link(link).is_some());
+        self.links.extend(begun);
+        self.state.adopt(directory, now);
+        if done.send(()).is_err() {
+            debug!("nobody waits to hear that the devices have changed");
+        }
     }
 
     fn observe(&mut self, observation: Observation, now: Now) {

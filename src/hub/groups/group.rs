@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::{BACKLOG, CHUNK, GHOSTS, after, before};
 use crate::hub::handle::SessionKey;
-use crate::hub::index::{Index, Roster};
+use crate::hub::index::Index;
+use crate::hub::roster::Roster;
 use crate::model::client::Client;
 use crate::model::device::Device;
 use crate::model::interest::{Interest, Relation};
@@ -16,7 +17,7 @@ use crate::model::message::{DeviceMessage, Kinds};
 use crate::model::time::{Now, UnixMillis};
 use crate::store::{Fetch, StoredRelation, Write};
 
-/// A message with the position of its device.
+/// A message with the slot of its device.
 pub(super) type Placed = (usize, Arc<DeviceMessage>);
 
 /// A past message that relations are due for, and who may have it.
@@ -64,7 +65,8 @@ pub(super) struct Group {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) key: SessionKey,
-    /// By device position.
+    pub(super) client: Arc<Client>,
+    /// By slot of the device.
     pub(super) sees: Vec<bool>,
     /// Numbers of relations, with their order.
     pub(super) held: BTreeMap<u64, u64>,
@@ -130,7 +132,7 @@ impl Ghost {
 }
 
 impl Group {
-    pub(super) fn new(devices: usize, retain: Duration) -> Self {
+    pub(super) fn new(retain: Duration) -> Self {
         Self {
             retain,
             members: BTreeMap::new(),
@@ -139,7 +141,7 @@ impl Group {
             relations: BTreeMap::new(),
             by_label: HashMap::new(),
             number_of_next: 0,
-            index: Index::new(devices),
+            index: Index::default(),
             ghosts: VecDeque::new(),
             in_flight: BTreeMap::new(),
             returned: BTreeMap::new(),
@@ -159,7 +161,7 @@ impl Group {
     pub(super) fn hold(
         &mut self,
         key: SessionKey,
-        client: &Client,
+        client: &Arc<Client>,
         relations: Vec<Relation>,
         earliest: bool,
         roster: &Roster,
@@ -168,7 +170,8 @@ impl Group {
         let mut created = Vec::new();
         let Some(holder) = self.number(key) else { return created };
         let Some(member) = self.members.get_mut(&holder) else { return created };
-        member.sees = roster.directory().devices().iter().map(|device| client.sees(device)).collect();
+        member.sees = roster.seen_by(client);
+        member.client = Arc::clone(client);
         for Relation { label, interest } in relations {
             let number = self.by_label.get(&label).copied().unwrap_or_else(|| {
                 let number = self.number_of_next;

@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handle::SessionKey;
-use super::index::Roster;
+use super::roster::Roster;
 use crate::model::client::Client;
 use crate::model::interest::{GroupAnswer, GroupAsk};
 use crate::model::message::{DeviceMessage, Kinds};
 use crate::model::time::{Now, UnixMillis};
 use crate::store::{Fetch, Recovered, Write};
 
+mod adopt;
 mod group;
 
 use group::{Due, Group, Line, Member, Placed};
@@ -96,9 +97,8 @@ impl Groups {
     /// missed.
     pub(super) fn restore(&mut self, recovered: &Recovered, roster: &Roster, now: Now) {
         self.keeping = true;
-        let devices = roster.directory().devices().len();
         for (name, floor, retain) in &recovered.groups {
-            let mut group = Group::new(devices, *retain);
+            let mut group = Group::new(*retain);
             group.written_floor = *floor;
             self.by_name.insert(Arc::clone(name), group);
         }
@@ -130,7 +130,7 @@ impl Groups {
     pub(super) fn ask(
         &mut self,
         key: SessionKey,
-        client: &Client,
+        client: &Arc<Client>,
         ask: GroupAsk,
         roster: &Roster,
         head: u64,
@@ -169,6 +169,14 @@ impl Groups {
             GroupAsk::All | GroupAsk::Join { .. } => GroupAnswer::Relations(group.all()),
         };
         Answered { answer, emptied }
+    }
+
+    /// The devices have changed. Relations mean those that there are now; messages of devices that have gone are
+    /// passed over, as they are when they come from the store.
+    pub(super) fn adopt(&mut self, roster: &Roster, gone: &BTreeSet<usize>) {
+        for group in self.by_name.values_mut() {
+            group.adopt(roster, gone);
+        }
     }
 
     /// Ends a session's membership; `unsent` are the messages that it was given and has not written. Nobody is
@@ -330,7 +338,7 @@ impl Groups {
     fn join(
         &mut self,
         key: SessionKey,
-        client: &Client,
+        client: &Arc<Client>,
         name: Arc<str>,
         limit: usize,
         retain: Duration,
@@ -344,9 +352,7 @@ impl Groups {
             return GroupAnswer::Full;
         }
         self.leave(key, &[], now);
-        let devices = roster.directory().devices();
-        let group =
-            self.by_name.entry(Arc::clone(&name)).or_insert_with(|| Group::new(devices.len(), retain));
+        let group = self.by_name.entry(Arc::clone(&name)).or_insert_with(|| Group::new(retain));
         if !retain.is_zero() && (group.members.is_empty() || group.retain != retain) {
             self.writes.push_back(Write::Group {
                 name: Arc::clone(&name),
@@ -356,8 +362,15 @@ impl Groups {
         }
         group.retain = retain;
         group.joined += 1;
-        let sees = devices.iter().map(|device| client.sees(device)).collect();
-        let member = Member { key, sees, held: BTreeMap::new(), holds: 0, ever_held: false };
+        let sees = roster.seen_by(client);
+        let member = Member {
+            key,
+            client: Arc::clone(client),
+            sees,
+            held: BTreeMap::new(),
+            holds: 0,
+            ever_held: false,
+        };
         group.members.insert(group.joined, member);
         self.membership.insert(key, name);
         GroupAnswer::Joined

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::hub::index::{Index, Roster};
+use crate::hub::index::Index;
+use crate::hub::roster::Roster;
 
 const KINDS: [Kinds; 8] = [
     Kinds::PROPERTIES,
@@ -63,7 +64,7 @@ proptest! {
     ) {
         let directory = Arc::new(directory());
         let roster = Roster::new(Arc::clone(&directory));
-        let mut index = Index::new(directory.devices().len());
+        let mut index = Index::default();
         let mut naive: BTreeMap<u64, (Arc<Client>, Vec<Interest>)> = BTreeMap::new();
         for (key, client, interests) in watches {
             if let Some(interests) = interests {
@@ -96,7 +97,7 @@ proptest! {
 fn lists_of_one_subject_are_shared_until_interests_change() {
     let directory = Arc::new(directory());
     let roster = Roster::new(Arc::clone(&directory));
-    let mut index = Index::new(directory.devices().len());
+    let mut index = Index::default();
     let demo = all_rights("demo");
     index.set(1, roster.resolve(&demo, [everything()]));
     let before = index.takers(0, Kinds::ALARM);

@@ -1,6 +1,7 @@
 //! A rig around the pure hub state: a plant of four devices, a clock that tests move, and what each session heard
 //! as lines of text. A witness session that may see everything checks in every test that numbers rise by one.
 
+mod adopt;
 mod commands;
 mod devices;
 mod groups;
@@ -133,6 +134,22 @@ impl Rig {
     fn observe(&mut self, observation: Observation) {
         self.state.observe(observation, self.now);
         self.drain();
+    }
+
+    /// Gives the hub other devices on the same links.
+    fn adopt(&mut self, devices: Vec<Arc<Device>>) {
+        self.adopt_anew(devices, &[]);
+    }
+
+    /// The same, where the drivers of these links begin anew.
+    fn adopt_anew(&mut self, devices: Vec<Arc<Device>>, anew: &[&str]) {
+        let directory = Arc::new(Directory::new(devices, self.directory.links().to_vec()));
+        let anew = anew.iter().map(|link| Arc::from(*link)).collect();
+        self.state.retire(&directory, &anew, self.now);
+        self.drain();
+        self.state.adopt(Arc::clone(&directory), self.now);
+        self.drain();
+        self.directory = directory;
     }
 
     fn device(&self, id: &str) -> Arc<Device> {

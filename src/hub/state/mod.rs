@@ -8,22 +8,23 @@
 //! one outcome, and that a session receives one copy of what its interests admit and its client may see. It knows
 //! no queue, no task and no clock.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::client_alarms::{Change, ClientAlarms};
-use super::commands::{Commands, InFlight, answered, fetched, note};
-use super::device::DeviceState;
-use super::documents::Documents;
-use super::groups::Groups;
-use super::handle::{SessionKey, SessionReply};
-use super::index::{Index, Roster};
-use super::links::Links;
-use super::outcomes::Outcomes;
-use super::revive::revive;
 use crate::dialects::Token;
 use crate::drivers::{CommandId, DriverAction, DriverCommand, Observation};
+use crate::hub::client_alarms::ClientAlarms;
+use crate::hub::commands::{Commands, InFlight, answered, fetched, note};
+use crate::hub::device::{DeviceState, Devices};
+use crate::hub::documents::Documents;
+use crate::hub::groups::Groups;
+use crate::hub::handle::{SessionKey, SessionReply};
+use crate::hub::index::Index;
+use crate::hub::links::Links;
+use crate::hub::outcomes::Outcomes;
+use crate::hub::revive::revive;
+use crate::hub::roster::Roster;
 use crate::model::check::{Checked, check};
 use crate::model::client::Client;
 use crate::model::command::{Command, Outcome, Rejection};
@@ -33,10 +34,15 @@ use crate::model::interest::{Interest, Selector};
 use crate::model::message::{Body, DeviceMessage, Kinds};
 use crate::model::snapshot::{Answer, Question, Settled, Snapshot};
 use crate::model::time::{Now, UnixMillis};
-use crate::model::value::Value;
 use crate::store::{Chunk, Fetch, Recovered, Write};
 
-pub use super::effect::Effect;
+use self::watching::Sessions;
+
+pub use crate::hub::effect::Effect;
+
+mod adopt;
+mod judging;
+mod watching;
 
 /// How much earlier than the hub a driver gives a command up that it has not begun. A driver knows that nothing was
 /// sent, so its `Busy` is worth more to the client than the hub's `TimedOut`, which means that nobody knows.
@@ -61,17 +67,17 @@ enum Work {
 #[derive(Debug)]
 pub struct HubState {
     roster: Roster,
-    /// By position, like everything that concerns devices.
-    devices: Vec<DeviceState>,
+    /// By slot, like everything that concerns devices.
+    devices: Devices,
     links: Links,
-    sessions: HashSet<SessionKey>,
+    sessions: Sessions,
     index: Index<SessionKey>,
     groups: Groups,
     commands: Commands,
     outcomes: Outcomes,
     /// When a report rule of a device wants attention, and the same by device, to find the entry again.
     timers: BTreeSet<(Instant, usize)>,
-    armed: Vec<Option<Instant>>,
+    armed: BTreeMap<usize, Instant>,
     /// The number of the last message.
     seq: u64,
     /// The last id of a document or an alarm of a client.
@@ -91,17 +97,22 @@ pub struct HubState {
 impl HubState {
     /// Knows every device and link by name, and nothing yet of how they are.
     pub fn new(directory: Arc<Directory>) -> Self {
-        let devices: Vec<_> = directory.devices().iter().map(Arc::clone).map(DeviceState::new).collect();
+        let links = Links::new(&directory);
+        let roster = Roster::new(directory);
+        let mut devices = Devices::default();
+        for (slot, device) in roster.devices() {
+            devices.insert(slot, DeviceState::new(Arc::clone(device)));
+        }
         Self {
-            links: Links::new(&directory),
-            roster: Roster::new(directory),
-            sessions: HashSet::new(),
-            index: Index::new(devices.len()),
+            links,
+            roster,
+            sessions: Sessions::default(),
+            index: Index::default(),
             groups: Groups::default(),
             commands: Commands::default(),
             outcomes: Outcomes::default(),
             timers: BTreeSet::new(),
-            armed: vec![None; devices.len()],
+            armed: BTreeMap::new(),
             devices,
             seq: 0,
             last_id: 0,
@@ -117,7 +128,7 @@ impl HubState {
 
     /// A session begins. What a session that is not attached asks for is passed over.
     pub fn attach(&mut self, key: SessionKey) {
-        self.sessions.insert(key);
+        self.sessions.attach(key);
     }
 
     /// There is a history store, and this is what it has: numbers go on from there. To be called before anything
@@ -135,7 +146,7 @@ impl HubState {
     /// [`Effect::Balance`] and it has not written them.
     pub fn detach(&mut self, key: SessionKey, unsent: &[u64], now: Now) {
         self.announce();
-        self.sessions.remove(&key);
+        self.sessions.detach(key);
         self.index.remove(key);
         self.documents.forget(key);
         self.groups.leave(key, unsent, now);
@@ -190,8 +201,9 @@ impl HubState {
     /// From now on the session receives what these interests admit and the client may see.
     pub fn watch(&mut self, key: SessionKey, client: &Arc<Client>, interests: Vec<Interest>) {
         self.announce();
-        if self.sessions.contains(&key) {
-            self.index.set(key, self.roster.resolve(client, interests));
+        if self.sessions.contains(key) {
+            self.index.set(key, self.roster.resolve(client, &interests));
+            self.sessions.watch(key, client, interests);
         }
     }
 
@@ -199,7 +211,7 @@ impl HubState {
     #[expect(clippy::needless_pass_by_value, reason = "a request is taken over whole, like all input")]
     pub fn submit(&mut self, key: SessionKey, token: Token, client: Arc<Client>, command: Command, now: Now) {
         self.announce();
-        if !self.sessions.contains(&key) {
+        if !self.sessions.contains(key) {
             return;
         }
         match self.admit(key, &client, &command) {
@@ -220,7 +232,7 @@ impl HubState {
     #[expect(clippy::needless_pass_by_value, reason = "a request is taken over whole, like all input")]
     pub fn ask(&mut self, key: SessionKey, token: Token, client: Arc<Client>, question: Question, now: Now) {
         self.announce();
-        if !self.sessions.contains(&key) {
+        if !self.sessions.contains(key) {
             return;
         }
         match question {
@@ -263,16 +275,10 @@ impl HubState {
     /// A driver saw or did something. What concerns a device that is not configured is passed over.
     pub fn observe(&mut self, observation: Observation, now: Now) {
         self.announce();
-        if !std::mem::replace(&mut self.begun, true) {
-            for position in 0..self.devices.len() {
-                if let Some(state) = self.devices.get_mut(position) {
-                    state.begin(now.instant);
-                }
-                self.arm(position);
-            }
-        }
+        self.begin(now.instant);
         match observation {
             Observation::Values { device, at, values } => {
+                let values = self.roster.readings(&device, &values).into_owned();
                 let mut read = Vec::new();
                 self.learn(&device, at, |state, facts| {
                     read = state.values(at, values, now.instant, facts);
@@ -283,8 +289,8 @@ impl HubState {
                 self.learn(&device, at, |state, facts| {
                     state.presence(at, online, reason, now.instant, facts);
                 });
-                if let (false, Some(position)) = (online, self.roster.position(&device.id)) {
-                    self.alarms.offline(position);
+                if let (false, Some(slot)) = (online, self.roster.slot_of(&device)) {
+                    self.alarms.offline(slot);
                 }
             }
             Observation::Event { device, at, event, params } => {
@@ -327,13 +333,13 @@ impl HubState {
         while let Some(command) = self.commands.overdue(now.instant) {
             self.settle(command, now.wall, Outcome::TimedOut, now.instant);
         }
-        while let Some((_, position)) = self.timers.first().filter(|(due, _)| *due <= now.instant).copied() {
+        while let Some((_, slot)) = self.timers.first().filter(|(due, _)| *due <= now.instant).copied() {
             let mut facts = Vec::new();
-            if let Some(state) = self.devices.get_mut(position) {
+            if let Some(state) = self.devices.get_mut(slot) {
                 state.handle_timeout(now.instant, &mut facts);
             }
-            self.publish(position, now.wall, facts);
-            self.arm(position);
+            self.publish(slot, now.wall, facts);
+            self.arm(slot);
         }
         let changes = self.alarms.handle_timeout(now.instant);
         self.alarm(changes, now.wall);
@@ -385,11 +391,11 @@ impl HubState {
     /// The newest readings of a device for a session that missed some reports, if it still wants them. Carries the
     /// number of the last message.
     pub fn newest(&self, key: SessionKey, device: &str, now: Now) -> Option<Arc<DeviceMessage>> {
-        let position = self.roster.position(device)?;
-        if !self.index.takes(key, position, Kinds::PROPERTIES) {
+        let slot = self.roster.slot(device)?;
+        if !self.index.takes(key, slot, Kinds::PROPERTIES) {
             return None;
         }
-        let state = self.devices.get(position)?;
+        let state = self.devices.get(slot)?;
         let body = state.newest()?;
         Some(Arc::new(DeviceMessage::new(self.seq, now.wall, Arc::clone(state.device()), body)))
     }
@@ -402,8 +408,8 @@ impl HubState {
         client: &Client,
         command: &Command,
     ) -> Result<(usize, Checked), Outcome> {
-        let found = self.roster.position(&command.device).and_then(|at| Some((at, self.devices.get(at)?)));
-        let Some((position, state)) = found.filter(|(_, state)| client.devices.admits(state.device())) else {
+        let found = self.roster.slot(&command.device).and_then(|at| Some((at, self.devices.get(at)?)));
+        let Some((slot, state)) = found.filter(|(_, state)| client.devices.admits(state.device())) else {
             return Err(Outcome::Rejected(Rejection::UnknownDevice(Arc::clone(&command.device))));
         };
         if !client.may(command.action.kind(), state.device()) {
@@ -416,7 +422,7 @@ impl HubState {
         if self.stopping || !self.commands.has_room(key) {
             return Err(Outcome::Busy);
         }
-        Ok((position, checked))
+        Ok((slot, checked))
     }
 
     /// Whether a property of the device can be fetched, or only awaited.
@@ -432,11 +438,11 @@ impl HubState {
         token: Token,
         client: &Client,
         command: &Command,
-        position: usize,
+        slot: usize,
         checked: Checked,
         now: Now,
     ) {
-        let Some(device) = self.roster.device(position).map(Arc::clone) else { return };
+        let Some(device) = self.roster.device(slot).map(Arc::clone) else { return };
         let id = self.commands.number();
         let deadline = now.instant + command.timeout.min(LONGEST_WAIT);
         let note = Arc::new(note(id, &device, client, command, &checked));
@@ -446,7 +452,7 @@ impl HubState {
             session,
             token,
             notify,
-            device: position,
+            device: Some(slot),
             note,
             announced: false,
             at: now.wall,
@@ -473,7 +479,9 @@ impl HubState {
         let Some(command) = self.commands.get_mut(id) else { return };
         command.announced = true;
         let (device, note, at) = (command.device, Arc::clone(&command.note), command.at);
-        self.publish(device, at, vec![Body::Sent { command: note }]);
+        if let Some(device) = device {
+            self.publish(device, at, vec![Body::Sent { command: note }]);
+        }
     }
 
     fn accepted(&mut self, id: CommandId) {
@@ -490,14 +498,15 @@ impl HubState {
         else {
             return;
         };
-        let outcome = answered(asked.as_deref(), self.devices.get(device), outcome);
+        let outcome = answered(asked.as_deref(), device.and_then(|slot| self.devices.get(slot)), outcome);
         let outcome = Arc::new(outcome);
         self.outcome(session, token, Arc::clone(&outcome));
-        if let Some(device) = self.roster.device(device).map(|device| Arc::clone(&device.id)) {
+        let known = device.and_then(|slot| self.roster.device(slot)).map(|device| Arc::clone(&device.id));
+        if let Some(device) = known {
             let (command, outcome) = (Arc::clone(&note), Arc::clone(&outcome));
             self.outcomes.keep(Settled { device, command, outcome, at }, now);
         }
-        if announced {
+        if let (true, Some(device)) = (announced, device) {
             self.publish(device, at, vec![Body::Reply { command: note, outcome }]);
         }
     }
@@ -509,18 +518,18 @@ impl HubState {
         at: UnixMillis,
         take: impl FnOnce(&mut DeviceState, &mut Vec<Body>),
     ) {
-        let Some(position) = self.roster.position(&device.id) else { return };
+        let Some(slot) = self.roster.slot_of(device) else { return };
         let mut facts = Vec::new();
-        if let Some(state) = self.devices.get_mut(position) {
+        if let Some(state) = self.devices.get_mut(slot) {
             take(state, &mut facts);
         }
-        self.publish(position, at, facts);
-        self.arm(position);
+        self.publish(slot, at, facts);
+        self.arm(slot);
     }
 
     /// Numbers facts and sends each to whom it concerns.
-    fn publish(&mut self, position: usize, at: UnixMillis, facts: Vec<Body>) {
-        let Some(device) = self.roster.device(position) else { return };
+    fn publish(&mut self, slot: usize, at: UnixMillis, facts: Vec<Body>) {
+        let Some(device) = self.roster.device(slot) else { return };
         for body in facts {
             self.seq += 1;
             let message = Arc::new(DeviceMessage::new(self.seq, at, Arc::clone(device), body));
@@ -530,9 +539,9 @@ impl HubState {
             }
             if !self.groups.is_empty() {
                 let message = Arc::clone(&message);
-                self.effects.push_back(Work::Share { message, device: position });
+                self.effects.push_back(Work::Share { message, device: slot });
             }
-            let sessions = self.index.takers(position, kind);
+            let sessions = self.index.takers(slot, kind);
             if !sessions.is_empty() {
                 self.effects.push_back(Work::Do(Effect::Deliver { sessions, message }));
             }
@@ -540,22 +549,26 @@ impl HubState {
     }
 
     /// Keeps the device's entry among the timers in step with its state.
-    fn arm(&mut self, position: usize) {
-        let timeout = self.devices.get(position).and_then(DeviceState::timeout);
-        let Some(armed) = self.armed.get_mut(position) else { return };
-        if *armed != timeout {
-            if let Some(old) = std::mem::replace(armed, timeout) {
-                self.timers.remove(&(old, position));
+    fn arm(&mut self, slot: usize) {
+        let timeout = self.devices.get(slot).and_then(DeviceState::timeout);
+        let armed = self.armed.get(&slot).copied();
+        if armed != timeout {
+            if let Some(old) = self.armed.remove(&slot) {
+                self.timers.remove(&(old, slot));
             }
-            self.timers.extend(timeout.map(|due| (due, position)));
+            if let Some(due) = timeout {
+                self.armed.insert(slot, due);
+                self.timers.insert((due, slot));
+            }
         }
     }
 
     fn snapshot(&self, client: &Client, selector: &Selector) -> Snapshot {
-        let wanted = |state: &&DeviceState| selector.admits(state.device()) && client.sees(state.device());
+        let wanted = |(_, device): &(usize, &Arc<Device>)| selector.admits(device) && client.sees(device);
+        let devices = self.roster.devices().filter(wanted).filter_map(|(slot, _)| self.devices.get(slot));
         Snapshot {
             seq: self.seq,
-            devices: self.devices.iter().filter(wanted).map(DeviceState::snapshot).collect(),
+            devices: devices.map(DeviceState::snapshot).collect(),
             links: self.links.snapshot(),
         }
     }
@@ -564,27 +577,6 @@ impl HubState {
     fn keep(&mut self, write: Option<Write>) {
         if let Some(write) = write.filter(|_| self.keeping) {
             self.effects.push_back(Work::Do(Effect::Store(write)));
-        }
-    }
-
-    /// Lets alarms of clients look at good readings.
-    fn judge(&mut self, device: &Device, read: &[(usize, Value)], at: UnixMillis, now: Instant) {
-        let Some(position) = self.roster.position(&device.id) else { return };
-        let mut changes = Vec::new();
-        for (property, value) in read {
-            if self.alarms.watches(position, *property) {
-                self.alarms.judge(position, *property, value, now, &mut changes);
-            }
-        }
-        self.alarm(changes, at);
-    }
-
-    /// Publishes what alarms of clients did.
-    fn alarm(&mut self, changes: Vec<Change>, at: UnixMillis) {
-        for Change { device, property, rule, raised, value } in changes {
-            let Some(state) = self.devices.get_mut(device) else { continue };
-            let active = state.alarm(&rule.id, raised);
-            self.publish(device, at, vec![Body::Alarm { rule, property, raised, value, active }]);
         }
     }
 
@@ -598,7 +590,7 @@ impl HubState {
 
     /// Tells a session, unless it has ended.
     fn reply(&mut self, session: SessionKey, reply: SessionReply) {
-        if self.sessions.contains(&session) {
+        if self.sessions.contains(session) {
             self.effects.push_back(Work::Do(Effect::Reply { session, reply }));
         }
     }
