@@ -1,4 +1,4 @@
-//! What systemd is told: ready, status, stopping, and that the hub is alive.
+//! What systemd is told: ready, reloading, status, stopping, and that the hub is alive.
 //!
 //! Outside of systemd all of it does nothing.
 
@@ -9,9 +9,18 @@ use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-/// The listeners are bound; clients may come.
+/// The listeners are bound and clients may come, or a reload is over.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// A changed configuration is about to be taken over, or refused; [`ready`] says when that is done.
+pub fn reloading() {
+    // Type=notify-reload wants both in one message, the time on the clock that systemd itself looks at.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => debug!(%error, "cannot read the monotonic clock"),
+    }
 }
 
 /// The process drains.

@@ -1,4 +1,4 @@
-//! The signals that the process answers: TERM and INT stop it, HUP is answered in the log.
+//! The signals that the process answers: TERM and INT stop it, HUP makes it read its configuration again.
 
 use std::io;
 
@@ -12,6 +12,15 @@ pub struct Signals {
     hangup: Signal,
 }
 
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Stop; by this signal.
+    Stop(&'static str),
+    /// Read the configuration again.
+    Reload,
+}
+
 impl Signals {
     /// Installs the handlers. Must be called inside the runtime.
     pub fn listen() -> io::Result<Self> {
@@ -22,17 +31,23 @@ impl Signals {
         })
     }
 
-    /// Waits for the next signal that asks for a stop, and names it. Cancel-safe: a signal that has not been
-    /// returned yet is kept.
+    /// Waits for the next signal. Cancel-safe: a signal that has not been returned yet is kept; several of one kind
+    /// count as one.
+    pub async fn next(&mut self) -> Told {
+        tokio::select! {
+            // All three are cancel-safe: `recv` loses no signal when dropped.
+            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+
+    /// Waits for the next signal that asks for a stop, and names it; others change nothing any more. Cancel-safe like
+    /// `next`.
     pub async fn stop(&mut self) -> &'static str {
         loop {
-            tokio::select! {
-                // All three are cancel-safe: `recv` loses no signal when dropped.
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP changes nothing: restart the service to apply a changed configuration");
-                }
+            if let Told::Stop(signal) = self.next().await {
+                return signal;
             }
         }
     }

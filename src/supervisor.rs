@@ -70,12 +70,15 @@ pub enum Ending {
 #[derive(Debug)]
 pub struct Supervisor {
     tasks: JoinSet<()>,
-    running: HashMap<Id, (Stage, Arc<str>)>,
+    running: HashMap<Id, Running>,
     root: CancellationToken,
     tokens: [(Stage, CancellationToken); 4],
     /// The first task that panicked or ended unasked.
     failed: Option<Arc<str>>,
 }
+
+/// A task that runs: its stage and name, and what tells it to stop.
+type Running = (Stage, Arc<str>, CancellationToken);
 
 impl Default for Supervisor {
     fn default() -> Self {
@@ -101,11 +104,23 @@ impl Supervisor {
         name: impl Into<Arc<str>>,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
+        let stop = self.token(stage);
+        self.spawn_with(stage, name, stop, task);
+    }
+
+    /// The same for a task that may be told to stop before its stage is: by this token, a child of the stage's.
+    pub fn spawn_with(
+        &mut self,
+        stage: Stage,
+        name: impl Into<Arc<str>>,
+        stop: CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         let name = name.into();
         // The tasks have spans of their own that say more.
         let span = debug_span!("task", name = &*name);
         let handle = self.tasks.spawn(task.instrument(span));
-        self.running.insert(handle.id(), (stage, name));
+        self.running.insert(handle.id(), (stage, name, stop));
     }
 
     /// Starts a thread for work that blocks, watched like a task. It is told to stop by other means than a token:
@@ -133,12 +148,25 @@ impl Supervisor {
 
     /// Watches the tasks until `stop` is cancelled or one of them ends, then stops all in order.
     pub async fn run(mut self, stop: CancellationToken) -> Ending {
-        tokio::select! {
-            // Cancel-safe: a cancelled token stays cancelled.
-            () = stop.cancelled() => {}
-            // Cancel-safe by its documentation: no finished task is lost.
-            Some(ended) = self.tasks.join_next_with_id() => self.bury(ended),
+        self.watch(&stop).await;
+        self.finish().await
+    }
+
+    /// Watches the tasks until `stop` is cancelled or one of them ends that was not told to; everything is then to be
+    /// stopped by [`Supervisor::finish`]. Cancel-safe: what has been seen is kept.
+    pub async fn watch(&mut self, stop: &CancellationToken) {
+        while self.failed.is_none() {
+            tokio::select! {
+                // Cancel-safe: a cancelled token stays cancelled.
+                () = stop.cancelled() => return,
+                // Cancel-safe by its documentation: no finished task is lost.
+                Some(ended) = self.tasks.join_next_with_id() => self.bury(ended),
+            }
         }
+    }
+
+    /// Stops all in order.
+    pub async fn finish(mut self) -> Ending {
         let leftovers = self.drain().await;
         match self.failed {
             Some(task) => Ending::Failed { task },
@@ -174,7 +202,7 @@ impl Supervisor {
 
     /// Waits until no task of the stage runs.
     async fn ended(&mut self, stage: Stage) {
-        while self.running.values().any(|(each, _)| *each == stage) {
+        while self.running.values().any(|(each, ..)| *each == stage) {
             match self.tasks.join_next_with_id().await {
                 Some(ended) => self.bury(ended),
                 None => return,
@@ -194,10 +222,11 @@ impl Supervisor {
             Ok((id, ())) => (id, None),
             Err(error) => (error.id(), Some(panic_message(error))),
         };
-        let (stage, name) = self.running.remove(&id).unwrap_or((Stage::World, Arc::from("unknown")));
+        let unknown = || (Stage::World, Arc::from("unknown"), self.root.clone());
+        let (_, name, stop) = self.running.remove(&id).unwrap_or_else(unknown);
         match panic {
             Some(message) => error!(task = &*name, message, "a task panicked"),
-            None if self.token(stage).is_cancelled() => {
+            None if stop.is_cancelled() => {
                 debug!(task = &*name, "a task has stopped");
                 return;
             }
@@ -208,7 +237,8 @@ impl Supervisor {
 
     /// The names of what runs in this and later stages, in stopping order.
     fn unfinished(&self, from: Stage) -> Vec<Arc<str>> {
-        let mut left: Vec<_> = self.running.values().filter(|(stage, _)| *stage >= from).collect();
+        let all = self.running.values().map(|(stage, name, _)| (*stage, name));
+        let mut left: Vec<_> = all.filter(|(stage, _)| *stage >= from).collect();
         left.sort();
         left.into_iter().map(|(_, name)| Arc::clone(name)).collect()
     }
@@ -269,6 +299,27 @@ mod tests {
         supervisor.spawn(Stage::Drivers, "broken", async { panic!("on purpose") });
         let ending = supervisor.run(CancellationToken::new()).await;
         assert_eq!(ending, Ending::Failed { task: "broken".into() });
+        assert_eq!(all(seen).await, ["listener", "bus", "hub"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_was_told_to_stop_alone_leaves_the_others_running() {
+        let (mut supervisor, seen) = supervisor_with_three_stages();
+        let alone = supervisor.token(Stage::Drivers).child_token();
+        let token = alone.clone();
+        supervisor.spawn_with(
+            Stage::Drivers,
+            "old bus",
+            alone.clone(),
+            async move { token.cancelled().await },
+        );
+        alone.cancel();
+        let stop = CancellationToken::new();
+        let watched = tokio::time::timeout(Duration::from_secs(60), supervisor.watch(&stop)).await;
+        assert!(watched.is_err(), "nothing has failed");
+        assert_eq!(supervisor.names(), ["listener", "bus", "hub"].map(Arc::from));
+        stop.cancel();
+        assert_eq!(supervisor.run(stop).await, Ending::Stopped);
         assert_eq!(all(seen).await, ["listener", "bus", "hub"]);
     }
 

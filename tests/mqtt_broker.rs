@@ -242,6 +242,7 @@ impl Rig {
             commands,
             observations,
             meters: LinkMeters::default(),
+            announcer: None,
         };
         let mqtt = MqttDevice {
             device: Arc::clone(&device),

@@ -5,17 +5,22 @@ use std::process::ExitCode;
 
 use tracing::error;
 
-use super::run::{not_built, run_to_the_end, with_runtime};
+use super::run::{deaf, not_built, run_to_the_end, with_runtime};
 use super::{USAGE, say};
 use crate::app::App;
 use crate::demo::{Demo, DemoError, DemoOptions, broker, gadgets, prepare};
 use crate::report::Chain;
+use crate::signals::Signals;
 
 pub(super) fn demo(listen: SocketAddr, broker: Option<SocketAddr>) -> ExitCode {
     with_runtime(run(DemoOptions { listen, broker }))
 }
 
 async fn run(options: DemoOptions) -> ExitCode {
+    let signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return deaf(&error),
+    };
     let demo = match prepare(options) {
         Ok(demo) => demo,
         Err(error) => {
@@ -39,5 +44,5 @@ async fn run(options: DemoOptions) -> ExitCode {
     let Demo { line, broker, .. } = demo;
     app.add_world("simulated Modbus units", |stop| line.run(stop));
     app.add_world("simulated MQTT devices", |stop| gadgets::run(broker, stop));
-    run_to_the_end(app).await
+    Box::pin(run_to_the_end(app, signals, None)).await
 }

@@ -100,7 +100,7 @@ enum Command {
 }
 
 /// Which configuration.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct Files {
     /// The configuration; conf.d/*.toml, products/*.toml and clients.toml beside it are read too
     #[arg(long, value_name = "FILE", default_value = "/etc/pentad/pentad.toml")]

@@ -6,6 +6,7 @@ mod access;
 mod binding;
 mod buses;
 mod device;
+mod difference;
 mod formula;
 mod identity;
 mod links;
@@ -16,6 +17,7 @@ mod problem;
 mod product;
 mod reader;
 mod resolve;
+mod reuse;
 mod rules;
 mod scalar;
 mod server;
@@ -34,6 +36,7 @@ use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
 use crate::model::client::ClientBook;
 use crate::model::device::{Device, Gateway, Link};
 
+pub use self::difference::{Difference, LinkChange};
 pub use self::load::{Places, SHIPPED_PRODUCTS, load};
 pub use self::plan::{BusPlan, Cycle, Plan};
 pub use self::problem::{Problem, Problems, Severity};
@@ -108,7 +111,7 @@ pub struct Broker {
 }
 
 /// Listeners and limits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     /// Plain listeners.
     pub listen: Vec<SocketAddr>,
@@ -123,7 +126,7 @@ pub struct Server {
 }
 
 /// TLS listeners and their certificate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tls {
     /// Where to listen.
     pub listen: Vec<SocketAddr>,

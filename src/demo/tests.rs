@@ -131,6 +131,7 @@ async fn the_ordinary_driver_reads_and_writes_the_simulated_line() {
         commands: command_queue,
         observations,
         meters: LinkMeters::default(),
+        announcer: None,
     };
     let stop = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();

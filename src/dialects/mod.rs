@@ -55,6 +55,11 @@ pub trait Session: Debug + Send {
     /// When to call `handle` with [`Input::Timeout`] if nothing else happens before.
     fn timeout(&self) -> Option<Instant>;
 
+    /// Whose session it is, once that is known. When this client is removed or changed the session is closed.
+    fn client(&self) -> Option<&Arc<Client>> {
+        None
+    }
+
     /// How many of the messages that were handed to it last it still holds back. They count as not delivered: a
     /// balanced group gives them to another session if this one ends.
     fn holding(&self) -> usize {
@@ -91,6 +96,9 @@ pub enum Input {
     /// The client reads too slowly and missed this many property reports. The newest values of the devices
     /// concerned follow as ordinary messages.
     Lagged(u64),
+    /// The configuration has changed: from now on this holds. Other devices may be there, and the settings may be
+    /// others; the session's own client is still what it was.
+    Reconfigured(Arc<Context>),
     /// The time that `timeout` named has come.
     Timeout,
     /// The driver is about to close the connection: the last chance to say something. The session answers with
@@ -107,6 +115,8 @@ pub enum Closing {
     TooSlow,
     /// The peer has been silent for too long.
     Silent,
+    /// A reload has removed or changed the session's client, or switched its dialect off.
+    Dismissed,
 }
 
 /// What a session wants done.
@@ -334,7 +344,8 @@ impl Response {
     }
 }
 
-/// What every session may look at. Shared, immutable; a reload makes a new one for new sessions.
+/// What every session may look at. Shared, immutable; a reload makes a new one, which sessions that live on are given
+/// as [`Input::Reconfigured`].
 #[derive(Debug)]
 pub struct Context {
     /// What the gateway says of itself.
@@ -349,6 +360,16 @@ pub struct Context {
     pub seal: Seal,
     /// Most bytes in one message of a client; a session may buffer as much, not more.
     pub frame_bytes: usize,
+}
+
+impl Context {
+    /// Whether this very client may still come in. One that a reload has changed in any way is another one.
+    pub fn knows(&self, client: &Arc<Client>) -> bool {
+        let anonymous = Dialect::ALL.into_iter().filter_map(|dialect| {
+            self.settings.common(dialect).anonymous.as_ref().map(|anonymous| &anonymous.client)
+        });
+        self.clients.clients().iter().chain(anonymous).any(|known| Arc::ptr_eq(known, client))
+    }
 }
 
 /// A random key that never shows.
@@ -382,7 +403,7 @@ pub const ENTRIES: [Entry; 5] = [
 ];
 
 /// The settings of all five.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// Janus.
     pub janus: janus::Settings,
@@ -396,8 +417,21 @@ pub struct Settings {
     pub uplus: uplus::Settings,
 }
 
+impl Settings {
+    /// What one dialect has in common with the others.
+    pub fn common(&self, dialect: Dialect) -> &Common {
+        match dialect {
+            Dialect::Janus => &self.janus.common,
+            Dialect::Sagoo => &self.sagoo.common,
+            Dialect::Ithings => &self.ithings.common,
+            Dialect::Oam => &self.oam.common,
+            Dialect::Uplus => &self.uplus.common,
+        }
+    }
+}
+
 /// What can be set for every dialect.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Common {
     /// Whether the dialect is served at all.
     pub enabled: bool,

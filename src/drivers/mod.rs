@@ -12,6 +12,8 @@
 //! 4. It says when a device comes online and goes offline, and when its link goes up and down, once per change.
 //! 5. When told to stop it finishes the frame it is in, settles what it holds, and returns.
 //!
+//! A driver that finds devices by itself makes them known by its [`announce::Announcer`] before it speaks of them.
+//!
 //! What it may rely on: the hub has checked the values of commands against the product.
 
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use crate::model::device::Device;
 use crate::model::time::UnixMillis;
 use crate::model::value::Value;
 
+pub mod announce;
 pub mod modbus;
 pub mod mqtt;
 
@@ -172,4 +175,6 @@ pub struct LinkPort {
     pub observations: mpsc::Sender<Observation>,
     /// What it counts.
     pub meters: LinkMeters,
+    /// Where the driver makes devices known that it finds by itself; `None` where nobody would take them.
+    pub announcer: Option<announce::Announcer>,
 }

@@ -218,6 +218,13 @@ impl HubHandle {
         }
     }
 
+    /// The same for other devices, where the history store is asked. The hub itself is told by [`HubHandle::adopt`].
+    pub fn know(&mut self, directory: &Arc<Directory>) {
+        if let Some(archive) = &mut self.archive {
+            archive.know(directory);
+        }
+    }
+
     /// Gives the hub other devices and links, and waits until it has taken them over.
     pub async fn adopt(
         &self,

@@ -14,7 +14,7 @@ use super::command::ActionKind;
 use super::device::Device;
 
 /// One credential and what it opens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Client {
     /// The U+ systemId; the name in logs.
     pub id: Arc<str>,
@@ -122,10 +122,10 @@ impl Rights {
 }
 
 /// Which devices a client may know of: globs (`*`, `?`) over device ids, or `product:` and a glob over products.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DeviceFilter(Vec<Pattern>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Pattern {
     Device(WildMatch),
     Product(WildMatch),
@@ -151,7 +151,7 @@ impl DeviceFilter {
 }
 
 /// Lets clients of one dialect in without a credential, from named networks only.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Anonymous {
     /// Networks that it holds for.
     pub networks: Vec<IpNet>,

@@ -39,7 +39,7 @@ pub struct Link {
 }
 
 /// What the gateway says of itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {
     /// Stable; default identities derive from it.
     pub id: Arc<str>,

@@ -1,6 +1,6 @@
 //! Who is who: every device and link of the running configuration, found by any of its names.
 //!
-//! Built once from a resolved configuration and shared read-only; a reload builds a new one.
+//! Built from a resolved configuration and what drivers have found, and shared read-only; a change builds a new one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -36,6 +36,14 @@ impl Directory {
         directory.devices = devices;
         directory.links = links;
         directory
+    }
+
+    /// Whether the other one holds the very same devices and links in the same order.
+    pub fn same(&self, other: &Self) -> bool {
+        fn same<T>(one: &[Arc<T>], other: &[Arc<T>]) -> bool {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
+        }
+        same(&self.devices, &other.devices) && same(&self.links, &other.links)
     }
 
     /// Every device.

@@ -73,6 +73,12 @@ impl Admission {
         Room { _permit: Arc::clone(&self.large_bodies).acquire_owned().await.ok() }
     }
 
+    /// The same book with other limits. Who is in stays in.
+    #[must_use]
+    pub fn with(&self, total: usize, per_address: usize, shared: &[IpAddr]) -> Self {
+        Self { book: Arc::clone(&self.book), ..Self::new(total, per_address, shared) }
+    }
+
     /// Lets one connection in for as long as the permit lives.
     pub fn admit(&self, peer: IpAddr) -> Result<Permit, Refused> {
         let peer = peer.to_canonical();

@@ -12,11 +12,13 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tracing::{Span, debug};
 
+use super::Shared;
+use super::live::Live;
 use crate::clock;
-use crate::dialects::{COMMANDS_IN_FLIGHT, Closing, Input, Output, Response, Session, Token};
+use crate::dialects::{COMMANDS_IN_FLIGHT, Closing, Context, Input, Output, Response, Session, Token};
 use crate::hub::handle::{Attachment, HubGone, HubHandle, HubRequest, SessionKey, SessionReply};
 use crate::meters::DialectMeters;
-use crate::model::client::Client;
+use crate::model::client::{Client, Dialect};
 use crate::model::command::Outcome;
 use crate::model::message::DeviceMessage;
 use crate::model::snapshot::{Answer, Question};
@@ -50,7 +52,9 @@ pub(super) struct Engine {
     lost: bool,
     commands: usize,
     questions: usize,
-    client: Option<Arc<str>>,
+    client: Option<Arc<Client>>,
+    /// Where a session that lives long hears of a changed configuration, and the dialect that it speaks.
+    live: Option<(Live, Dialect)>,
     meters: Arc<DialectMeters>,
     /// Whether it is counted among the open sessions; a call is not.
     counted: bool,
@@ -88,6 +92,8 @@ pub(super) enum News {
     Messages,
     /// A reply.
     Reply(SessionReply),
+    /// The configuration has changed.
+    Changed(Arc<Shared>),
     /// The hub has ended.
     Gone,
 }
@@ -111,6 +117,7 @@ impl Engine {
             commands: 0,
             questions: 0,
             client: None,
+            live: None,
             meters,
             counted: false,
             outbox: Vec::new(),
@@ -125,6 +132,14 @@ impl Engine {
             self.meters.opened.inc();
             self.meters.sessions.inc();
         }
+    }
+
+    /// Lets a session that outlives a request follow the configuration. `live` must have given what the session was
+    /// made from.
+    #[must_use]
+    pub(super) fn following(mut self, live: Live, dialect: Dialect) -> Self {
+        self.live = Some((live, dialect));
+        self
     }
 
     /// When to feed [`Input::Timeout`].
@@ -152,13 +167,23 @@ impl Engine {
                 None => std::future::pending().await,
             }
         };
-        let Some(attachment) = &mut self.attachment else {
-            return match answered.await {
-                Some((token, answer)) => News::Reply(SessionReply::Answer(token, answer)),
+        let changed = async {
+            match &mut self.live {
+                Some((live, _)) => live.changed().await,
                 None => std::future::pending().await,
+            }
+        };
+        let Some(attachment) = &mut self.attachment else {
+            return tokio::select! {
+                // Cancel-safe by its documentation.
+                Some((token, answer)) = answered => News::Reply(SessionReply::Answer(token, answer)),
+                // Cancel-safe, see there.
+                shared = changed => News::Changed(shared),
             };
         };
         tokio::select! {
+            // Cancel-safe, see there.
+            shared = changed => News::Changed(shared),
             // Cancel-safe by its documentation.
             Some((token, answer)) = answered => News::Reply(SessionReply::Answer(token, answer)),
             // Cancel-safe by its documentation.
@@ -187,6 +212,13 @@ impl Engine {
                 }
             }
             News::Reply(reply) => self.reply(reply).await,
+            News::Changed(shared) => {
+                self.hub = shared.hub.clone();
+                self.step(Input::Reconfigured(Arc::clone(&shared.context))).await;
+                if !self.is_welcome(&shared.context) {
+                    self.step(Input::Closing(Closing::Dismissed)).await;
+                }
+            }
             News::Gone => {
                 self.attachment = None;
                 self.step(Input::Closing(Closing::Shutdown)).await;
@@ -337,12 +369,19 @@ impl Engine {
         self.hub.send(request(key)).await
     }
 
+    /// Whether the session's client and its dialect are still served.
+    fn is_welcome(&self, context: &Context) -> bool {
+        let enabled = self.live.as_ref().is_none_or(|(_, dialect)| context.settings.common(*dialect).enabled);
+        let client = self.session.client().or(self.client.as_ref());
+        enabled && client.is_none_or(|client| context.knows(client))
+    }
+
     /// Writes into the session's span and the log whose session it is, once.
-    fn note(&mut self, client: &Client) {
-        if self.client.as_deref() != Some(&*client.id) {
+    fn note(&mut self, client: &Arc<Client>) {
+        if self.client.as_ref().is_none_or(|known| known.id != client.id) {
             Span::current().record("client", &*client.id);
             debug!(client = &*client.id, "session is known");
-            self.client = Some(Arc::clone(&client.id));
+            self.client = Some(Arc::clone(client));
         }
     }
 }
@@ -364,6 +403,7 @@ fn own_words(closing: Closing) -> Verdict {
         Closing::Shutdown => (1001, "the gateway stops"),
         Closing::TooSlow => (1013, "messages are not read fast enough"),
         Closing::Silent => (1001, "nothing was heard for too long"),
+        Closing::Dismissed => (1008, "the credential is not valid any more"),
     };
     Verdict::Close { code, reason: reason.to_owned() }
 }

@@ -23,6 +23,7 @@ use super::Shared;
 use super::admission::{Room, SMALL_BODY};
 use super::body::Payload;
 use super::engine::{Engine, Verdict};
+use super::live::Live;
 use super::monitor;
 use super::origin::{Ends, origin, peer};
 use super::sockjs::{self, Delivery, Receiver, Reply, Visit};
@@ -40,12 +41,16 @@ pub(super) struct Accepted {
     pub(super) dialect: Dialect,
     pub(super) peer: IpAddr,
     pub(super) session: Box<dyn Session>,
+    /// Has given what the session was made from.
+    pub(super) live: Live,
     pub(super) io: OnUpgrade,
 }
 
-/// What the requests of one connection have in common.
+/// What one request needs: what holds when it comes, and where its connection stands.
 pub(super) struct Door {
     pub(super) shared: Arc<Shared>,
+    /// Has given `shared`.
+    pub(super) live: Live,
     pub(super) entries: Arc<[Entry]>,
     pub(super) ends: Ends,
     pub(super) stop: CancellationToken,
@@ -222,7 +227,8 @@ impl Door {
             }
             Errand::Send(text) => (sockjs::Errand::Send(Delivery { text, reply }), None),
         };
-        self.shared.sockjs.visit(Visit { dialect, peer, name, errand }).await;
+        let live = self.live.clone();
+        self.shared.sockjs.visit(Visit { dialect, peer, name, live, errand }).await;
         let reply = tokio::time::timeout(self.shared.patience.call, replied).await;
         let refusal = |status, text: &'static str| {
             // A page may read a refusal too, so what is said about origins stays.
@@ -261,7 +267,8 @@ impl Door {
                 return plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n");
             }
         };
-        let accepted = Accepted { dialect, peer, session: upgrade.session, io };
+        let live = self.live.clone();
+        let accepted = Accepted { dialect, peer, session: upgrade.session, live, io };
         if self.accepted.try_send(accepted).is_err() {
             return plain(StatusCode::BAD_REQUEST, "the connection is a WebSocket already\n");
         }

@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -23,9 +23,10 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use super::admission::Permit;
 use super::engine::Engine;
 use super::http::{Accepted, Door};
+use super::live::Live;
 use super::origin::Ends;
 use super::socket::Socket;
-use super::{Shared, connection};
+use super::{Patience, connection};
 use crate::backoff::Backoff;
 use crate::dialects::Entry;
 use crate::supervisor::panic_message;
@@ -48,8 +49,38 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
+    face: watch::Sender<Face>,
+}
+
+/// What a listener shows to those who come: which dialects, and whether behind TLS.
+#[derive(Clone, Debug)]
+pub struct Face {
     tls: Option<Tls>,
     entries: Arc<[Entry]>,
+}
+
+impl Face {
+    /// These dialects, behind TLS if an acceptor is given.
+    pub fn new(entries: Arc<[Entry]>, tls: Option<TlsAcceptor>) -> Self {
+        Self { tls: tls.map(Tls), entries }
+    }
+
+    /// Whether it speaks TLS.
+    pub fn secure(&self) -> bool {
+        self.tls.is_some()
+    }
+}
+
+/// Gives a listener another face while it listens: connections that come later see it, and so does the next request
+/// of those that are there.
+#[derive(Debug)]
+pub struct FaceKeeper(watch::Sender<Face>);
+
+impl FaceKeeper {
+    /// From now on this one.
+    pub fn replace(&self, face: Face) {
+        self.0.send_replace(face);
+    }
 }
 
 /// Hides the acceptor's insides from `Debug`.
@@ -79,6 +110,11 @@ impl Listener {
         entries: Arc<[Entry]>,
         tls: Option<TlsAcceptor>,
     ) -> Result<Self, BindError> {
+        Self::bind_with(address, Face::new(entries, tls))
+    }
+
+    /// The same with a face.
+    pub fn bind_with(address: SocketAddr, face: Face) -> Result<Self, BindError> {
         let bound = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             // Without it a restarted gateway could not bind while old connections time out.
@@ -89,7 +125,7 @@ impl Listener {
             Ok((socket, address))
         };
         let (socket, address) = bound().map_err(|source| BindError { address, source })?;
-        Ok(Self { socket, address, tls: tls.map(Tls), entries })
+        Ok(Self { socket, address, face: watch::Sender::new(face) })
     }
 
     /// Where it listens; the port is a real one even if 0 was asked for.
@@ -99,12 +135,19 @@ impl Listener {
 
     /// Whether it speaks TLS.
     pub fn secure(&self) -> bool {
-        self.tls.is_some()
+        self.face.borrow().secure()
+    }
+
+    /// The way to give it another face.
+    pub fn face(&self) -> FaceKeeper {
+        FaceKeeper(self.face.clone())
     }
 
     /// Accepts connections and runs them until told to stop.
-    pub async fn run(self, shared: Arc<Shared>, stop: CancellationToken) {
-        let Self { socket, address, tls, entries } = self;
+    pub async fn run(self, live: impl Into<Live>, stop: CancellationToken) {
+        let Self { socket, address, face } = self;
+        let mut live = live.into();
+        let faces = face.subscribe();
         let refusals = Arc::new(Semaphore::new(REFUSALS));
         let mut connections = JoinSet::new();
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
@@ -146,16 +189,19 @@ impl Listener {
                 failures = 0;
                 backoff.reset();
             }
+            let shared = live.now();
+            let tls = faces.borrow().tls.clone();
             match shared.admission.admit(peer.ip()) {
                 Ok(permit) => {
                     let guest = Guest {
-                        shared: Arc::clone(&shared),
-                        entries: Arc::clone(&entries),
+                        live: live.clone(),
+                        faces: faces.clone(),
+                        patience: shared.patience,
                         peer,
                         stop: stop.clone(),
                         permit,
                     };
-                    connections.spawn(guest.serve(stream, tls.clone()));
+                    connections.spawn(guest.serve(stream, tls));
                 }
                 Err(reason) => {
                     debug!(peer = %peer.ip(), %reason, "a connection is refused");
@@ -170,7 +216,7 @@ impl Listener {
             }
         }
         drop(socket);
-        farewell(connections, address, shared.patience.goodbye).await;
+        farewell(connections, address, live.now().patience.goodbye).await;
     }
 }
 
@@ -215,10 +261,11 @@ async fn refuse(mut stream: TcpStream) {
     drop(timeout(Duration::from_secs(1), words).await);
 }
 
-/// One admitted connection.
+/// One admitted connection. It holds on to nothing that a reload replaces.
 struct Guest {
-    shared: Arc<Shared>,
-    entries: Arc<[Entry]>,
+    live: Live,
+    faces: watch::Receiver<Face>,
+    patience: Patience,
     peer: SocketAddr,
     stop: CancellationToken,
     permit: Permit,
@@ -234,7 +281,7 @@ impl Guest {
             None => Socket::Plain(stream),
             Some(Tls(acceptor)) => {
                 // Boxed, and so freed again: a handshake's state is large.
-                match timeout(self.shared.patience.head, Box::pin(acceptor.accept(stream))).await {
+                match timeout(self.patience.head, Box::pin(acceptor.accept(stream))).await {
                     Ok(Ok(stream)) => Socket::Tls(Box::new(stream)),
                     Ok(Err(error)) => {
                         debug!(peer = %self.peer.ip(), %error, "the TLS handshake failed");
@@ -258,18 +305,23 @@ impl Guest {
         let local = socket.local_addr().ok()?;
         let ends = Ends { peer: self.peer, local, secure: socket.secure() };
         let (accepted, mut upgraded) = mpsc::channel(1);
-        let door = Arc::new(Door {
-            shared: Arc::clone(&self.shared),
-            entries: Arc::clone(&self.entries),
-            ends,
-            stop: self.stop.clone(),
-            accepted,
+        let (live, faces, stop) = (&self.live, &self.faces, &self.stop);
+        let service = service_fn(|request| {
+            let mut live = live.clone();
+            let door = Door {
+                shared: live.now(),
+                live,
+                entries: Arc::clone(&faces.borrow().entries),
+                ends,
+                stop: stop.clone(),
+                accepted: accepted.clone(),
+            };
+            Arc::new(door).answer(request)
         });
-        let service = service_fn(move |request| Arc::clone(&door).answer(request));
         let mut connection = Box::pin(
             http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(self.shared.patience.head)
+                .header_read_timeout(self.patience.head)
                 .max_buf_size(HTTP_BUFFER)
                 .serve_connection(TokioIo::new(socket), service)
                 .with_upgrades(),
@@ -280,16 +332,14 @@ impl Guest {
             // Cancel-safe: a cancelled token stays cancelled.
             () = self.stop.cancelled() => None,
             // Cancel-safe: a sleep holds nothing.
-            () = tokio::time::sleep(self.shared.patience.http) => None,
+            () = tokio::time::sleep(self.patience.http) => None,
         };
         let served = if let Some(served) = served {
             served
         } else {
             // The request under way is still answered, a call at most.
             connection.as_mut().graceful_shutdown();
-            timeout(self.shared.patience.call + self.shared.patience.head, &mut connection)
-                .await
-                .unwrap_or(Ok(()))
+            timeout(self.patience.call + self.patience.head, &mut connection).await.unwrap_or(Ok(()))
         };
         if let Err(error) = served {
             debug!(peer = %self.peer.ip(), %error, "an HTTP connection failed");
@@ -298,7 +348,7 @@ impl Guest {
     }
 
     async fn speak_websocket(&self, accepted: Accepted) {
-        let Accepted { dialect, peer, session, io } = accepted;
+        let Accepted { dialect, peer, session, live, io } = accepted;
         let upgraded = match io.await {
             Ok(upgraded) => upgraded,
             Err(error) => {
@@ -310,20 +360,19 @@ impl Guest {
             error!("an upgraded connection is not the socket that it was");
             return;
         };
-        let limits = self.shared.server.limits;
-        let engine = Engine::new(
-            session,
-            self.shared.hub.clone(),
-            limits.send_queue,
-            self.shared.meters.dialect(dialect),
-        );
+        let shared = self.live.clone().now();
+        let limits = shared.server.limits;
+        let meters = shared.meters.dialect(dialect);
+        let engine =
+            Engine::new(session, shared.hub.clone(), limits.send_queue, meters).following(live, dialect);
+        drop(shared);
         let span = info_span!("session", dialect = dialect.name(), %peer, client = tracing::field::Empty);
         let conversation = connection::run(
             parts.io.into_inner(),
             parts.read_buf,
             engine,
             limits.frame_bytes,
-            self.shared.patience,
+            self.patience,
             self.stop.clone(),
         );
         conversation.instrument(span).await;

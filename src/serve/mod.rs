@@ -25,13 +25,14 @@ mod connection;
 mod engine;
 mod http;
 pub mod listener;
+pub mod live;
 mod monitor;
 mod origin;
 mod socket;
 pub mod sockjs;
 pub mod tls;
 
-/// What every connection needs; made once, shared read-only.
+/// What every connection needs; shared read-only. A reload makes a new one, see [`live`].
 #[derive(Debug)]
 pub struct Shared {
     /// What sessions may look at.

@@ -248,6 +248,11 @@ pub struct Archive {
 }
 
 impl Archive {
+    /// From now on these are the devices that clients may ask for.
+    pub fn know(&mut self, directory: &Arc<Directory>) {
+        self.directory = Arc::clone(directory);
+    }
+
     /// Asks for past values on behalf of a client; the answer arrives in `answers`, which must have room for it. Of
     /// a device that does not exist or that the client may not see there are none. Waits while the store has too
     /// much to do.

@@ -132,6 +132,7 @@ impl Rig {
             commands: command_queue,
             observations: observation_queue,
             meters: LinkMeters::default(),
+            announcer: None,
         };
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();

@@ -17,7 +17,10 @@ async fn play_hub(rig: &mut Rig) {
             HubRequest::Attach { replies, .. } => break replies,
             // Who asked before leaves.
             HubRequest::Detach { .. } => {}
-            other => panic!("{other:?} before a session is opened"),
+            other @ (HubRequest::Watch { .. }
+            | HubRequest::Submit { .. }
+            | HubRequest::Ask { .. }
+            | HubRequest::Adopt(_)) => panic!("{other:?} before a session is opened"),
         }
     };
     let HubRequest::Ask { token, .. } = rig.asked().await else { panic!("nothing was asked") };

@@ -79,6 +79,7 @@ impl Session for Parrot {
                 self.say(format!("bye {closing:?}"));
                 self.outputs.push_back(Output::Close { code: 4001, reason: "bye".to_owned() });
             }
+            Input::Reconfigured(context) => self.say(format!("reconfigured {}", context.gateway.name)),
             Input::Open | Input::Accepted(_) | Input::Answer(..) | Input::GroupEmpty => {}
         }
     }

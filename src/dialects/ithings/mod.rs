@@ -33,7 +33,7 @@ mod wire;
 const CONNECT: &str = "/api/v1/system/common/websocket/connect";
 
 /// What can be set.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// What can be set for every dialect.
     pub common: Common,

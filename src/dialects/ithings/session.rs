@@ -51,6 +51,7 @@ impl dialects::Session for Session {
             Input::Text(text) => self.frame(&text),
             Input::Binary(bytes) => self.frame(&String::from_utf8_lossy(&bytes)),
             Input::Message(message) => self.message(&message),
+            Input::Reconfigured(context) => self.context = context,
             // Lost reports are followed by the newest values, and the real server says no goodbye.
             Input::Accepted(_)
             | Input::Outcome(..)
@@ -65,6 +66,10 @@ impl dialects::Session for Session {
 
     fn poll(&mut self) -> Option<Output> {
         self.output.pop_front()
+    }
+
+    fn client(&self) -> Option<&Arc<Client>> {
+        Some(&self.client)
     }
 
     fn timeout(&self) -> Option<Instant> {

@@ -340,6 +340,7 @@ impl Session for Call {
             | Input::GroupEmpty
             | Input::DocumentsChanged(_)
             | Input::Lagged(_)
+            | Input::Reconfigured(_)
             | Input::Timeout => None,
         };
         if let Some(response) = response {

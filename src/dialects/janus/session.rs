@@ -67,6 +67,10 @@ impl App for Telemetry {
         self.client.clone()
     }
 
+    fn reconfigure(&mut self, context: &Arc<Context>) {
+        self.context = Arc::clone(context);
+    }
+
     fn claims(&self, destination: &str) -> bool {
         TOPICS.iter().any(|topic| destination.starts_with(topic))
     }

@@ -45,7 +45,7 @@ mod wire;
 mod tests;
 
 /// What can be set.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// What can be set for every dialect.
     pub common: Common,

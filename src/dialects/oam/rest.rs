@@ -141,6 +141,7 @@ impl Session for RestCall {
             | Input::GroupEmpty
             | Input::DocumentsChanged(_)
             | Input::Lagged(_)
+            | Input::Reconfigured(_)
             | Input::Timeout => {}
         }
     }

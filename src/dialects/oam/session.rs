@@ -67,6 +67,10 @@ impl App for Monitor {
         self.client.clone()
     }
 
+    fn reconfigure(&mut self, context: &Arc<Context>) {
+        self.context = Arc::clone(context);
+    }
+
     fn claims(&self, destination: &str) -> bool {
         matches!(destination, "/alarm" | "/alarms" | "/user/service")
             || ["/app/", "/stream/"].iter().any(|prefix| destination.starts_with(prefix))

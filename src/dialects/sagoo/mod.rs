@@ -36,7 +36,7 @@ mod wire;
 const ENTRY: &str = "messaging";
 
 /// What can be set.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// What can be set for every dialect.
     pub common: Common,

@@ -134,6 +134,7 @@ impl dialects::Session for Session {
             Input::Text(text) => self.frame(&client, &text, now),
             Input::Binary(bytes) => self.frame(&client, &String::from_utf8_lossy(&bytes), now),
             Input::Message(message) => self.message(&message),
+            Input::Reconfigured(context) => self.context = context,
             Input::Accepted(token) => self.accepted(token, now.wall),
             Input::Outcome(token, outcome) => self.answer(token, Said::Outcome(&outcome), now.wall),
             Input::Answer(token, Answer::Snapshot(snapshot)) => self.snapshot(&client, token, &snapshot),
@@ -157,6 +158,10 @@ impl dialects::Session for Session {
 
     fn poll(&mut self) -> Option<Output> {
         self.output.pop_front()
+    }
+
+    fn client(&self) -> Option<&Arc<Client>> {
+        self.client.as_ref()
     }
 
     /// Streams have no time limit, and the hub keeps that of commands.

@@ -30,7 +30,7 @@ pub use sign::signed_query;
 pub const PATH: &str = "/wssubscriber/msgplatform/websocket";
 
 /// What can be set.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// What can be set for every dialect.
     pub common: Common,

@@ -104,6 +104,8 @@ impl Session for UplusSession {
                 | Answer::Alarms(_),
             ) => self.settle(token, None),
             Input::GroupEmpty => self.group_empty = true,
+            Input::Reconfigured(context) => self.context = context,
+            Input::Closing(closing @ Closing::Dismissed) => self.close(close::REFUSED, farewell(closing)),
             Input::Closing(closing) => self.close(close::COME_AGAIN, farewell(closing)),
             // A balanced push that was dropped is counted by the hub; the dialect has no words for it. Commands and
             // timers this session never has.
@@ -122,6 +124,13 @@ impl Session for UplusSession {
 
     fn timeout(&self) -> Option<Instant> {
         None
+    }
+
+    fn client(&self) -> Option<&Arc<Client>> {
+        match &self.phase {
+            Phase::Member(client) => Some(client),
+            Phase::Arrived(_) | Phase::Closed => None,
+        }
     }
 
     fn holding(&self) -> usize {
@@ -333,5 +342,6 @@ fn farewell(closing: Closing) -> &'static str {
         Closing::Shutdown => "the gateway stops",
         Closing::TooSlow => "the client reads too slowly",
         Closing::Silent => "the client is silent",
+        Closing::Dismissed => "the system may no longer connect",
     }
 }

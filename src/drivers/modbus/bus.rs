@@ -48,7 +48,7 @@ pub async fn run(settings: BusSettings, devices: Vec<ModbusDevice>, port: LinkPo
     let span = info_span!("bus", bus = %settings.id);
     let reset_at = clock::instant();
     let core = Core::new(devices, reset_at);
-    let LinkPort { link, commands, observations, meters } = port;
+    let LinkPort { link, commands, observations, meters, announcer: _ } = port;
     let backoff = Backoff::new(REOPEN_FIRST, REOPEN_MAX);
     let bus = Bus {
         settings,

@@ -149,7 +149,7 @@ impl SerialSettings {
 }
 
 /// One device on a bus.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModbusDevice {
     /// Who it is.
     pub device: Arc<Device>,

@@ -16,7 +16,7 @@ mod station;
 pub mod template;
 
 /// One broker as configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BrokerSettings {
     /// Unique over buses and brokers.
     pub id: Arc<str>,
@@ -35,7 +35,7 @@ pub struct BrokerSettings {
 }
 
 /// One device behind a broker.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MqttDevice {
     /// Who it is.
     pub device: Arc<Device>,

@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
@@ -21,6 +20,7 @@ use tracing::{Instrument, debug, error, info_span};
 
 use super::Shared;
 use super::engine::Engine;
+use super::live::Live;
 use crate::dialects::{Session, SessionName};
 use crate::model::client::Dialect;
 use crate::proto::sockjs::Form;
@@ -70,6 +70,8 @@ pub(super) struct Visit {
     pub(super) dialect: Dialect,
     pub(super) peer: IpAddr,
     pub(super) name: SessionName,
+    /// Has given what a session that the errand brings was made from.
+    pub(super) live: Live,
     pub(super) errand: Errand,
 }
 
@@ -116,7 +118,8 @@ type Key = (Dialect, SessionName);
 
 impl Desk {
     /// Receives visits and runs the sessions until told to stop.
-    pub async fn run(mut self, shared: Arc<Shared>, stop: CancellationToken) {
+    pub async fn run(mut self, live: impl Into<Live>, stop: CancellationToken) {
+        let mut live = live.into();
         let mut ways: HashMap<Key, Ways> = HashMap::new();
         let mut keys: HashMap<Id, Key> = HashMap::new();
         let mut sessions = JoinSet::new();
@@ -126,7 +129,7 @@ impl Desk {
                 () = stop.cancelled() => break,
                 // Cancel-safe by its documentation.
                 Some(visit) = self.visits.recv() => {
-                    receive(visit, &shared, &stop, &mut ways, &mut keys, &mut sessions);
+                    receive(visit, &live.now(), &stop, &mut ways, &mut keys, &mut sessions);
                 }
                 // Cancel-safe by its documentation.
                 Some(ended) = sessions.join_next_with_id() => {
@@ -143,7 +146,7 @@ impl Desk {
                 note_end(ended);
             }
         };
-        if tokio::time::timeout(shared.patience.goodbye, all).await.is_err() {
+        if tokio::time::timeout(live.now().patience.goodbye, all).await.is_err() {
             sessions.shutdown().await;
         }
     }
@@ -151,13 +154,13 @@ impl Desk {
 
 fn receive(
     visit: Visit,
-    shared: &Arc<Shared>,
+    shared: &Shared,
     stop: &CancellationToken,
     ways: &mut HashMap<Key, Ways>,
     keys: &mut HashMap<Id, Key>,
     sessions: &mut JoinSet<()>,
 ) {
-    let Visit { dialect, peer, name, errand } = visit;
+    let Visit { dialect, peer, name, live, errand } = visit;
     let key = (dialect, name);
     match (ways.get(&key), errand) {
         (Some(ways), Errand::Send(delivery)) => {
@@ -176,12 +179,10 @@ fn receive(
                     return;
                 }
             };
-            let mut engine = Engine::new(
-                session,
-                shared.hub.clone(),
-                shared.server.limits.send_queue,
-                shared.meters.dialect(dialect),
-            );
+            let meters = shared.meters.dialect(dialect);
+            let mut engine =
+                Engine::new(session, shared.hub.clone(), shared.server.limits.send_queue, meters)
+                    .following(live, dialect);
             engine.count();
             let (to_receivers, receivers) = mpsc::channel(VISITS_OF_ONE);
             let (to_deliveries, deliveries) = mpsc::channel(VISITS_OF_ONE);

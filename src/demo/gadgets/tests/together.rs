@@ -43,6 +43,7 @@ impl Rig {
             commands: command_queue,
             observations,
             meters: LinkMeters::default(),
+            announcer: None,
         };
         let gadgets = CancellationToken::new();
         let mut tasks = JoinSet::new();

@@ -147,6 +147,7 @@ impl dialects::Session for Call {
             | Input::GroupEmpty
             | Input::DocumentsChanged(_)
             | Input::Lagged(_)
+            | Input::Reconfigured(_)
             | Input::Timeout => {}
         }
     }

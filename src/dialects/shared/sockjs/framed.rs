@@ -1,8 +1,10 @@
 //! A session on a WebSocket with SockJS frames around what it says and hears.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::dialects::{Input, Output, Session};
+use crate::model::client::Client;
 use crate::model::time::Now;
 use crate::proto::sockjs::{Pace, frame};
 
@@ -71,6 +73,7 @@ impl Session for Framed {
             | Input::GroupEmpty
             | Input::DocumentsChanged(_)
             | Input::Lagged(_)
+            | Input::Reconfigured(_)
             | Input::Closing(_)) => self.inner.handle(input, now),
         }
     }
@@ -104,6 +107,10 @@ impl Session for Framed {
         };
         self.closed |= matches!(output, Output::Close { .. });
         Some(output)
+    }
+
+    fn client(&self) -> Option<&Arc<Client>> {
+        self.inner.client()
     }
 
     fn holding(&self) -> usize {

@@ -51,6 +51,9 @@ pub trait App: Debug + Send {
     /// Who the client is here, if it may come in. Called once, before anything else.
     fn admit(&mut self, credentials: &Credentials, now: Now) -> Option<Arc<Client>>;
 
+    /// The configuration has changed.
+    fn reconfigure(&mut self, context: &Arc<Context>);
+
     /// Whether subscriptions to this destination, and messages sent there, are this application's.
     fn claims(&self, destination: &str) -> bool;
 
@@ -307,8 +310,10 @@ impl Endpoint {
             Closing::Shutdown => (close::GOING_AWAY, "the gateway stops"),
             Closing::TooSlow => (close::TRY_AGAIN, "messages are not read fast enough"),
             Closing::Silent => (close::GOING_AWAY, "nothing was heard for too long"),
+            Closing::Dismissed => (close::POLICY, "the credential is not valid any more"),
         };
-        self.core.stomp.end(None, code, reason);
+        let error = (closing == Closing::Dismissed).then_some("Access refused");
+        self.core.stomp.end(error, code, reason);
     }
 }
 
@@ -332,6 +337,11 @@ impl Session for Endpoint {
             }
             // The newest values follow by themselves, and these dialects have no word for what was missed.
             Input::Lagged(missed) => debug!(missed, "the client reads too slowly"),
+            Input::Reconfigured(context) => {
+                for hosted in &mut self.apps {
+                    hosted.app.reconfigure(&context);
+                }
+            }
             Input::Timeout => {
                 self.core.stomp.handle_timeout(now.instant);
                 self.on_every_app(|app, desk| {
@@ -379,6 +389,10 @@ impl Session for Endpoint {
                 }
             }
         }
+    }
+
+    fn client(&self) -> Option<&Arc<Client>> {
+        self.client.as_ref()
     }
 
     fn timeout(&self) -> Option<Instant> {

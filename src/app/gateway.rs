@@ -1,0 +1,213 @@
+//! A running gateway: what it runs with, and how something else takes its place.
+//!
+//! A reload is a transaction. First everything that can fail: is the difference one that a running gateway can take,
+//! can the new listeners be bound, can the certificate be read. Then, in this order, what cannot fail: the hub learns of
+//! the new devices and says goodbye to the old ones, drivers begin, end and go on, connections are told, listeners open
+//! and close. So nobody hears of a device that the hub does not know, and no driver speaks of one to nobody.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::{debug, info, warn};
+
+use super::control::{Applied, Order, Refusal};
+use super::doors::{Doors, Prepared};
+use super::found::Found;
+use super::links::Links;
+use crate::clock;
+use crate::config::{Config, Difference};
+use crate::dialects::{Context, Seal};
+use crate::drivers::announce::Announcement;
+use crate::hub::handle::HubHandle;
+use crate::meters::Meters;
+use crate::model::directory::Directory;
+use crate::serve::admission::Admission;
+use crate::serve::live::{Live, Publisher, live};
+use crate::serve::{Patience, Shared, sockjs};
+use crate::supervisor::Supervisor;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    config: Config,
+    /// The configured devices and those that were found.
+    directory: Arc<Directory>,
+    found: Found,
+    hub: HubHandle,
+    seal: Seal,
+    sockjs: sockjs::Door,
+    admission: Admission,
+    meters: Arc<Meters>,
+    started: Instant,
+    links: Links,
+    doors: Doors,
+    publisher: Publisher,
+    live: Live,
+}
+
+impl Gateway {
+    /// Before any listener is open.
+    #[expect(clippy::too_many_arguments, reason = "every part once")]
+    pub(super) fn new(
+        config: Config,
+        directory: Arc<Directory>,
+        hub: HubHandle,
+        seal: Seal,
+        sockjs: sockjs::Door,
+        admission: Admission,
+        links: Links,
+        meters: Arc<Meters>,
+    ) -> (Self, Live) {
+        let started = clock::instant();
+        let first = Shared {
+            context: context(&config, &directory, &seal),
+            hub: hub.clone(),
+            admission: admission.clone(),
+            sockjs: sockjs.clone(),
+            meters: Arc::clone(&meters),
+            started,
+            server: config.server.clone(),
+            patience: Patience::default(),
+        };
+        let (publisher, live) = live(first);
+        let (found, doors) = (Found::default(), Doors::default());
+        let view = live.clone();
+        let gateway = Self {
+            config,
+            directory,
+            found,
+            hub,
+            seal,
+            sockjs,
+            admission,
+            meters,
+            started,
+            links,
+            doors,
+            publisher,
+            live,
+        };
+        (gateway, view)
+    }
+
+    /// Opens the listeners.
+    pub(super) fn open(&mut self, doors: Prepared, supervisor: &mut Supervisor) {
+        self.doors.commit(doors, &self.live, supervisor);
+    }
+
+    /// The gateway in one line.
+    pub(super) fn status(&self) -> String {
+        format!("serving {} devices on {} listeners", self.directory.devices().len(), self.doors.count())
+    }
+
+    pub(super) async fn obey(&mut self, order: Order, supervisor: &mut Supervisor) {
+        match order {
+            Order::Reload { config, reply } => {
+                let result = self.reload(*config, supervisor).await;
+                if reply.send(result).is_err() {
+                    debug!("whoever wanted the reload is gone");
+                }
+            }
+        }
+    }
+
+    async fn reload(&mut self, config: Config, supervisor: &mut Supervisor) -> Result<Applied, Refusal> {
+        let config = config.reusing(&self.config);
+        let difference = Difference::between(&self.config, &config);
+        if !difference.restart.is_empty() {
+            return Err(Refusal::Restart(difference.restart));
+        }
+        let doors = self.doors.prepare(&config.server, &config.dialects)?;
+
+        for line in &difference.lines {
+            info!("reload: {line}");
+        }
+        let (steps, ways) = self.links.prepare(Some(&self.config), &config);
+        let configured = Directory::new(config.devices.clone(), config.links.clone());
+        for device in self.found.settle(&configured, steps.stopped()) {
+            warn!(device = %device.id, "a device that was found gives way to a configured one of the same name");
+        }
+        self.config = config;
+        self.adopt(ways).await?;
+        self.links.commit(steps, supervisor);
+        let (limits, proxies) = (self.config.server.limits, &self.config.server.trusted_proxies);
+        self.admission = self.admission.with(limits.connections, limits.connections_per_address, proxies);
+        self.publish();
+        self.doors.commit(doors, &self.live, supervisor);
+        Ok(Applied { changes: difference.lines, status: self.status() })
+    }
+
+    /// Drivers have found devices, or lost some that they had found.
+    pub(super) async fn hear(&mut self, announcements: Vec<Announcement>) {
+        let configured = Directory::new(self.config.devices.clone(), self.config.links.clone());
+        let mut replies = Vec::new();
+        for Announcement { link, come, gone, reply } in announcements {
+            for id in gone {
+                self.found.remove(&link, &id);
+            }
+            let results: Vec<_> = come
+                .into_iter()
+                .map(|device| {
+                    let id = Arc::clone(&device.id);
+                    let taken = self.found.insert(&link, device, &configured);
+                    match &taken {
+                        Ok(()) => debug!(device = %id, %link, "device found"),
+                        Err(reason) => {
+                            warn!(device = %id, %link, %reason, "a device that was found is left out");
+                        }
+                    }
+                    taken
+                })
+                .collect();
+            replies.push((reply, results));
+        }
+        if self.adopt(Vec::new()).await.is_err() {
+            return;
+        }
+        self.publish();
+        for (reply, results) in replies {
+            if reply.send(results).is_err() {
+                debug!("a driver ended before its devices were taken in");
+            }
+        }
+    }
+
+    /// Gives the hub the devices that there are now.
+    async fn adopt(&mut self, ways: Vec<super::links::Way>) -> Result<(), Refusal> {
+        let devices = self.config.devices.iter().chain(self.found.devices()).map(Arc::clone).collect();
+        let directory = Arc::new(Directory::new(devices, self.config.links.clone()));
+        if ways.is_empty() && directory.same(&self.directory) {
+            return Ok(());
+        }
+        self.hub.adopt(Arc::clone(&directory), ways).await.map_err(|_| Refusal::Stopping)?;
+        self.hub.know(&directory);
+        self.directory = directory;
+        Ok(())
+    }
+
+    /// Tells every connection what holds now.
+    fn publish(&self) {
+        self.publisher.publish(Shared {
+            context: context(&self.config, &self.directory, &self.seal),
+            hub: self.hub.clone(),
+            admission: self.admission.clone(),
+            sockjs: self.sockjs.clone(),
+            meters: Arc::clone(&self.meters),
+            started: self.started,
+            server: self.config.server.clone(),
+            patience: Patience::default(),
+        });
+    }
+}
+
+/// What sessions may look at, made of what the gateway runs with.
+fn context(config: &Config, directory: &Arc<Directory>, seal: &Seal) -> Arc<Context> {
+    Arc::new(Context {
+        gateway: config.gateway.clone(),
+        directory: Arc::clone(directory),
+        clients: Arc::clone(&config.clients),
+        settings: config.dialects.clone(),
+        seal: seal.clone(),
+        frame_bytes: config.server.limits.frame_bytes,
+    })
+}

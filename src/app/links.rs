@@ -1,0 +1,168 @@
+//! The drivers of a running gateway: which of them begin, end, begin anew or go on with other devices.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::config::{Broker, Bus, Config, LinkChange};
+use crate::drivers::announce::{Announcement, Announcer};
+use crate::drivers::modbus;
+use crate::drivers::mqtt;
+use crate::drivers::{COMMAND_QUEUE, DriverCommand, LinkPort, Observation};
+use crate::meters::{LinkMeters, Meters};
+use crate::supervisor::{Stage, Supervisor};
+
+/// How long a driver that begins waits for the end of those that a reload has stopped: a port can be open only once,
+/// and a driver finishes the frame that it is in.
+const HAND_OVER: Duration = Duration::from_secs(5);
+
+/// The way to a driver's queue, by the id of its link.
+pub(super) type Way = (Arc<str>, mpsc::Sender<DriverCommand>);
+
+/// Every driver that runs.
+#[derive(Debug)]
+pub(super) struct Links {
+    running: BTreeMap<Arc<str>, Running>,
+    observations: mpsc::Sender<Observation>,
+    announcements: mpsc::Sender<Announcement>,
+    meters: Arc<Meters>,
+}
+
+#[derive(Debug)]
+struct Running {
+    stop: CancellationToken,
+    /// Cancelled when the driver has ended.
+    ended: CancellationToken,
+}
+
+/// What is to be done, prepared so far that nothing of it can fail.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    stop: Vec<Arc<str>>,
+    start: Vec<Start>,
+}
+
+#[derive(Debug)]
+enum Start {
+    Bus(Bus, LinkPort),
+    Broker(Broker, LinkPort),
+}
+
+impl Steps {
+    /// The links whose drivers end, for good or to begin anew.
+    pub(super) fn stopped(&self) -> &[Arc<str>] {
+        &self.stop
+    }
+}
+
+impl Links {
+    pub(super) fn new(
+        observations: mpsc::Sender<Observation>,
+        announcements: mpsc::Sender<Announcement>,
+        meters: Arc<Meters>,
+    ) -> Self {
+        Self { running: BTreeMap::new(), observations, announcements, meters }
+    }
+
+    /// What it takes to get from one configuration to another, and the ways to the drivers that will begin.
+    pub(super) fn prepare(&self, old: Option<&Config>, new: &Config) -> (Steps, Vec<Way>) {
+        let (mut steps, mut ways) = (Steps::default(), Vec::new());
+        let mut port = |link: &Arc<str>, meters: LinkMeters| {
+            let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
+            ways.push((Arc::clone(link), commands));
+            let announcer = Announcer::new(Arc::clone(link), self.announcements.clone());
+            LinkPort {
+                link: Arc::clone(link),
+                commands: queue,
+                observations: self.observations.clone(),
+                meters,
+                announcer: Some(announcer),
+            }
+        };
+        for bus in &new.buses {
+            let id = &bus.settings.id;
+            let before = old.and_then(|old| old.buses.iter().find(|before| before.settings.id == *id));
+            match before.map_or(LinkChange::Restart, |before| before.change(bus)) {
+                LinkChange::None => {}
+                LinkChange::Devices | LinkChange::Restart => {
+                    steps.start.push(Start::Bus(bus.clone(), port(id, self.meters.bus(id))));
+                }
+            }
+        }
+        for broker in &new.brokers {
+            let id = &broker.settings.id;
+            let before = old.and_then(|old| old.brokers.iter().find(|before| before.settings.id == *id));
+            match before.map_or(LinkChange::Restart, |before| before.change(broker)) {
+                LinkChange::None => {}
+                LinkChange::Devices | LinkChange::Restart => {
+                    steps.start.push(Start::Broker(broker.clone(), port(id, self.meters.broker(id))));
+                }
+            }
+        }
+        let stays = |id: &Arc<str>| {
+            let begins = ways.iter().any(|(link, _)| link == id);
+            !begins && new.links.iter().any(|link| link.id == *id)
+        };
+        steps.stop = self.running.keys().filter(|id| !stays(id)).map(Arc::clone).collect();
+        (steps, ways)
+    }
+
+    /// Does it.
+    pub(super) fn commit(&mut self, steps: Steps, supervisor: &mut Supervisor) {
+        let mut before = Vec::new();
+        for id in steps.stop {
+            if let Some(running) = self.running.remove(&id) {
+                running.stop.cancel();
+                before.push(running.ended);
+            }
+        }
+        for start in steps.start {
+            let stop = supervisor.token(Stage::Drivers).child_token();
+            let ended = CancellationToken::new();
+            let first = others_end(before.clone());
+            let guard = ended.clone().drop_guard();
+            let id = match start {
+                Start::Bus(bus, port) => {
+                    let id = Arc::clone(&bus.settings.id);
+                    let token = stop.clone();
+                    let task = async move {
+                        first.await;
+                        modbus::bus::run(bus.settings, bus.devices, port, token).await;
+                        drop(guard);
+                    };
+                    supervisor.spawn_with(Stage::Drivers, format!("bus {id}"), stop.clone(), task);
+                    id
+                }
+                Start::Broker(broker, port) => {
+                    let id = Arc::clone(&broker.settings.id);
+                    let token = stop.clone();
+                    let task = async move {
+                        first.await;
+                        mqtt::client::run(broker.settings, broker.devices, port, token).await;
+                        drop(guard);
+                    };
+                    supervisor.spawn_with(Stage::Drivers, format!("broker {id}"), stop.clone(), task);
+                    id
+                }
+            };
+            self.running.insert(id, Running { stop, ended });
+        }
+    }
+}
+
+/// Waits until these drivers have let go of their ports.
+async fn others_end(drivers: Vec<CancellationToken>) {
+    let all = async {
+        for ended in drivers {
+            ended.cancelled().await;
+        }
+    };
+    if timeout(HAND_OVER, all).await.is_err() {
+        warn!("a driver that was stopped takes longer to end than it should");
+    }
+}

@@ -1,0 +1,198 @@
+//! The wiring: the only place that knows all the parts.
+//!
+//! `App::build` binds the listeners and connects the parts with queues; nothing runs before `App::run`, and nothing
+//! is left running after it. While it runs, [`Control`] changes the configuration under it:
+//!
+//! ```text
+//! SIGHUP -> cli loads files -> Control -> gateway.rs: compare, prepare what can fail, commit what cannot
+//!                                              | doors.rs   listeners       | links.rs  drivers
+//! a driver that found devices -> Announcer ----+ found.rs   what it found
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use crate::config::{Config, History};
+use crate::dialects::Seal;
+use crate::drivers::OBSERVATION_QUEUE;
+use crate::drivers::announce::ANNOUNCEMENT_QUEUE;
+use crate::hub;
+use crate::hub::handle::{HubHandle, REQUEST_QUEUE};
+use crate::meters::Meters;
+use crate::model::directory::Directory;
+use crate::notify;
+use crate::report::Chain;
+use crate::serve::admission::Admission;
+use crate::serve::listener::BindError;
+use crate::serve::sockjs;
+use crate::serve::tls::TlsError;
+use crate::store::{self, Archive, Keeper};
+use crate::supervisor::{Ending, Stage, Supervisor};
+
+mod control;
+mod doors;
+mod found;
+mod gateway;
+mod links;
+
+pub use self::control::{Applied, Control, Refusal};
+use self::control::{ORDER_QUEUE, Order};
+use self::doors::{Doors, Prepared};
+use self::gateway::Gateway;
+use self::links::Links;
+
+/// A gateway that is connected but does not run yet.
+#[derive(Debug)]
+pub struct App {
+    supervisor: Supervisor,
+    config: Config,
+    doors: Prepared,
+    seal: Seal,
+    control: Control,
+    orders: mpsc::Receiver<Order>,
+}
+
+/// Where clients can connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Address and real port.
+    pub address: SocketAddr,
+    /// Whether it is TLS.
+    pub secure: bool,
+}
+
+/// Why a gateway cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A listener.
+    #[error("cannot open a listener")]
+    Bind(#[source] BindError),
+    /// The certificate or its key.
+    #[error("cannot serve TLS")]
+    Tls(#[source] TlsError),
+    /// The kernel's random numbers.
+    #[error("cannot make a random key")]
+    Random(#[source] getrandom::Error),
+}
+
+impl App {
+    /// Binds every listener. Must be called inside the runtime.
+    pub fn build(config: Config) -> Result<Self, BuildError> {
+        let doors = Doors::default().prepare(&config.server, &config.dialects)?;
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(BuildError::Random)?;
+        let (control, orders) = Control::new(ORDER_QUEUE);
+        Ok(Self { supervisor: Supervisor::default(), config, doors, seal: Seal(key), control, orders })
+    }
+
+    /// Where clients can connect, in configuration order.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.doors.addresses()
+    }
+
+    /// The way to change the configuration while the gateway runs.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Lets a task of the demo's world run along; it is stopped last.
+    pub fn add_world<F>(&mut self, name: &str, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let token = self.supervisor.token(Stage::World);
+        self.supervisor.spawn(Stage::World, name, task(token));
+    }
+
+    /// Runs the gateway until `stop` is cancelled or a part fails.
+    pub async fn run(self, stop: CancellationToken) -> Ending {
+        let Self { mut supervisor, config, doors, seal, control, mut orders } = self;
+        // Whoever wants to change something has a copy; without any, nothing is ever ordered.
+        drop(control);
+        let directory = Arc::new(Directory::new(config.devices.clone(), config.links.clone()));
+        let (requests, request_queue) = mpsc::channel(REQUEST_QUEUE);
+        let (observations, observation_queue) = mpsc::channel(OBSERVATION_QUEUE);
+        let (announcements, mut announced) = mpsc::channel(ANNOUNCEMENT_QUEUE);
+        let meters = Arc::new(Meters::default());
+        let mut links = Links::new(observations, announcements, Arc::clone(&meters));
+        let (steps, ways) = links.prepare(None, &config);
+        links.commit(steps, &mut supervisor);
+        let (keeper, archive) = keep_history(&mut supervisor, config.history.clone(), &directory).unzip();
+        let token = supervisor.token(Stage::Hub);
+        let hub = hub::task::run(
+            Arc::clone(&directory),
+            ways,
+            request_queue,
+            observation_queue,
+            keeper,
+            token,
+            meters.hub(),
+        );
+        supervisor.spawn(Stage::Hub, "hub", hub);
+        if let Some(interval) = notify::watchdog() {
+            let token = supervisor.token(Stage::Hub);
+            let fed = notify::feed_watchdog(interval, meters.hub().turns, token);
+            supervisor.spawn(Stage::Hub, "watchdog", fed);
+        }
+        let limits = config.server.limits;
+        let (sockjs, desk) = sockjs::desk();
+        let admission = Admission::new(
+            limits.connections,
+            limits.connections_per_address,
+            &config.server.trusted_proxies,
+        );
+        let hub = HubHandle::new(requests).with_archive(archive);
+        let (mut gateway, live) =
+            Gateway::new(config, directory, hub, seal, sockjs, admission, links, meters);
+        let token = supervisor.token(Stage::Serve);
+        supervisor.spawn(Stage::Serve, "sockjs", desk.run(live, token));
+        gateway.open(doors, &mut supervisor);
+        notify::ready(&gateway.status());
+        loop {
+            tokio::select! {
+                // Cancel-safe, see there.
+                () = supervisor.watch(&stop) => break,
+                // Cancel-safe by its documentation. Likewise below.
+                Some(order) = orders.recv() => gateway.obey(order, &mut supervisor).await,
+                Some(announcement) = announced.recv() => {
+                    let mut all = vec![announcement];
+                    while let Ok(another) = announced.try_recv() {
+                        all.push(another);
+                    }
+                    gateway.hear(all).await;
+                }
+            }
+        }
+        notify::stopping();
+        // Drivers and commands that wait for an answer learn that there will be none.
+        drop((orders, announced));
+        supervisor.finish().await
+    }
+}
+
+/// Opens the history store and starts its thread. A gateway whose history cannot be opened serves without one: that
+/// somebody sees the present matters more.
+fn keep_history(
+    supervisor: &mut Supervisor,
+    history: Option<History>,
+    directory: &Arc<Directory>,
+) -> Option<(Keeper, Archive)> {
+    let (keeper, archive, worker) = match store::open(history?, Arc::clone(directory)) {
+        Ok(opened) => opened,
+        Err(error) => {
+            error!("no history is kept: {}", Chain(&error));
+            return None;
+        }
+    };
+    let runtime = Handle::current();
+    if let Err(error) = supervisor.spawn_thread(Stage::Hub, "history", move || worker.run(&runtime)) {
+        error!(%error, "no history is kept: cannot start its thread");
+        return None;
+    }
+    Some((keeper, archive))
+}

@@ -1,0 +1,86 @@
+//! A new configuration that shares with the running one whatever the two have in common.
+//!
+//! Afterwards "the same" can be told by the pointer: a device, product or client that has not changed is the very
+//! `Arc` that sessions, hub and drivers hold already.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Config;
+use crate::dialects::Common;
+use crate::model::client::{Client, ClientBook};
+use crate::model::device::Device;
+use crate::model::product::Product;
+
+impl Config {
+    /// The same configuration, made of parts of the running one where they are equal.
+    #[must_use]
+    pub fn reusing(mut self, running: &Self) -> Self {
+        let devices = Parts::of(running);
+        for device in &mut self.devices {
+            *device = devices.device(device);
+        }
+        let by_id: HashMap<Arc<str>, Arc<Device>> =
+            self.devices.iter().map(|device| (Arc::clone(&device.id), Arc::clone(device))).collect();
+        let settle = |device: &mut Arc<Device>| {
+            if let Some(settled) = by_id.get(&device.id) {
+                *device = Arc::clone(settled);
+            }
+        };
+        self.buses.iter_mut().flat_map(|bus| &mut bus.devices).for_each(|each| settle(&mut each.device));
+        self.brokers
+            .iter_mut()
+            .flat_map(|broker| &mut broker.devices)
+            .for_each(|each| settle(&mut each.device));
+        for link in &mut self.links {
+            if let Some(known) = running.links.iter().find(|known| *known == link) {
+                *link = Arc::clone(known);
+            }
+        }
+        let settled = |client: &Arc<Client>| {
+            let known = running.clients.clients().iter().find(|known| *known == client);
+            Arc::clone(known.unwrap_or(client))
+        };
+        self.clients = Arc::new(ClientBook::new(self.clients.clients().iter().map(settled).collect()));
+        let (mine, theirs) = (&mut self.dialects, &running.dialects);
+        reuse_anonymous(&mut mine.janus.common, &theirs.janus.common);
+        reuse_anonymous(&mut mine.sagoo.common, &theirs.sagoo.common);
+        reuse_anonymous(&mut mine.ithings.common, &theirs.ithings.common);
+        reuse_anonymous(&mut mine.oam.common, &theirs.oam.common);
+        reuse_anonymous(&mut mine.uplus.common, &theirs.uplus.common);
+        self
+    }
+}
+
+/// What the running configuration is made of.
+struct Parts<'c> {
+    devices: HashMap<&'c str, &'c Arc<Device>>,
+    products: HashMap<&'c str, &'c Arc<Product>>,
+}
+
+impl<'c> Parts<'c> {
+    fn of(config: &'c Config) -> Self {
+        Self {
+            devices: config.devices.iter().map(|device| (&*device.id, device)).collect(),
+            products: config.devices.iter().map(|device| (&*device.product.id, &device.product)).collect(),
+        }
+    }
+
+    fn device(&self, device: &Arc<Device>) -> Arc<Device> {
+        if let Some(known) = self.devices.get(&*device.id).filter(|known| **known == device) {
+            return Arc::clone(known);
+        }
+        match self.products.get(&*device.product.id).filter(|known| **known == &device.product) {
+            Some(product) => Arc::new(Device { product: Arc::clone(product), ..(**device).clone() }),
+            None => Arc::clone(device),
+        }
+    }
+}
+
+fn reuse_anonymous(mine: &mut Common, theirs: &Common) {
+    if let (Some(mine), Some(theirs)) = (&mut mine.anonymous, &theirs.anonymous) {
+        if mine.client == theirs.client {
+            mine.client = Arc::clone(&theirs.client);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What every connection needs, as it is at the moment: a reload puts another [`Shared`] in the place of the one before.
+//!
+//! Whoever serves for long holds a [`Live`]; whoever answers one request takes what there is and keeps it to its end.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::Shared;
+
+/// A view of what is shared. It remembers what it has given, so that nothing that came after it is missed.
+#[derive(Clone, Debug)]
+pub struct Live(watch::Receiver<Arc<Shared>>);
+
+/// The other end.
+#[derive(Debug)]
+pub struct Publisher(watch::Sender<Arc<Shared>>);
+
+/// The first of all, and the way to replace it.
+pub fn live(shared: Shared) -> (Publisher, Live) {
+    let (sender, receiver) = watch::channel(Arc::new(shared));
+    (Publisher(sender), Live(receiver))
+}
+
+impl Publisher {
+    /// From now on everybody works with this.
+    pub fn publish(&self, shared: Shared) {
+        self.0.send_replace(Arc::new(shared));
+    }
+}
+
+impl Live {
+    /// What there is now.
+    pub fn now(&mut self) -> Arc<Shared> {
+        Arc::clone(&self.0.borrow_and_update())
+    }
+
+    /// Waits for something newer than what was given last; for ever where nothing can come any more. Cancel-safe: what
+    /// has not been given is still newer.
+    pub async fn changed(&mut self) -> Arc<Shared> {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.now()
+    }
+}
+
+/// What never changes.
+impl From<Arc<Shared>> for Live {
+    fn from(shared: Arc<Shared>) -> Self {
+        Self(watch::channel(shared).1)
+    }
+}
