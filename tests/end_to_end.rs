@@ -391,6 +391,76 @@ async fn a_terminated_gateway_says_goodbye_and_logs_no_secret() {
     }
 }
 
+/// Killed without a word, so that only what was handed over to the store can be there again.
+#[tokio::test]
+async fn what_clients_created_and_what_was_survives_a_restart() {
+    let mut world = World::start().await;
+    let mut ws = oam(&world, &["/user/service", "/alarm"]).await;
+    for (realm, payload) in [
+        ("/api/rule/create", json!({"type": "1", "name": "presses", "value": "press-*", "profiles": []})),
+        ("/api/profile/create", json!({"name": "p", "rate": "30", "metrics": ["SETPOINT"], "rules": ["1"]})),
+        ("/api/node/update", json!({"id": "rs485", "profiles": ["1"]})),
+        (
+            "/api/alarm/create",
+            json!({"type": 1, "name": "warm", "value": 60, "metric": "TEMPERATURE", "time": 1}),
+        ),
+    ] {
+        let reply = oam_call(&mut ws, realm, payload).await;
+        assert_eq!(reply["status"], 200, "{realm}: {reply}");
+    }
+    let raised = |alarm: &Json, state: &str| alarm["name"] == "warm" && alarm["state"] == state;
+    world.heat(650);
+    ws.wait_body("the alarm", "/alarm", |alarm| raised(alarm, "raised")).await;
+    world.heat(205);
+    ws.wait_body("its end", "/alarm", |alarm| raised(alarm, "cleared")).await;
+    let lists = ["/api/rule/list", "/api/profile/list", "/api/node/list", "/api/alarm/list"];
+    let mut before = Vec::new();
+    for realm in lists {
+        before.push(oam_call(&mut ws, realm, json!({})).await["payload"].clone());
+    }
+    assert_eq!(before[1], json!([{"id": 1, "name": "p", "rate": 30, "metrics": [5], "rules": [1]}]));
+
+    world.restart("KILL").await;
+    let mut ws = oam(&world, &["/user/service", "/alarm", "/stream/rs485/press-1"]).await;
+    for (realm, before) in lists.into_iter().zip(before) {
+        assert_eq!(oam_call(&mut ws, realm, json!({})).await["payload"], before, "{realm}");
+    }
+    let batch = ws.wait_body("samples", "/stream/rs485/press-1", |_| true).await;
+    assert_eq!(batch[0]["SETPOINT"], 50.0, "{batch}");
+    assert_eq!(
+        batch[0].as_object().map(serde_json::Map::len),
+        Some(2),
+        "only what the profile names: {batch}"
+    );
+    world.heat(661);
+    ws.wait_body("the alarm again", "/alarm", |alarm| raised(alarm, "raised")).await;
+
+    let past = json!({"node": "rs485", "mediaId": "press-1", "time": 0, "limit": 1000});
+    let samples = oam_call(&mut ws, "/api/stream/metrics", past).await["payload"].clone();
+    let temperatures: Vec<f64> = samples
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|sample| sample["TEMPERATURE"].as_f64())
+        .collect();
+    for value in [65.0, 20.5, 66.1] {
+        assert!(temperatures.contains(&value), "{value} in {temperatures:?}");
+    }
+    let history = oam_call(&mut ws, "/api/stream/history", json!({"mediaId": "press-1"})).await;
+    let statuses: Vec<&Json> =
+        history["payload"].as_array().into_iter().flatten().map(|e| &e["status"]).collect();
+    assert_eq!(statuses, ["UNPUBLISHED", "PUBLISHING"], "{history}");
+
+    let target =
+        format!("/api/device/data?token={SECRET}&uuid={UUID}&start=2020-01-01+00:00:00&fields=temperature");
+    let (_, body) = http(world.port, "GET", &target, &[], "").await;
+    let reply: Json = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(reply["code"], 200, "{body}");
+    let rows = reply["data"]["datas"].as_array().expect("rows");
+    assert_eq!(reply["data"]["count"], rows.len(), "{body}");
+    assert!(rows.iter().any(|row| row["data"] == json!({"temperature": 65.0})), "{body}");
+}
+
 #[tokio::test]
 async fn a_second_signal_ends_the_gateway_without_waiting_for_its_clients() {
     let mut world = World::start().await;

@@ -230,10 +230,9 @@ impl Watch {
         let (holds, over) = match (&self.rule.condition, number) {
             (AlarmCondition::Above(limit), Some(n)) => (n > *limit, n <= limit - hysteresis),
             (AlarmCondition::Below(limit), Some(n)) => (n < *limit, n >= limit + hysteresis),
-            // A text has no place above or below anything, and does not move.
-            (AlarmCondition::Above(_) | AlarmCondition::Below(_) | AlarmCondition::Rate(_), None) => {
-                (false, false)
-            }
+            // A text has no place above or below anything, and does not move. Alarms of clients are judged elsewhere.
+            (AlarmCondition::Above(_) | AlarmCondition::Below(_) | AlarmCondition::Rate(_), None)
+            | (AlarmCondition::Client { .. }, _) => (false, false),
             (AlarmCondition::Equal(limit), n) => {
                 let distance = n.zip(limit.as_f64()).map(|(n, limit)| (n - limit).abs());
                 (same(limit, &self.value), distance.is_none_or(|distance| distance > hysteresis))

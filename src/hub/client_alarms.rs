@@ -100,6 +100,10 @@ impl ClientAlarms {
                 if !covers(&alarm) || known.is_some_and(|known| !covers(&known.alarm)) {
                     return refused(AlarmAnswer::Forbidden);
                 }
+                let same = |other: &Entry| other.alarm.id != alarm.id && other.alarm.name == alarm.name;
+                if self.alarms.values().any(same) {
+                    return refused(AlarmAnswer::Taken);
+                }
                 if alarm.id == 0 {
                     if self.alarms.len() >= CLIENT_ALARMS {
                         return refused(AlarmAnswer::Full);
@@ -161,7 +165,9 @@ impl ClientAlarms {
                 }
                 (false, Some(since)) => {
                     watch.since = None;
-                    self.timers.remove(&(since + entry.alarm.hold, id, device));
+                    if let Some(due) = since.checked_add(entry.alarm.hold) {
+                        self.timers.remove(&(due, id, device));
+                    }
                     changes.extend(watch.clear(device));
                 }
                 (true, Some(_)) | (false, None) => {}
@@ -177,8 +183,9 @@ impl ClientAlarms {
             let Some(entry) = self.alarms.get_mut(&id) else { continue };
             let Some(watch) = entry.watches.get_mut(&device) else { continue };
             if watch.raised.is_none() {
-                if let Some(since) = watch.since.take() {
-                    self.timers.remove(&(since + entry.alarm.hold, id, device));
+                let since = watch.since.take();
+                if let Some(due) = since.and_then(|since| since.checked_add(entry.alarm.hold)) {
+                    self.timers.remove(&(due, id, device));
                 }
             }
         }
@@ -302,16 +309,13 @@ fn holds(alarm: &ClientAlarm, value: f64, last: Option<f64>, held: bool) -> bool
     }
 }
 
-/// The alarm as sessions see it. A monotonic one appears as the limit that its value has crossed.
+/// The alarm as sessions see it. The limit of a monotonic one is the value that was left in the wrong direction.
 fn rule(alarm: &ClientAlarm, before: Option<f64>) -> AlarmRule {
-    let before = before.unwrap_or(alarm.value);
-    let condition = match alarm.kind {
-        AlarmKind::Below => AlarmCondition::Below(alarm.value),
-        AlarmKind::Above => AlarmCondition::Above(alarm.value),
-        AlarmKind::Equal => AlarmCondition::Equal(Value::Float(alarm.value)),
-        AlarmKind::MonotonicRising => AlarmCondition::Below(before),
-        AlarmKind::MonotonicFalling => AlarmCondition::Above(before),
+    let limit = match alarm.kind {
+        AlarmKind::Below | AlarmKind::Above | AlarmKind::Equal => alarm.value,
+        AlarmKind::MonotonicRising | AlarmKind::MonotonicFalling => before.unwrap_or(alarm.value),
     };
+    let condition = AlarmCondition::Client { kind: alarm.kind, limit, hold: alarm.hold };
     let id = format!("client-{}", alarm.id);
     AlarmRule { name: Arc::clone(&alarm.name), level: alarm.level, ..AlarmRule::new(id, condition) }
 }

@@ -65,6 +65,7 @@ impl Documents {
     ) -> Asked {
         let (DocumentAsk::List { collection }
         | DocumentAsk::Put { collection, .. }
+        | DocumentAsk::Swap { collection, .. }
         | DocumentAsk::Delete { collection, .. }) = &ask;
         let collection = Arc::clone(collection);
         let changes = !matches!(ask, DocumentAsk::List { .. });
@@ -75,6 +76,16 @@ impl Documents {
             match ask {
                 DocumentAsk::List { collection } => (self.list(&collection), None),
                 DocumentAsk::Put { collection, id, body } => self.put(collection, id, body, last_id),
+                DocumentAsk::Swap { collection, seen, body } => {
+                    let only =
+                        self.collections.get(&collection).and_then(|documents| documents.iter().next());
+                    let (id, now) = only.map(|(id, body)| (*id, body)).unzip();
+                    if now == seen.as_ref() {
+                        self.put(collection, id, body, last_id)
+                    } else {
+                        (DocumentAnswer::Unknown, None)
+                    }
+                }
                 DocumentAsk::Delete { collection, id } => self.delete(&collection, id),
             }
         };

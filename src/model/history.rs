@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::interest::Selector;
-use super::message::DeviceMessage;
+use super::message::{Body, DeviceMessage, Kinds};
 use super::product::Level;
 use super::time::UnixMillis;
 use super::value::Value;
@@ -103,6 +103,49 @@ pub struct Events {
     pub messages: Vec<Arc<DeviceMessage>>,
 }
 
+/// Past messages of one kind about some devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastQuery {
+    /// Device ids.
+    pub devices: Vec<Arc<str>>,
+    /// One kind.
+    pub kind: Kinds,
+    /// Not before this.
+    pub from: UnixMillis,
+    /// Only messages with a greater number than this.
+    pub after: u64,
+    /// Most messages of each device; [`HISTORY_ROWS`] over all of them at most.
+    pub limit: usize,
+    /// Messages of each device to pass over first.
+    pub offset: u64,
+    /// Whether the newest message of a device comes first.
+    pub newest_first: bool,
+}
+
+/// The answer to a [`PastQuery`].
+#[derive(Debug, Default)]
+pub struct Past {
+    /// Whether the gateway keeps history at all.
+    pub kept: bool,
+    /// Device by device, in the asked order.
+    pub messages: Vec<PastMessage>,
+}
+
+/// A message as it was kept.
+#[derive(Debug)]
+pub struct PastMessage {
+    /// Its number.
+    pub seq: u64,
+    /// When it happened.
+    pub at: UnixMillis,
+    /// Device id.
+    pub device: Arc<str>,
+    /// What happened. Positions of properties in it mean nothing.
+    pub body: Body,
+    /// Of a device that came online: when its values were last heard of before that.
+    pub heard: Option<UnixMillis>,
+}
+
 /// What a session asks of the documents that clients create. A collection is any name that a dialect chooses; it
 /// puts its own name first, as in `oam/profile`. A session that asked about a collection hears of each later change
 /// to it by others.
@@ -119,6 +162,16 @@ pub enum DocumentAsk {
         collection: Arc<str>,
         /// Which one to replace; `None` creates one with an id that was never used before.
         id: Option<u64>,
+        /// Any text.
+        body: Arc<str>,
+    },
+    /// Replace the only document of the collection, or create it, unless somebody has changed it since the session
+    /// saw it. Needs the right `write`.
+    Swap {
+        /// Its collection.
+        collection: Arc<str>,
+        /// As the session saw it; `None` where there was none.
+        seen: Option<Arc<str>>,
         /// Any text.
         body: Arc<str>,
     },
@@ -145,13 +198,13 @@ pub struct Document {
 pub enum DocumentAnswer {
     /// To `List`: by id.
     Documents(Vec<Document>),
-    /// To `Put`: the document's id.
+    /// To `Put` and `Swap`: the document's id.
     Put(u64),
     /// To `Delete`: done.
     Deleted,
-    /// To `Put` with an id and to `Delete`: there is none.
+    /// To `Put` with an id and to `Delete`: there is none. To `Swap`: it is another one by now.
     Unknown,
-    /// To `Put`: too many documents, or too large.
+    /// To `Put` and `Swap`: too many documents, or too large.
     Full,
     /// The client's credential does not carry the right `write`.
     Forbidden,
@@ -180,6 +233,8 @@ pub enum AlarmAnswer {
     Deleted,
     /// To `Put` with an id and to `Delete`: there is none.
     Unknown,
+    /// To `Put`: another alarm has this name.
+    Taken,
     /// To `Put`: too many alarms.
     Full,
     /// The client's credential does not carry the right, or does not cover the devices.
@@ -191,7 +246,7 @@ pub enum AlarmAnswer {
 pub struct ClientAlarm {
     /// Given by the hub.
     pub id: u64,
-    /// For people.
+    /// For people; no two alarms of clients share one.
     pub name: Arc<str>,
     /// What raises it.
     pub kind: AlarmKind,

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::history::AlarmKind;
 use super::product::Level;
 use super::value::Value;
 
@@ -89,6 +90,15 @@ pub enum AlarmCondition {
     Rate(Rate),
     /// There was no good reading for so long.
     NoData(Duration),
+    /// What a client has set; see [`super::history::ClientAlarm`]. Judged where those are, not with the product's own.
+    Client {
+        /// What raises it.
+        kind: AlarmKind,
+        /// The limit; of the monotonic kinds the value that should not have been left in the wrong direction.
+        limit: f64,
+        /// How long it had to hold.
+        hold: Duration,
+    },
 }
 
 /// A limit on how fast a value moves.

@@ -6,7 +6,7 @@ use super::command::Outcome;
 use super::device::{Device, Link};
 use super::history::{
     AlarmAnswer, AlarmAsk, DocumentAnswer, DocumentAsk, Events, EventsQuery, History, HistoryQuery, Latest,
-    LatestQuery,
+    LatestQuery, Past, PastQuery,
 };
 use super::interest::Selector;
 use super::message::CommandNote;
@@ -28,6 +28,8 @@ pub enum Question {
     Events(EventsQuery),
     /// What became of a command that a session of this client sent under this message id.
     Outcome(Arc<str>),
+    /// Past messages of one kind. Not answered by the hub; see [`crate::store`].
+    Past(PastQuery),
     /// Something about the documents that clients create.
     Documents(DocumentAsk),
     /// Something about the alarms that clients set.
@@ -50,6 +52,8 @@ pub enum Answer {
     /// To [`Question::Outcome`]: nothing while it is under way, when it was settled too long ago, and when there
     /// was none.
     Outcome(Option<Arc<Settled>>),
+    /// To [`Question::Past`].
+    Past(Arc<Past>),
     /// To [`Question::Documents`].
     Documents(DocumentAnswer),
     /// To [`Question::Alarms`].

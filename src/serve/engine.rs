@@ -352,6 +352,10 @@ impl Engine {
                 archive.events(client, query, token, way_back()).await;
                 None
             }
+            Question::Past(query) => {
+                archive.past(client, query, token, way_back()).await;
+                None
+            }
             Question::Snapshot(_)
             | Question::Group(_)
             | Question::Documents(_)

@@ -402,6 +402,17 @@ impl Database {
         }
         Ok(messages)
     }
+
+    /// When the last property report of a device before a time was.
+    pub(super) fn heard(&self, device: &str, before: UnixMillis) -> Result<Option<UnixMillis>, Trouble> {
+        let Some(device) = self.devices.get(device) else { return Ok(None) };
+        let sql = "SELECT max(at) FROM messages WHERE device = ?1 AND kind = ?2 AND at < ?3";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let last = statement.query_row(params![device, Kinds::PROPERTIES.bits(), before.0], |row| {
+            row.get::<_, Option<i64>>(0)
+        })?;
+        Ok(last.map(UnixMillis))
+    }
 }
 
 /// The database's numbers have a sign. Ours never come near it.

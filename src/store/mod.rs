@@ -21,7 +21,9 @@ use crate::dialects::Token;
 use crate::model::client::Client;
 use crate::model::device::Device;
 use crate::model::directory::Directory;
-use crate::model::history::{ClientAlarm, Events, EventsQuery, History, HistoryQuery, Latest, LatestQuery};
+use crate::model::history::{
+    ClientAlarm, Events, EventsQuery, History, HistoryQuery, Latest, LatestQuery, PastQuery,
+};
 use crate::model::interest::Interest;
 use crate::model::message::{Body, DeviceMessage, Kinds};
 use crate::model::snapshot::Answer;
@@ -238,6 +240,7 @@ enum Ask {
     History(HistoryQuery),
     Latest(LatestQuery),
     Events { device: Arc<Device>, count: usize },
+    Past(PastQuery),
 }
 
 /// A session's way to past values. Cheap to clone.
@@ -305,6 +308,18 @@ impl Archive {
         }
     }
 
+    /// The same for past messages.
+    pub async fn past(
+        &self,
+        client: &Client,
+        mut query: PastQuery,
+        token: Token,
+        answers: mpsc::Sender<(Token, Answer)>,
+    ) {
+        query.devices.retain(|device| self.visible(client, device));
+        self.ask(Asked { question: Ask::Past(query), token, answers }).await;
+    }
+
     fn visible(&self, client: &Client, device: &str) -> bool {
         self.directory.device(device).is_some_and(|device| client.sees(device))
     }
@@ -316,6 +331,7 @@ impl Archive {
                 Ask::History(_) => Answer::History(Arc::default()),
                 Ask::Latest(_) => Answer::Latest(Arc::default()),
                 Ask::Events { .. } => Answer::Events(Arc::default()),
+                Ask::Past(_) => Answer::Past(Arc::default()),
             };
             drop(asked.answers.try_send((asked.token, answer)));
         }

@@ -1,13 +1,15 @@
 //! Queries over past values, a slice at a time, so that none of them keeps the store from its writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::database::{Database, Trouble};
 use super::{Ask, Asked, record};
 use crate::dialects::Token;
 use crate::model::device::Device;
-use crate::model::history::{Events, HISTORY_EVENTS, HISTORY_ROWS, History, HistoryRow, Latest};
+use crate::model::history::{
+    Events, HISTORY_EVENTS, HISTORY_ROWS, History, HistoryRow, Latest, Past, PastMessage,
+};
 use crate::model::message::{Body, DeviceMessage, Kinds, Report};
 use crate::model::snapshot::Answer;
 use crate::model::time::UnixMillis;
@@ -31,6 +33,9 @@ pub(super) struct Range {
 #[derive(Debug)]
 pub(super) struct Scan {
     device: Arc<str>,
+    /// Devices whose turn comes after this one.
+    others: VecDeque<Arc<str>>,
+    kind: Kinds,
     properties: Vec<Arc<str>>,
     range: Range,
     /// The number of the last message when the scan began; a later one is not looked at.
@@ -45,6 +50,14 @@ enum Found {
     Rows { history: History, offset: u64, limit: usize },
     Latest { values: BTreeMap<Arc<str>, Vec<(UnixMillis, Value)>>, count: usize, left: usize },
     Events { device: Arc<Device>, count: usize, messages: Vec<Arc<DeviceMessage>> },
+    Past { past: Past, of_device: Share, each: Share, after: u64 },
+}
+
+/// How many messages of a device are still to be passed over, and then given.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    offset: u64,
+    limit: usize,
 }
 
 /// Everything, the newest first.
@@ -57,6 +70,8 @@ impl Scan {
         match question {
             Ask::History(query) => Self {
                 device: query.device,
+                others: VecDeque::new(),
+                kind: Kinds::PROPERTIES,
                 properties: query.properties,
                 range: Range { from: query.from, to: query.to, backwards: query.newest_first, after: None },
                 until: None,
@@ -70,6 +85,8 @@ impl Scan {
             },
             Ask::Latest(query) => Self {
                 device: query.device,
+                others: VecDeque::new(),
+                kind: Kinds::PROPERTIES,
                 properties: query.properties,
                 range: ALL_BACKWARDS,
                 until: None,
@@ -79,6 +96,8 @@ impl Scan {
             },
             Ask::Events { device, count } => Self {
                 device: Arc::clone(&device.id),
+                others: VecDeque::new(),
+                kind: Kinds::EVENT,
                 properties: Vec::new(),
                 range: ALL_BACKWARDS,
                 until: None,
@@ -86,6 +105,28 @@ impl Scan {
                 token,
                 answers,
             },
+            Ask::Past(query) => {
+                let mut others = VecDeque::from(query.devices);
+                let each = Share { offset: query.offset, limit: query.limit };
+                let (from, to) = (query.from, UnixMillis(i64::MAX));
+                Self {
+                    // A name that no device has, so that there is nothing to find.
+                    device: others.pop_front().unwrap_or_default(),
+                    others,
+                    kind: query.kind,
+                    properties: Vec::new(),
+                    range: Range { from, to, backwards: query.newest_first, after: None },
+                    until: None,
+                    found: Found::Past {
+                        past: Past { kept: true, messages: Vec::new() },
+                        of_device: each,
+                        each,
+                        after: query.after,
+                    },
+                    token,
+                    answers,
+                }
+            }
         }
     }
 
@@ -102,7 +143,7 @@ impl Scan {
             *messages = last_events(database, device, *count)?;
             return Ok(true);
         }
-        let slice = database.messages(&self.device, Kinds::PROPERTIES, &self.range, SLICE)?;
+        let slice = database.messages(&self.device, self.kind, &self.range, SLICE)?;
         let last = slice.len() < SLICE;
         for (at, seq, body) in slice {
             self.range.after = Some((at.0, seq));
@@ -110,11 +151,25 @@ impl Scan {
             if u64::try_from(seq).is_ok_and(|seq| seq > until) {
                 continue;
             }
-            if let Some(Body::Properties(reports)) = body {
-                self.take(at, reports);
+            match (body, &self.found) {
+                (Some(body), Found::Past { .. }) => self.keep(database, at, seq, body)?,
+                (Some(Body::Properties(reports)), Found::Rows { .. } | Found::Latest { .. }) => {
+                    self.take(at, reports);
+                }
+                (Some(_) | None, _) => {}
             }
         }
-        Ok(last || self.satisfied())
+        if !(last || self.satisfied()) {
+            return Ok(false);
+        }
+        let Some(next) = self.others.pop_front() else { return Ok(true) };
+        self.device = next;
+        self.range.after = None;
+        if let Found::Past { past, of_device, each, .. } = &mut self.found {
+            *of_device = *each;
+            return Ok(past.messages.len() >= HISTORY_ROWS);
+        }
+        Ok(false)
     }
 
     /// Sends the answer with what was found.
@@ -131,9 +186,27 @@ impl Scan {
                 Answer::Latest(Arc::new(Latest { kept: true, seq, values }))
             }
             Found::Events { messages, .. } => Answer::Events(Arc::new(Events { kept: true, seq, messages })),
+            Found::Past { past, .. } => Answer::Past(Arc::new(past)),
         };
         // A session that has ended wants no answer.
         drop(self.answers.try_send((self.token, answer)));
+    }
+
+    fn keep(&mut self, database: &Database, at: UnixMillis, seq: i64, body: Body) -> Result<(), Trouble> {
+        let Found::Past { past, of_device, after, .. } = &mut self.found else { return Ok(()) };
+        let seq = u64::try_from(seq).unwrap_or(0);
+        if seq <= *after || of_device.limit == 0 || past.messages.len() >= HISTORY_ROWS {
+            return Ok(());
+        }
+        if of_device.offset > 0 {
+            of_device.offset -= 1;
+            return Ok(());
+        }
+        of_device.limit -= 1;
+        let came = matches!(body, Body::Presence { online: true, .. });
+        let heard = if came { database.heard(&self.device, at)? } else { None };
+        past.messages.push(PastMessage { seq, at, device: Arc::clone(&self.device), body, heard });
+        Ok(())
     }
 
     fn take(&mut self, at: UnixMillis, reports: Vec<Report>) {
@@ -162,7 +235,7 @@ impl Scan {
                     }
                 }
             }
-            Found::Events { .. } => {}
+            Found::Events { .. } | Found::Past { .. } => {}
         }
     }
 
@@ -170,6 +243,9 @@ impl Scan {
     fn satisfied(&self) -> bool {
         match &self.found {
             Found::Rows { .. } | Found::Events { .. } => false,
+            Found::Past { past, of_device, .. } => {
+                of_device.limit == 0 || past.messages.len() >= HISTORY_ROWS
+            }
             Found::Latest { values, count, left } => {
                 let full = |id: &Arc<str>| values.get(id).is_some_and(|values| values.len() >= *count);
                 *left == 0 || *count == 0 || (!self.properties.is_empty() && self.properties.iter().all(full))

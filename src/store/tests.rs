@@ -20,6 +20,8 @@ use crate::model::message::Report;
 use crate::model::product::{AlarmCondition, AlarmRule, Level, Product, Property};
 use crate::model::value::{Quality, Value, ValueType};
 
+mod past;
+
 /// Where the child of the kill test keeps its history.
 const CHILD: &str = "PENTAD_TEST_HISTORY";
 

@@ -1,7 +1,9 @@
-//! The device calls of the vendor's manual: `list` and `query` tell of devices, `pushdata` writes to one.
+//! The device calls of the vendor's manual: `list` and `query` tell of devices, `data` of past values, `pushdata`
+//! writes to one.
 //!
 //! As with the address call, a failure is HTTP 200 with its code in the body, and the token is looked at before the
-//! device. 401 and 1003 are the vendor's codes; for what his manual has no code, HTTP's own stand in.
+//! device. 401 and 1003 are the vendor's codes; for what his manual has no code, HTTP's own stand in: 501 where no
+//! history is kept that `data` could tell of.
 //!
 //! A `callback` address is not called: the answer itself waits for the device and tells what became of the write,
 //! and a gateway that calls addresses which a client names could be turned against its own network.
@@ -12,13 +14,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::{Map, Value as Json};
 
-use super::{readable, stranger, wire};
+use super::{data, readable, stranger, wire};
 use crate::dialects::shared::credentials::Credentials;
 use crate::dialects::shared::{form, json, lenient, message_id};
 use crate::dialects::{Context, Input, Opening, Output, Request, Response, Session, Token};
 use crate::model::client::{Client, Dialect};
 use crate::model::command::{Action, Command, Outcome, Rejection};
 use crate::model::device::Device;
+use crate::model::history::History;
 use crate::model::interest::Selector;
 use crate::model::snapshot::{Answer, Question, Snapshot};
 use crate::model::time::Now;
@@ -29,11 +32,12 @@ const PAGE: usize = 15;
 /// How long a write may take; the manual names no time, and its clients are scripts that wait.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
-/// The three calls.
+/// The four calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Service {
     List,
     Query,
+    Data,
     PushData,
 }
 
@@ -42,6 +46,7 @@ impl Service {
         match name {
             "list" => Some(Self::List),
             "query" => Some(Self::Query),
+            "data" => Some(Self::Data),
             "pushdata" => Some(Self::PushData),
             _ => None,
         }
@@ -49,14 +54,14 @@ impl Service {
 
     fn method(self) -> &'static str {
         match self {
-            Self::List | Self::Query => "GET",
+            Self::List | Self::Query | Self::Data => "GET",
             Self::PushData => "POST",
         }
     }
 
     fn allowed(self) -> &'static str {
         match self {
-            Self::List | Self::Query => "GET, OPTIONS",
+            Self::List | Self::Query | Self::Data => "GET, OPTIONS",
             Self::PushData => "POST, OPTIONS",
         }
     }
@@ -87,20 +92,22 @@ pub(super) fn open(name: &str, request: &Request, context: &Arc<Context>, now: N
     };
     let wish = fields.and_then(|fields| Wish::of(service, request, &fields, &client, context, now));
     match wish {
-        Ok(wish) => Opening::Call(Box::new(Call { client, wish, output: None })),
+        Ok(wish) => {
+            Opening::Call(Box::new(Call { context: Arc::clone(context), client, wish, output: None }))
+        }
         Err(refusal) => done(refusal.response()),
     }
 }
 
 /// Why a call is refused.
 #[derive(Debug)]
-struct Refusal {
+pub(super) struct Refusal {
     code: u16,
     message: String,
 }
 
 impl Refusal {
-    fn new(code: u16, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: u16, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 
@@ -207,6 +214,7 @@ impl Fields {
 enum Wish {
     List { page: usize },
     Query(Arc<Device>),
+    Data(data::Wish),
     Write { command: Command, device: Arc<Device>, operation: Arc<str>, message: &'static str },
 }
 
@@ -220,25 +228,24 @@ impl Wish {
         now: Now,
     ) -> Result<Self, Refusal> {
         if service == Service::List {
-            let page = match request.query("page").filter(|page| !page.is_empty()) {
-                Some(page) => page.parse().ok().filter(|page| *page > 0),
-                None => Some(1),
-            };
-            let wrong = || Refusal::new(400, "the parameter page is no number from 1 on");
-            return page.map(|page| Self::List { page }).ok_or_else(wrong);
+            return Ok(Self::List { page: page(request)? });
         }
         let uuid = fields.text("uuid").or_else(|| request.query("uuid").map(str::to_owned));
         let Some(uuid) = uuid.filter(|uuid| !uuid.is_empty()) else {
             return Err(Refusal::new(1003, "Device does not exist: the parameter uuid is missing"));
         };
         let device = context.directory.by_uuid(&uuid).filter(|device| match service {
-            Service::List | Service::Query => client.sees(device),
+            Service::List | Service::Query | Service::Data => client.sees(device),
             // The hub looks at the right to write, which is another than that to see.
             Service::PushData => client.devices.admits(device),
         });
         let device = device.map(Arc::clone).ok_or_else(Refusal::no_device)?;
         if service == Service::Query {
             return Ok(Self::Query(device));
+        }
+        if service == Service::Data {
+            let zone = &context.gateway.timezone;
+            return data::Wish::of(request, &device, page(request)?, zone).map(Self::Data);
         }
         let data = fields.data()?;
         if data.is_empty() {
@@ -259,9 +266,19 @@ impl Wish {
     }
 }
 
+/// Which page is asked for; the first where the request does not say.
+fn page(request: &Request) -> Result<usize, Refusal> {
+    let page = match request.query("page").filter(|page| !page.is_empty()) {
+        Some(page) => page.parse().ok().filter(|page| *page > 0),
+        None => Some(1),
+    };
+    page.ok_or_else(|| Refusal::new(400, "the parameter page is no number from 1 on"))
+}
+
 /// A call that waits for the hub.
 #[derive(Debug)]
 struct Call {
+    context: Arc<Context>,
     client: Arc<Client>,
     wish: Wish,
     output: Option<Output>,
@@ -273,6 +290,7 @@ impl Call {
         let question = match &self.wish {
             Wish::List { .. } => Question::Snapshot(Selector::All),
             Wish::Query(device) => Question::Snapshot(Selector::Device(Arc::clone(&device.id))),
+            Wish::Data(wish) => Question::History(wish.query.clone()),
             Wish::Write { command, .. } => {
                 return Output::Submit { token, client, command: command.clone() };
             }
@@ -293,8 +311,17 @@ impl Call {
                 || Refusal::no_device().response(),
                 |state| Response::json(200, wire::device(state)),
             )),
-            Wish::Write { .. } => None,
+            Wish::Data(_) | Wish::Write { .. } => None,
         }
+    }
+
+    fn tell_past(&self, history: &History) -> Option<Response> {
+        let Wish::Data(wish) = &self.wish else { return None };
+        if !history.kept {
+            return Some(Refusal::new(501, "this gateway keeps no history").response());
+        }
+        let (zone, form) = (&self.context.gateway.timezone, self.context.settings.janus.time);
+        Some(Response::json(200, wire::past(wish.page, history, zone, form)))
     }
 
     fn written(&self, outcome: &Outcome) -> Option<Response> {
@@ -316,7 +343,7 @@ impl Call {
 
     fn allowed(&self) -> &'static str {
         match &self.wish {
-            Wish::List { .. } | Wish::Query(_) => Service::List.allowed(),
+            Wish::List { .. } | Wish::Query(_) | Wish::Data(_) => Service::List.allowed(),
             Wish::Write { .. } => Service::PushData.allowed(),
         }
     }
@@ -330,6 +357,7 @@ impl Session for Call {
                 None
             }
             Input::Answer(_, Answer::Snapshot(snapshot)) => self.tell(&snapshot),
+            Input::Answer(_, Answer::History(history)) => self.tell_past(&history),
             Input::Outcome(_, outcome) => self.written(&outcome),
             Input::Closing(_) => Some(Refusal::new(503, "the gateway stops").response()),
             Input::Text(_)

@@ -9,7 +9,7 @@
 //! < MESSAGE .. {"uuid":"E07E-8972-925A-C99B","time":"2018-04-12 14:25:20:034","data":{"speed":20,"open":true}}
 //! ```
 //!
-//! Scripts find devices by `/api/device/list` and `/query`, and write by `/pushdata`.
+//! Scripts find devices by `/api/device/list` and `/query`, read past values by `/data`, and write by `/pushdata`.
 //!
 //! The vendor's clients log in nowhere but in the HTTP call, and use the address that it returns as it is: the
 //! ticket in it carries the login over. `/api/janus/websocket-sockjs` is the same for SockJS clients: it gives
@@ -24,6 +24,7 @@ use super::{Common, Context, Opening, Request, Response};
 use crate::model::client::Dialect;
 use crate::model::time::Now;
 
+mod data;
 mod device;
 mod session;
 mod ticket;

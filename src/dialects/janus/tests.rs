@@ -5,7 +5,10 @@ use serde_json::Value as Json;
 use super::*;
 use crate::dialects::shared::fixture;
 use crate::dialects::shared::stomp::rig::{Rig, context, report, upgrade};
+use crate::dialects::{Input, Token};
 use crate::model::client::{Anonymous, Client, DeviceFilter, Rights, Secret};
+use crate::model::history::{History, HistoryRow};
+use crate::model::snapshot::{Answer, Question};
 use crate::model::time::UnixMillis;
 use crate::model::value::{Quality, Value};
 
@@ -195,4 +198,25 @@ fn a_page_of_any_origin_may_make_the_device_calls() {
         assert_eq!(header("access-control-allow-origin"), Some("*"), "{method} {path}");
         assert_eq!(header("access-control-allow-methods"), Some(methods), "{method} {path}");
     }
+}
+
+#[test]
+fn past_values_are_told_page_by_page() {
+    let context = context(|context| context.settings.janus.time = TimeForm::Dot);
+    let mut request = get(&[("token", "demo"), ("uuid", "press-1"), ("page", "2"), ("fields", "setpoint")]);
+    request.path = "/api/device/data".to_owned();
+    let Opening::Call(session) = open(&request, &context, fixture::now()) else { panic!("no call") };
+    let mut call = Rig::of(session);
+    let Question::History(query) = &call.asked[0].1 else { panic!("asked {:?}", call.asked) };
+    assert_eq!((&*query.device, query.limit, query.offset), ("press-1", 100, 100));
+    let values = vec![(Arc::from("setpoint"), Value::Float(50.0))];
+    let row = |at| HistoryRow { at: UnixMillis(at), values: values.clone() };
+    let history = History { kept: true, total: 102, rows: vec![row(0), row(1500)] };
+    call.input(Input::Answer(Token(0), Answer::History(Arc::new(history))));
+    assert_eq!(
+        call.said,
+        ["200 {\"code\":200,\"message\":\"\",\"data\":{\"total\":102,\"page\":2,\"count\":2,\"datas\":[\
+          {\"time\":\"1970-01-01 00:00:00.000\",\"data\":{\"setpoint\":50.0}},\
+          {\"time\":\"1970-01-01 00:00:01.500\",\"data\":{\"setpoint\":50.0}}]}}"]
+    );
 }

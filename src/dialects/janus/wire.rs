@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json};
 use super::TimeForm;
 use crate::dialects::shared::json;
 use crate::model::device::Device;
+use crate::model::history::{History, HistoryRow};
 use crate::model::message::Report;
 use crate::model::snapshot::DeviceSnapshot;
 use crate::model::time::UnixMillis;
@@ -45,6 +46,28 @@ pub(super) fn device(state: &DeviceSnapshot) -> String {
         online: state.online,
     };
     answer("", queried)
+}
+
+/// One page of past values, the oldest first: `count` is how many rows stand on it, `total` how many there are.
+pub(super) fn past(page: usize, history: &History, zone: &TimeZone, form: TimeForm) -> String {
+    #[derive(Serialize)]
+    struct Rows {
+        total: u64,
+        page: usize,
+        count: usize,
+        datas: Vec<Row>,
+    }
+    #[derive(Serialize)]
+    struct Row {
+        time: String,
+        data: Map<String, Json>,
+    }
+    let row = |row: &HistoryRow| Row {
+        time: time(row.at, zone, form),
+        data: json::object(row.values.iter().map(|(id, value)| (id, value))),
+    };
+    let datas: Vec<Row> = history.rows.iter().map(row).collect();
+    answer("", Rows { total: history.total, page, count: datas.len(), datas })
 }
 
 /// What a write has set, with the number of the operation among it as the vendor has it there.

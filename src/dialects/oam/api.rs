@@ -1,22 +1,22 @@
 //! The calls: one function for STOMP and REST, because both carry the same requests to the same answers.
 //!
-//! A request's fields are text or numbers as the client likes (`"3"` or `3`), and an empty one is as good as none.
-//! Some calls need the hub's knowledge: they are answered in two steps.
+//! Most calls need what the hub or the history store knows: they are answered in several steps.
 
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use wildmatch::WildMatch;
 
-use super::{catalogue, wire};
+use super::registry::{COLLECTION, Registry, RegistryCall, Scope};
+use super::{alarms, catalogue, fields, streams, wire};
 use crate::dialects::Context;
-use crate::dialects::shared::json;
 use crate::model::client::Client;
-use crate::model::device::Device;
+use crate::model::history::{AlarmAnswer, AlarmAsk, DocumentAnswer, DocumentAsk};
 use crate::model::interest::Selector;
-use crate::model::snapshot::{DeviceSnapshot, Question, Snapshot};
+use crate::model::snapshot::{Answer, Question};
 use crate::model::time::{Now, UnixMillis};
-use crate::model::value::Quality;
+
+/// How often a change is begun anew because another client was faster.
+const TRIES: u32 = 8;
 
 /// How a call went.
 #[derive(Debug, PartialEq)]
@@ -34,37 +34,49 @@ pub(super) struct Reply {
 pub(super) enum Call {
     /// It is answered.
     Done(Reply),
-    /// The hub has to be asked; [`finish`] makes the answer.
+    /// Somebody has to be asked; [`Pending::advance`] goes on with the answer.
     Ask(Question, Pending),
 }
 
-/// A call that waits for the hub.
-#[derive(Debug)]
-pub(super) enum Pending {
-    /// `node_status/list`, all or one.
-    NodeStatus(Option<String>),
-    /// `stream/list`.
-    Streams(StreamFilter),
-    /// `stream/metrics` of one device.
-    Metrics,
+/// Who calls, and how answers are written for him.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller<'a> {
+    pub context: &'a Context,
+    pub client: &'a Client,
+    pub dates: wire::Dates,
+    pub now: Now,
 }
 
-/// What `stream/list` is narrowed to.
+/// A call that waits for an answer.
 #[derive(Debug)]
-pub(super) struct StreamFilter {
-    node: Option<String>,
-    media_id: Option<String>,
-    name: Option<WildMatch>,
-    publisher: Option<WildMatch>,
-    status: Option<String>,
-    show_closed: bool,
-    node_ip: Option<String>,
-    node_host_name: Option<String>,
+pub(super) enum Pending {
+    /// A call on the registry, for its document.
+    Registry { call: RegistryCall, payload: Json, tries: u32 },
+    /// The same, for the changed document to be taken.
+    Saving { call: RegistryCall, payload: Json, tries: u32 },
+    /// `node_status/list`, all or one, for the registry.
+    NodeRates(Option<String>),
+    /// The same, for the state of links.
+    NodeStatus(Option<String>, Registry),
+    /// `alarm/list`, all or one.
+    Alarms(Option<String>),
+    /// `alarm/update`, for what the alarm is now.
+    AlarmUpdate { number: u64, payload: Json },
+    /// A change of an alarm.
+    AlarmChange,
+    /// One that is about streams.
+    Stream(streams::Pending),
 }
 
 impl Reply {
-    fn success(payload: Vec<Json>) -> Self {
+    /// All is well, and this is what was asked for.
+    pub(super) fn success(payload: Vec<Json>) -> Self {
         Self { status: 200, reason: "SUCCESS", payload: Some(Json::Array(payload)) }
+    }
+
+    /// All is well, and there is nothing to give back.
+    pub(super) fn done() -> Self {
+        Self { status: 200, reason: "SUCCESS", payload: None }
     }
 
     /// A failure has no payload.
@@ -81,197 +93,150 @@ impl Reply {
     pub(super) fn bad_request() -> Self {
         Self::failure(400, "Bad request")
     }
+
+    /// The database takes it not: a name that is taken or too long, or no room.
+    pub(super) fn not_stored() -> Self {
+        Self::failure(500, "Persist exception")
+    }
+
+    /// The client may not do this.
+    pub(super) fn forbidden() -> Self {
+        Self::failure(403, "Forbidden")
+    }
 }
 
 /// Begins a call. `path` is the realm: `/api/metric/list`.
-pub(super) fn call(path: &str, payload: &Json, context: &Context, client: &Client) -> Call {
-    let directory = &*context.directory;
+pub(super) fn call(path: &str, payload: &Json, caller: Caller<'_>) -> Call {
+    let directory = &*caller.context.directory;
     if !(payload.is_null() || payload.is_object()) {
         return Call::Done(Reply::bad_request());
     }
-    let id = field(payload, "id");
-    Call::Done(match path.trim_end_matches('/') {
+    let path = path.trim_end_matches('/');
+    let may_write = caller.client.rights.write;
+    if let Some(call) = RegistryCall::named(path) {
+        if call.changes() && !may_write {
+            return Call::Done(Reply::forbidden());
+        }
+        return Call::Ask(
+            read_registry(),
+            Pending::Registry { call, payload: payload.clone(), tries: TRIES },
+        );
+    }
+    let id = fields::text(payload, "id");
+    match path {
         "/api/metric/list" => {
-            let means = |entry: &catalogue::MetricEntry<'_>, id: &str| {
-                entry.id.to_string() == id || entry.enum_name.eq_ignore_ascii_case(id)
-            };
-            list(&catalogue::metrics(directory, client), id.as_deref(), means, wire::metric, 400)
+            let metrics = catalogue::metrics(directory, caller.client);
+            let meant = metrics.iter().filter(|entry| id.as_ref().is_none_or(|id| entry.means(id)));
+            let found: Vec<Json> = meant.map(wire::metric).collect();
+            let missing = found.is_empty() && id.is_some();
+            Call::Done(if missing { Reply::not_found(400) } else { Reply::success(found) })
         }
-        "/api/alarm/list" => {
-            let means = |entry: &catalogue::AlarmEntry<'_>, id: &str| entry.id.to_string() == id;
-            list(&catalogue::alarms(directory, client), id.as_deref(), means, wire::alarm, 400)
+        "/api/alarm/list" => Call::Ask(Question::Alarms(AlarmAsk::List), Pending::Alarms(id)),
+        "/api/alarm/create" | "/api/alarm/update" | "/api/alarm/delete" if !may_write => {
+            Call::Done(Reply::forbidden())
         }
-        "/api/node/list" => {
-            let means = |entry: &catalogue::NodeEntry<'_>, id: &str| {
-                catalogue::means_node(id, directory, &entry.link.id)
-            };
-            list(&catalogue::nodes(directory, client), id.as_deref(), means, wire::node, 404)
-        }
-        "/api/node_status/list" => {
-            return Call::Ask(Question::Snapshot(Selector::All), Pending::NodeStatus(id));
-        }
-        "/api/stream/list" => {
-            let glob = |name| field(payload, name).map(|pattern| WildMatch::new(&pattern));
-            let filter = StreamFilter {
-                node: field(payload, "node"),
-                media_id: field(payload, "mediaId"),
-                name: glob("name"),
-                publisher: glob("publisher"),
-                status: field(payload, "status"),
-                show_closed: field(payload, "showClosed").is_some_and(|text| text == "true"),
-                node_ip: field(payload, "nodeIp"),
-                node_host_name: field(payload, "nodeHostName"),
-            };
-            return Call::Ask(Question::Snapshot(Selector::All), Pending::Streams(filter));
-        }
-        "/api/stream/metrics" => {
-            let (Some(node), Some(media)) = (field(payload, "node"), field(payload, "mediaId")) else {
-                return Call::Done(Reply::bad_request());
-            };
-            let Some(device) = catalogue::stream(directory, client, &node, &media) else {
-                return Call::Done(Reply::not_found(400));
-            };
-            let question = Question::Snapshot(Selector::Device(Arc::clone(&device.id)));
-            return Call::Ask(question, Pending::Metrics);
-        }
-        // There are none, and none can be made yet.
-        "/api/profile/list" | "/api/rule/list" if id.is_none() => Reply::success(Vec::new()),
-        "/api/profile/list" | "/api/rule/list" => Reply::not_found(400),
-        "/api/profile/create"
-        | "/api/profile/update"
-        | "/api/profile/delete"
-        | "/api/rule/create"
-        | "/api/rule/update"
-        | "/api/rule/delete"
-        | "/api/node/update"
-        | "/api/node/delete"
-        | "/api/alarm/create"
-        | "/api/alarm/update"
-        | "/api/alarm/delete"
-        | "/api/stream/history" => Reply::failure(500, "Persist exception"),
-        _ => Reply::not_found(404),
-    })
-}
-
-/// Ends a call that the hub was asked for.
-pub(super) fn finish(
-    pending: &Pending,
-    snapshot: &Snapshot,
-    context: &Context,
-    client: &Client,
-    now: Now,
-) -> Reply {
-    match pending {
-        Pending::NodeStatus(id) => node_status(id.as_deref(), snapshot, context, client),
-        Pending::Streams(filter) => {
-            let streams = snapshot.devices.iter().filter_map(|state| stream(state, filter, context, now));
-            Reply::success(streams.collect())
-        }
-        Pending::Metrics => snapshot
-            .devices
-            .first()
-            .map_or_else(|| Reply::not_found(400), |state| Reply::success(current(state))),
+        "/api/alarm/create" => alarms::create(payload, caller),
+        "/api/alarm/update" => alarms::change(payload, false, caller),
+        "/api/alarm/delete" => alarms::change(payload, true, caller),
+        "/api/node_status/list" => Call::Ask(read_registry(), Pending::NodeRates(id)),
+        "/api/stream/list" => streams::list(payload),
+        "/api/stream/metrics" => streams::metrics(payload, caller).unwrap_or_else(Call::Done),
+        "/api/stream/history" => streams::history(payload, caller).unwrap_or_else(Call::Done),
+        _ => Call::Done(Reply::not_found(404)),
     }
 }
 
-/// The text of a field that is text, a number or a bool; `None` when it is empty or anything else.
-fn field(payload: &Json, name: &str) -> Option<String> {
-    match payload.get(name)? {
-        Json::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
-        Json::Number(number) => Some(number.to_string()),
-        Json::Bool(on) => Some(on.to_string()),
-        Json::Null | Json::Array(_) | Json::Object(_) => None,
+/// The question for the document of the registry.
+pub(super) fn read_registry() -> Question {
+    Question::Documents(DocumentAsk::List { collection: COLLECTION.into() })
+}
+
+impl Pending {
+    /// Goes on with a call.
+    pub(super) fn advance(self, answer: Answer, caller: Caller<'_>) -> Call {
+        let scope = Scope { directory: &caller.context.directory, client: caller.client };
+        match (self, answer) {
+            (
+                Self::Registry { call, payload, tries },
+                Answer::Documents(DocumentAnswer::Documents(documents)),
+            ) => {
+                let seen = documents.first().map(|document| Arc::clone(&document.body));
+                let mut registry = Registry::parse(seen.as_deref());
+                let reply = match registry.run(call, &payload, scope) {
+                    Ok(reply) | Err(reply) => reply,
+                };
+                let body: Arc<str> = registry.to_text().into();
+                if !call.changes() || reply.status != 200 || seen.as_ref() == Some(&body) {
+                    return Call::Done(reply);
+                }
+                let swap = DocumentAsk::Swap { collection: COLLECTION.into(), seen, body };
+                Call::Ask(Question::Documents(swap), Self::Saving { call, payload, tries })
+            }
+            (Self::Saving { call, payload, tries }, Answer::Documents(answer)) => match answer {
+                DocumentAnswer::Put(_) => Call::Done(Reply::done()),
+                DocumentAnswer::Unknown if tries > 0 => {
+                    Call::Ask(read_registry(), Self::Registry { call, payload, tries: tries - 1 })
+                }
+                DocumentAnswer::Forbidden => Call::Done(Reply::forbidden()),
+                DocumentAnswer::Unknown
+                | DocumentAnswer::Full
+                | DocumentAnswer::Documents(_)
+                | DocumentAnswer::Deleted => Call::Done(Reply::not_stored()),
+            },
+            (Self::NodeRates(id), Answer::Documents(DocumentAnswer::Documents(documents))) => {
+                let registry = Registry::parse(documents.first().map(|document| &*document.body));
+                Call::Ask(Question::Snapshot(Selector::All), Self::NodeStatus(id, registry))
+            }
+            (Self::NodeStatus(id, registry), Answer::Snapshot(snapshot)) => {
+                let state = |link: &str| snapshot.links.iter().find(|state| *state.link.id == *link);
+                Call::Done(node_status(id.as_deref(), &registry, state, scope))
+            }
+            (Self::Alarms(id), Answer::Alarms(AlarmAnswer::Alarms(known))) => {
+                Call::Done(alarms::list(id.as_deref(), &known, caller))
+            }
+            (Self::AlarmUpdate { number, payload }, Answer::Alarms(AlarmAnswer::Alarms(known))) => {
+                alarms::update(number, &payload, &known, caller)
+            }
+            (Self::AlarmChange, Answer::Alarms(answer)) => Call::Done(alarms::changed(&answer)),
+            (Self::Stream(pending), answer) => pending.advance(answer, caller),
+            // Nobody answers another question than the one that was asked.
+            (
+                Self::Registry { .. }
+                | Self::Saving { .. }
+                | Self::NodeRates(_)
+                | Self::NodeStatus(..)
+                | Self::Alarms(_)
+                | Self::AlarmUpdate { .. }
+                | Self::AlarmChange,
+                _,
+            ) => Call::Done(Reply::failure(500, "Internal error")),
+        }
     }
 }
 
-/// All entries, or the one that is meant.
-fn list<T>(
-    entries: &[T],
+fn node_status<'a>(
     id: Option<&str>,
-    means: impl Fn(&T, &str) -> bool,
-    render: impl Fn(&T) -> Json,
-    missing: u16,
+    registry: &Registry,
+    state: impl Fn(&str) -> Option<&'a crate::model::snapshot::LinkSnapshot>,
+    scope: Scope<'_>,
 ) -> Reply {
-    let found: Vec<Json> =
-        entries.iter().filter(|entry| id.is_none_or(|id| means(entry, id))).map(render).collect();
-    if found.is_empty() && id.is_some() { Reply::not_found(missing) } else { Reply::success(found) }
-}
-
-fn node_status(id: Option<&str>, snapshot: &Snapshot, context: &Context, client: &Client) -> Reply {
-    let directory = &*context.directory;
-    let entries = catalogue::nodes(directory, client);
-    let means =
-        |entry: &catalogue::NodeEntry<'_>, id: &str| catalogue::means_node(id, directory, &entry.link.id);
-    let render = |entry: &catalogue::NodeEntry<'_>| {
-        let state = snapshot.links.iter().find(|state| state.link.id == entry.link.id);
+    let nodes = catalogue::nodes(scope.directory, scope.client);
+    let meant = nodes
+        .iter()
+        .filter(|node| id.is_none_or(|id| catalogue::means_node(id, scope.directory, &node.link.id)));
+    let render = |node: &catalogue::NodeEntry<'_>| {
+        let state = state(&node.link.id);
         wire::tree(&wire::NodeStatus {
-            id: entry.id,
+            id: node.id,
             connect_timestamp: state
                 .filter(|state| state.up)
                 .and_then(|state| state.since)
                 .map(|UnixMillis(at)| at),
             connect_counter: state.map_or(0, |state| state.connects),
             connected: state.is_some_and(|state| state.up),
-            rate: 0,
+            rate: registry.rate(&node.link.id),
         })
     };
-    list(&entries, id, means, render, 404)
-}
-
-/// A device as a stream, if the filter lets it through.
-fn stream(state: &DeviceSnapshot, filter: &StreamFilter, context: &Context, now: Now) -> Option<Json> {
-    let device = &state.device;
-    let (status, closed) = match (state.online, state.since) {
-        (true, _) => ("PUBLISHING", false),
-        // Nobody has heard of it yet, for good or bad.
-        (false, None) => ("PENDING", false),
-        (false, Some(_)) => ("FAILED", true),
-    };
-    // Whoever asks for a stream by name or status wants it whether it is closed or not.
-    let wanted = filter.show_closed || filter.status.is_some() || filter.media_id.is_some();
-    let shown = (!closed || wanted)
-        && filter.status.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(status))
-        && admits(filter, device, context);
-    shown.then(|| {
-        wire::tree(&wire::Stream {
-            name: &device.name,
-            publisher: &device.product.id,
-            media_id: &device.id,
-            age: state.since.map_or(0, |since| now.wall.0.saturating_sub(since.0).max(0)),
-            status,
-        })
-    })
-}
-
-fn admits(filter: &StreamFilter, device: &Device, context: &Context) -> bool {
-    let directory = &*context.directory;
-    let address = directory.link(&device.link).map(|link| &*link.address);
-    filter.node.as_ref().is_none_or(|node| catalogue::means_node(node, directory, &device.link))
-        && filter.media_id.as_ref().is_none_or(|media| **media == *device.id)
-        && filter.name.as_ref().is_none_or(|glob| glob.matches(&device.name))
-        && filter.publisher.as_ref().is_none_or(|glob| glob.matches(&device.product.id))
-        && filter.node_ip.as_ref().is_none_or(|ip| address == Some(ip))
-        && filter.node_host_name.as_ref().is_none_or(|host| **host == *device.link)
-}
-
-/// The current values as samples: those read at the same time stand together, the oldest first. A value that is
-/// out of date is told with the time that it is of.
-fn current(state: &DeviceSnapshot) -> Vec<Json> {
-    let mut samples: Vec<(UnixMillis, serde_json::Map<String, Json>)> = Vec::new();
-    for (property, reading) in state.device.product.properties.iter().zip(&state.readings) {
-        let Some(reading) = reading.as_ref().filter(|reading| reading.quality != Quality::Bad) else {
-            continue;
-        };
-        let member = (catalogue::enum_name(&property.id), json::to_json(&reading.value));
-        match samples.iter_mut().find(|(at, _)| *at == reading.at) {
-            Some((_, sample)) => sample.extend([member]),
-            None => samples.push((reading.at, serde_json::Map::from_iter([member]))),
-        }
-    }
-    samples.sort_by_key(|(at, _)| *at);
-    let stamped = |(at, mut sample): (UnixMillis, serde_json::Map<String, Json>)| {
-        sample.extend([("timestamp".to_owned(), at.0.into())]);
-        Json::Object(sample)
-    };
-    samples.into_iter().map(stamped).collect()
+    let found: Vec<Json> = meant.map(render).collect();
+    if found.is_empty() && id.is_some() { Reply::not_found(404) } else { Reply::success(found) }
 }

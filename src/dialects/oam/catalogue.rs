@@ -20,6 +20,15 @@ pub(super) struct MetricEntry<'a> {
     /// The unit that all of them are measured in, else nothing.
     pub unit: &'a str,
     pub enum_name: String,
+    /// Id of the first property that it stands for.
+    property: &'a Arc<str>,
+}
+
+impl MetricEntry<'_> {
+    /// Whether a client means this metric: by its number or its name.
+    pub(super) fn means(&self, text: &str) -> bool {
+        self.id.to_string() == text || self.enum_name.eq_ignore_ascii_case(text)
+    }
 }
 
 /// An alarm rule of a product.
@@ -54,19 +63,32 @@ pub(super) fn metrics<'a>(directory: &'a Directory, client: &Client) -> Vec<Metr
         }
         let unit = property.unit.as_deref().unwrap_or_default();
         let place = *places.entry(id).or_insert(entries.len());
-        match entries.get_mut(place) {
-            Some(entry) => {
-                if entry.name != &*property.name {
-                    entry.name = &property.id;
-                }
-                if entry.unit != unit {
-                    entry.unit = "";
-                }
+        if let Some(entry) = entries.get_mut(place) {
+            if entry.name != &*property.name {
+                entry.name = &property.id;
             }
-            None => entries.push(MetricEntry { id, name: &property.name, unit, enum_name }),
+            if entry.unit != unit {
+                entry.unit = "";
+            }
+        } else {
+            let name = &property.name;
+            entries.push(MetricEntry { id, name, unit, enum_name, property: &property.id });
         }
     }
     entries
+}
+
+/// The number of a metric; `None` when the configuration no longer has it.
+pub(super) fn metric_id(directory: &Directory, enum_name: &str) -> Option<u64> {
+    numbered(directory).into_iter().find(|(.., name)| name == enum_name).map(|(id, ..)| id)
+}
+
+/// The property behind a metric that the client sees, by number or name.
+pub(super) fn property(directory: &Directory, client: &Client, metric: &str) -> Option<Arc<str>> {
+    metrics(directory, client)
+        .iter()
+        .find(|entry| entry.means(metric))
+        .map(|entry| Arc::clone(entry.property))
 }
 
 /// Every alarm rule of a product that the client sees a device of.

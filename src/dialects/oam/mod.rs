@@ -19,12 +19,30 @@
 //!  "state":"raised","observed":81.5,"mediaId":"press-1","timestamp":1795219200000}
 //! ```
 //!
-//! `type` is 0 below, 1 above, 2 equal to `value`; `state` is `raised` or `cleared`; `observed` is the value that did
-//! it; `timestamp` is in milliseconds.
+//! `type` is 0 below, 1 above, 2 equal to `value`; 4 is a metric that should only rise and has fallen below `value`, 5
+//! one that should only fall and has risen above it. `time` is how long the condition had to hold, in milliseconds;
+//! `state` is `raised` or `cleared`; `observed` is the value that did it; `timestamp` is in milliseconds.
 //!
-//! Profiles, rules and alarms cannot be created, changed or deleted over the wire in this version, and no history is
-//! kept: such a call is answered with the documented failure 500 `Persist exception`, which is what it means to a
-//! client of the vendor's: nothing was stored.
+//! Clients set alarms of their own beside those of the configuration:
+//!
+//! ```text
+//! > SEND destination:/app/api/alarm/create
+//!   | {"requestId":"eb2d","payload":{"type":"1","name":"warm","value":"60","metric":"TEMPERATURE","node":"1","time":"5000"}}
+//! < MESSAGE destination:/user/service | {"requestId":"eb2d","status":200,"reason":"SUCCESS"}
+//!   (60.5 for five seconds)
+//! < MESSAGE destination:/alarm | {"id":1000001,"name":"warm","type":1,"metric":"TEMPERATURE","node":1,"value":60.0,
+//!   "time":5000,"level":"alert","state":"raised","observed":60.5,"mediaId":"press-1","timestamp":1795219200000}
+//! ```
+//!
+//! They create profiles and rules, which decide what of a stream is sampled and how often; see `registry`. What they
+//! create is kept in the history store, or where there is none as long as the process runs.
+//!
+//! ```text
+//! > SEND destination:/app/api/profile/create | {"payload":{"name":"slow","rate":"600","metrics":["6"],"rules":[]}}
+//! > SEND destination:/app/api/node/update    | {"payload":{"id":"1","profiles":["1"]}}
+//! > SUBSCRIBE destination:/stream/1/press-1
+//! < MESSAGE destination:/stream/1/press-1    | [{"TEMPERATURE":40.0,"timestamp":1795219200000}]   each twenty seconds
+//! ```
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,11 +52,16 @@ use super::{Common, Context, Opening, Request};
 use crate::model::client::Dialect;
 use crate::model::time::Now;
 
+mod alarms;
 mod api;
 mod catalogue;
+mod fields;
+mod registry;
 mod rest;
+mod sampler;
 mod session;
 mod stream;
+mod streams;
 mod wire;
 
 #[cfg(test)]

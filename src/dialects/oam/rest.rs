@@ -6,14 +6,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::Value as Json;
 
-use super::api::{self, Call, Pending, Reply};
+use super::api::{self, Call, Caller, Pending, Reply};
 use super::wire;
 use crate::dialects::shared::credentials::Credentials;
 use crate::dialects::shared::lenient;
 use crate::dialects::{Context, Input, Opening, Output, Request, Response, Session, Token};
 use crate::model::client::{Client, Dialect};
-use crate::model::interest::Selector;
-use crate::model::snapshot::{Answer, Question};
+use crate::model::snapshot::Question;
 use crate::model::time::Now;
 
 /// What `Allow` and its CORS sibling say.
@@ -40,16 +39,14 @@ pub(super) fn open(request: &Request, context: &Arc<Context>, now: Now) -> Openi
     };
     let Some(payload) = payload(&request.body) else { return done(render(&Reply::bad_request())) };
     let path = format!("/{}", request.segments().join("/"));
-    match api::call(&path, &payload, context, &client) {
+    let caller = Caller { context, client: &client, dates: wire::Dates::Millis, now };
+    match api::call(&path, &payload, caller) {
         Call::Done(reply) => done(render(&reply)),
-        Call::Ask(question, pending) => Opening::Call(Box::new(RestCall {
-            context: Arc::clone(context),
-            client,
-            cors,
-            question,
-            pending,
-            output: None,
-        })),
+        Call::Ask(question, pending) => {
+            let step = Some((question, pending));
+            let context = Arc::clone(context);
+            Opening::Call(Box::new(RestCall { context, client, cors, step, waiting: None, output: None }))
+        }
     }
 }
 
@@ -111,33 +108,47 @@ struct RestCall {
     context: Arc<Context>,
     client: Arc<Client>,
     cors: Cors,
-    question: Question,
-    pending: Pending,
+    /// What is to be asked first.
+    step: Option<(Question, Pending)>,
+    /// What goes on with the answer.
+    waiting: Option<Pending>,
     output: Option<Output>,
+}
+
+impl RestCall {
+    fn ask(&mut self, question: Question, pending: Pending) {
+        self.waiting = Some(pending);
+        self.output = Some(Output::Ask { token: Token(0), client: Arc::clone(&self.client), question });
+    }
+
+    fn respond(&mut self, reply: &Reply) {
+        self.output = Some(Output::Respond(self.cors.on(render(reply))));
+    }
 }
 
 impl Session for RestCall {
     fn handle(&mut self, input: Input, now: Now) {
         match input {
             Input::Open => {
-                let question = std::mem::replace(&mut self.question, Question::Snapshot(Selector::All));
-                let client = Arc::clone(&self.client);
-                self.output = Some(Output::Ask { token: Token(0), client, question });
+                if let Some((question, pending)) = self.step.take() {
+                    self.ask(question, pending);
+                }
             }
-            Input::Answer(_, Answer::Snapshot(snapshot)) => {
-                let reply = api::finish(&self.pending, &snapshot, &self.context, &self.client, now);
-                self.output = Some(Output::Respond(self.cors.on(render(&reply))));
+            Input::Answer(_, answer) => {
+                let Some(pending) = self.waiting.take() else { return };
+                let (context, client) = (Arc::clone(&self.context), Arc::clone(&self.client));
+                let caller = Caller { context: &context, client: &client, dates: wire::Dates::Millis, now };
+                match pending.advance(answer, caller) {
+                    Call::Done(reply) => self.respond(&reply),
+                    Call::Ask(question, pending) => self.ask(question, pending),
+                }
             }
-            Input::Closing(_) => {
-                let reply = Reply::failure(503, "Service unavailable");
-                self.output = Some(Output::Respond(self.cors.on(render(&reply))));
-            }
+            Input::Closing(_) => self.respond(&Reply::failure(503, "Service unavailable")),
             Input::Text(_)
             | Input::Binary(_)
             | Input::Message(_)
             | Input::Accepted(_)
             | Input::Outcome(..)
-            | Input::Answer(..)
             | Input::GroupEmpty
             | Input::DocumentsChanged(_)
             | Input::Lagged(_)

@@ -6,9 +6,12 @@ use super::*;
 use crate::dialects::shared::fixture;
 use crate::dialects::shared::stomp::rig::{Rig, context, report, upgrade};
 use crate::dialects::{Closing, Input, Response};
-use crate::model::device::Device;
+use crate::model::client::{Client, DeviceFilter, Rights, Secret};
+use crate::model::device::{Device, Link};
 use crate::model::directory::Directory;
-use crate::model::snapshot::DeviceSnapshot;
+use crate::model::history::{AlarmAnswer, Document, DocumentAnswer, DocumentAsk, Past, PastMessage};
+use crate::model::message::{Body, Report};
+use crate::model::snapshot::{Answer, DeviceSnapshot, Question, Snapshot};
 use crate::model::time::UnixMillis;
 use crate::model::value::{Quality, Reading, Value};
 
@@ -111,7 +114,7 @@ fn rest_asks_the_hub_and_answers_when_it_has_answered() {
 fn rest_says_who_may_read_it_on_every_answer() {
     let anybody = fixture::context();
     for method in ["POST", "GET", "OPTIONS"] {
-        let request = Request { method: method.to_owned(), ..post("/api/rule/list", "{}") };
+        let request = Request { method: method.to_owned(), ..post("/api/metric/list", "{}") };
         let response = respond(&request, &anybody);
         assert_eq!(header(&response, "access-control-allow-origin"), Some("*"), "{method}");
         assert_eq!(header(&response, "access-control-allow-methods"), Some("POST, OPTIONS"));
@@ -134,7 +137,7 @@ fn only_allowed_origins_are_named() {
         (Some("https://c.example"), None),
         (None, None),
     ] {
-        let mut request = post("/api/rule/list", "{}");
+        let mut request = post("/api/metric/list", "{}");
         request.headers.extend(origin.map(|origin| ("origin".to_owned(), origin.to_owned())));
         let response = respond(&request, &context);
         assert_eq!(header(&response, "access-control-allow-origin"), allowed, "{origin:?}");
@@ -160,7 +163,7 @@ fn a_page_of_another_origin_gets_no_socket() {
 
 #[test]
 fn a_stranger_is_told_how_to_authenticate() {
-    let mut request = post("/api/rule/list", "{}");
+    let mut request = post("/api/metric/list", "{}");
     request.headers.clear();
     let response = respond(&request, &fixture::context());
     assert_eq!((response.status, header(&response, "www-authenticate")), (401, Some("Bearer")));
@@ -217,17 +220,266 @@ fn calls_of_other_dialects_are_theirs() {
     }
 }
 
+/// Begins a REST call.
+fn begin(context: &Arc<Context>, path: &str, body: &str) -> Rig {
+    let Opening::Call(session) = open(&post(path, body), context, fixture::now()) else { panic!("no call") };
+    Rig::of(session)
+}
+
+fn answer(rig: &mut Rig, answer: Answer) {
+    let (token, _) = rig.asked.remove(0);
+    rig.input(Input::Answer(token, answer));
+}
+
+/// Answers the question for the registry.
+fn registry(rig: &mut Rig, body: Option<&Arc<str>>) {
+    assert!(matches!(rig.asked[0].1, Question::Documents(DocumentAsk::List { .. })));
+    let documents = body.map(|body| Document { id: 1, body: Arc::clone(body) }).into_iter().collect();
+    answer(rig, Answer::Documents(DocumentAnswer::Documents(documents)));
+}
+
+/// What the call wants the registry to be.
+fn swapped(rig: &Rig) -> Arc<str> {
+    let Question::Documents(DocumentAsk::Swap { body, .. }) = &rig.asked[0].1 else { panic!("no swap") };
+    Arc::clone(body)
+}
+
+#[test]
+fn two_clients_that_change_at_once_lose_nothing() {
+    let context = fixture::context();
+    let create = |name: &str| {
+        let body = format!(r#"{{"name":"{name}","rate":30,"metrics":["setpoint"],"rules":[]}}"#);
+        begin(&context, "/api/profile/create", &body)
+    };
+    let (mut first, mut second, mut third) = (create("a"), create("b"), create("a"));
+    for rig in [&mut first, &mut second, &mut third] {
+        registry(rig, None);
+    }
+    let by_first = swapped(&first);
+    answer(&mut first, Answer::Documents(DocumentAnswer::Put(1)));
+    assert_eq!(first.said, [r#"200 {"status":200,"reason":"SUCCESS"}"#]);
+    answer(&mut second, Answer::Documents(DocumentAnswer::Unknown));
+    registry(&mut second, Some(&by_first));
+    let by_second = swapped(&second);
+    assert!(by_second.contains(r#""name":"a""#) && by_second.contains(r#""name":"b""#), "{by_second}");
+    answer(&mut second, Answer::Documents(DocumentAnswer::Put(1)));
+    assert_eq!(second.said, [r#"200 {"status":200,"reason":"SUCCESS"}"#]);
+    answer(&mut third, Answer::Documents(DocumentAnswer::Unknown));
+    registry(&mut third, Some(&by_second));
+    assert_eq!(
+        third.said,
+        [r#"500 {"status":500,"reason":"Persist exception"}"#],
+        "the name is taken by now"
+    );
+}
+
+#[test]
+fn a_change_that_is_overtaken_for_ever_is_given_up() {
+    let mut rig = begin(&fixture::context(), "/api/rule/create", r#"{"type":0,"name":"r","value":"*"}"#);
+    for _ in 0..100 {
+        if rig.asked.is_empty() {
+            break;
+        }
+        registry(&mut rig, None);
+        answer(&mut rig, Answer::Documents(DocumentAnswer::Unknown));
+    }
+    assert_eq!(rig.said, [r#"500 {"status":500,"reason":"Persist exception"}"#]);
+}
+
+#[test]
+fn what_is_stored_and_cannot_be_read_is_as_good_as_nothing() {
+    let mut rig = begin(&fixture::context(), "/api/profile/list", "{}");
+    registry(&mut rig, Some(&"{\"profiles\":7".into()));
+    assert_eq!(rig.said, [r#"200 {"status":200,"reason":"SUCCESS","payload":[]}"#]);
+}
+
+/// The fixture with its link, and a client that may write and sees one of the link's two presses.
+fn with_partial_client() -> Arc<Context> {
+    context(|context| {
+        let link = Link { id: "rs485".into(), address: "/dev/pts/0".into(), readable: true };
+        let devices = context.directory.devices().to_vec();
+        context.directory = Arc::new(Directory::new(devices, vec![Arc::new(link)]));
+        let demo = Client {
+            id: "demo".into(),
+            secret: Secret::new("demo"),
+            dialects: vec![Dialect::Oam],
+            devices: DeviceFilter::new(["press-1"]),
+            rights: Rights::ALL,
+        };
+        context.clients = Arc::new(crate::model::client::ClientBook::new(vec![Arc::new(demo)]));
+    })
+}
+
+#[test]
+fn who_sets_a_nodes_profiles_must_see_all_of_it() {
+    let context = with_partial_client();
+    for path in ["/api/node/update", "/api/node/delete"] {
+        let mut rig = begin(&context, path, r#"{"id":"1","profiles":[]}"#);
+        registry(&mut rig, None);
+        assert_eq!(rig.said, [r#"403 {"status":403,"reason":"Forbidden"}"#], "{path}");
+    }
+    let mut rig = begin(&context, "/api/node/list", "{}");
+    registry(&mut rig, None);
+    assert!(rig.said[0].contains(r#"[{"id":1,"host":"rs485","profiles":[]}]"#), "{:?}", rig.said);
+    let alarm = r#"{"type":"1","name":"a","value":"1","metric":"setpoint"}"#;
+    let mut rig = begin(&context, "/api/alarm/create", alarm);
+    answer(&mut rig, Answer::Alarms(AlarmAnswer::Forbidden));
+    assert_eq!(rig.said, [r#"403 {"status":403,"reason":"Forbidden"}"#]);
+}
+
+fn past(messages: Vec<PastMessage>) -> Answer {
+    Answer::Past(Arc::new(Past { kept: true, messages }))
+}
+
+fn presence(at: i64, online: bool, heard: Option<i64>) -> PastMessage {
+    let body = Body::Presence { online, reason: None };
+    PastMessage { seq: 1, at: UnixMillis(at), device: "press-1".into(), body, heard: heard.map(UnixMillis) }
+}
+
+fn present(context: &Context, since: Option<i64>) -> Answer {
+    let state = DeviceSnapshot {
+        device: fixture::press(context),
+        online: since.is_some(),
+        since: since.map(UnixMillis),
+        readings: vec![None, None, None],
+        alarms: Vec::new(),
+    };
+    Answer::Snapshot(Arc::new(Snapshot { seq: 1, devices: vec![state], links: Vec::new() }))
+}
+
+#[test]
+fn a_stream_is_each_time_in_which_a_device_was_online() {
+    let context = fixture::context();
+    let entry = |id: i64, status: &str, begin: i64, end: Option<i64>, duration: i64| {
+        let end = end.map_or("null".to_owned(), |end| end.to_string());
+        format!(
+            "{{\"id\":{id},\"name\":\"Press\",\"status\":\"{status}\",\"mediaId\":\"press-1\",\"createDate\":{begin},\
+             \"endDate\":{end},\"publisher\":\"press\",\"duration\":{duration},\"subscribers\":[],\"node\":0}}"
+        )
+    };
+    // The newest first: online, lost, online until the gateway stopped, online again, lost before anything was kept.
+    let kept = || {
+        vec![
+            presence(9000, true, Some(7500)),
+            presence(7000, true, Some(6500)),
+            presence(6000, false, None),
+            presence(5000, true, None),
+            presence(4000, false, None),
+        ]
+    };
+    let all = [
+        entry(5_120_000, "FAILED", 5000, Some(6000), 1000),
+        entry(7_168_000, "UNPUBLISHED", 7000, Some(7500), 500),
+        entry(9_216_000, "PUBLISHING", 9000, None, 1_699_999_991_000),
+    ];
+    for (body, wanted) in [
+        (r#"{"mediaId":"press-1"}"#, &all[..]),
+        (r#"{"mediaId":"press-1","limit":"1","offset":"1"}"#, &all[1..2]),
+        (r#"{"mediaId":"press-1","status":"FAILED"}"#, &all[..1]),
+        (r#"{"mediaId":"press-1","name":"X*"}"#, &[]),
+    ] {
+        let mut rig = begin(&context, "/api/stream/history", body);
+        answer(&mut rig, past(kept()));
+        answer(&mut rig, present(&context, Some(9000)));
+        let payload = wanted.join(",");
+        assert_eq!(rig.said, [format!(r#"200 {{"status":200,"reason":"SUCCESS","payload":[{payload}]}}"#)]);
+    }
+    // Just started, and nothing heard of the device yet; online for longer than anything is kept.
+    for (kept, since, status) in [(kept(), None, "PENDING"), (Vec::new(), Some(3000), "PUBLISHING")] {
+        let mut rig = begin(&context, "/api/stream/history", r#"{"mediaId":"press-1"}"#);
+        answer(&mut rig, past(kept));
+        answer(&mut rig, present(&context, since));
+        assert!(rig.said[0].contains(status), "{:?}", rig.said);
+    }
+}
+
+#[test]
+fn dates_are_written_as_on_the_vendors_page() {
+    let date = wire::Dates::Text.write(UnixMillis(1_560_503_300_560));
+    assert_eq!(date, "2019-06-14T09:08:20.560+0000");
+    assert_eq!(wire::Dates::Text.write(UnixMillis(i64::MAX)), "1970-01-01T00:00:00.000+0000");
+}
+
+#[test]
+fn past_samples_are_counted_by_time_and_number() {
+    let context = fixture::context();
+    let message = |seq, at, quality| {
+        let report = Report {
+            property: 0,
+            id: "setpoint".into(),
+            value: Value::Float(50.0),
+            at: UnixMillis(at),
+            quality,
+        };
+        let body = Body::Properties(vec![report]);
+        PastMessage { seq, at: UnixMillis(at), device: "press-1".into(), body, heard: None }
+    };
+    let messages = || {
+        vec![message(8, 2000, Quality::Good), message(7, 1500, Quality::Bad), message(6, 1000, Quality::Good)]
+    };
+    let old = r#"{"SETPOINT":50.0,"timestamp":1000}"#;
+    let new = r#"{"SETPOINT":50.0,"timestamp":2000}"#;
+    for (fields, from, after, newest_first, limit, payload) in [
+        (r#""limit":"2","offset":"1""#, i64::MIN, 0, true, 2, format!("{old},{new}")),
+        (r#""time":"1000""#, 1000, 0, false, 100, format!("{new},{old}")),
+        (
+            r#""seq":5,"limit":99999"#,
+            i64::MIN,
+            5,
+            false,
+            1000,
+            r#"{"SETPOINT":50.0,"seq":8,"timestamp":2000},{"SETPOINT":50.0,"seq":6,"timestamp":1000}"#
+                .to_owned(),
+        ),
+    ] {
+        let body = format!(r#"{{"node":"rs485","mediaId":"press-1",{fields}}}"#);
+        let mut rig = begin(&context, "/api/stream/metrics", &body);
+        let Question::Past(query) = &rig.asked[0].1 else { panic!("asked {:?}", rig.asked) };
+        assert_eq!((query.from.0, query.after, query.newest_first), (from, after, newest_first), "{fields}");
+        assert_eq!(query.limit, limit);
+        answer(&mut rig, past(messages()));
+        assert_eq!(rig.said, [format!(r#"200 {{"status":200,"reason":"SUCCESS","payload":[{payload}]}}"#)]);
+    }
+}
+
 proptest! {
     #[test]
-    fn no_body_makes_a_call_panic(body in any::<String>(), id in any::<String>(), at in 0_usize..6) {
-        let paths = ["metric/list", "alarm/list", "node/list", "stream/list", "stream/metrics", "rule/list"];
+    fn no_body_makes_a_call_panic(body in any::<String>(), id in any::<String>(), at in 0_usize..13) {
+        let paths = [
+            "metric/list", "alarm/list", "node/list", "stream/list", "stream/metrics", "rule/list", "stream/history",
+            "profile/create", "profile/update", "rule/create", "node/update", "alarm/create", "alarm/update",
+        ];
         let context = fixture::context();
         let path = format!("/api/{}", paths[at]);
-        let payload = serde_json::json!({"id": id, "node": id, "mediaId": id, "name": id}).to_string();
+        let payload = serde_json::json!({
+            "id": id, "node": id, "mediaId": id, "name": id, "rate": id, "type": id, "value": id, "time": id,
+            "limit": id, "offset": id, "seq": id, "metrics": [id], "profiles": id, "rules": [id, id],
+        })
+        .to_string();
         for body in [&body, &payload] {
             match open(&post(&path, body), &context, fixture::now()) {
                 Opening::Respond(response) => prop_assert!(response.status >= 200),
-                Opening::Call(session) => Rig::of(session).answer(Vec::new()),
+                Opening::Call(session) => {
+                    let mut rig = Rig::of(session);
+                    while let Some((_, question)) = rig.asked.first() {
+                        let nothing = match question {
+                            Question::Documents(DocumentAsk::List { .. }) => {
+                                Answer::Documents(DocumentAnswer::Documents(Vec::new()))
+                            }
+                            Question::Documents(_) => Answer::Documents(DocumentAnswer::Put(1)),
+                            Question::Alarms(_) => Answer::Alarms(AlarmAnswer::Alarms(Vec::new())),
+                            Question::Past(_) => Answer::Past(Arc::default()),
+                            Question::Snapshot(_)
+                            | Question::Group(_)
+                            | Question::History(_)
+                            | Question::Latest(_)
+                            | Question::Events(_)
+                            | Question::Outcome(_) => Answer::Snapshot(Arc::default()),
+                        };
+                        answer(&mut rig, nothing);
+                    }
+                    prop_assert_eq!(rig.said.len(), 1);
+                }
                 other @ (Opening::NotMine | Opening::Upgrade(_) | Opening::Carry(_)) => prop_assert!(false, "{:?}", other),
             }
         }

@@ -100,6 +100,7 @@ impl Session for UplusSession {
                 | Answer::Latest(_)
                 | Answer::Events(_)
                 | Answer::Outcome(_)
+                | Answer::Past(_)
                 | Answer::Documents(_)
                 | Answer::Alarms(_),
             ) => self.settle(token, None),

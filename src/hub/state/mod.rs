@@ -255,6 +255,9 @@ impl HubState {
                 let found = self.outcomes.find(&client, &message_id, now.instant);
                 self.answer(key, token, Answer::Outcome(found));
             }
+            Question::Past(_) => {
+                self.reply(key, SessionReply::Answer(token, Answer::Past(Arc::default())));
+            }
             Question::Documents(ask) => {
                 let asked = self.documents.ask(key, client.rights.write, ask, &mut self.last_id);
                 self.answer(key, token, Answer::Documents(asked.answer));

@@ -195,7 +195,8 @@ fn a_condition_must_hold_for_its_time_without_a_break() {
 #[test]
 fn a_client_sets_alarms_only_where_it_may_write_and_see() {
     let (mut rig, demo) = rig();
-    let everywhere = ClientAlarm { devices: Selector::All, ..alarm(AlarmKind::Above, 1.0, 0) };
+    let everywhere =
+        ClientAlarm { devices: Selector::All, name: "all".into(), ..alarm(AlarmKind::Above, 1.0, 0) };
     let reader = client("reader", Rights::READ, &["*"]);
     let partial = client("partial", Rights::ALL, &["press-1"]);
     for key in 2..=3 {
@@ -213,4 +214,62 @@ fn a_client_sets_alarms_only_where_it_may_write_and_see() {
     rig.ask(3, &partial, set(ClientAlarm { id: 9, ..alarm(AlarmKind::Above, 1.0, 0) }));
     let refused = [AlarmAnswer::Forbidden, AlarmAnswer::Unknown, AlarmAnswer::Unknown];
     assert_eq!(rig.heard(3), refused.map(answer));
+}
+
+#[test]
+fn no_two_alarms_of_clients_share_a_name() {
+    let (mut rig, demo) = rig();
+    let named =
+        |id, name: &str| set(ClientAlarm { id, name: name.into(), ..alarm(AlarmKind::Above, 1000.0, 0) });
+    for ask in [named(0, "a"), named(0, "a"), named(0, "b"), named(2, "a"), named(2, "b"), named(2, "c")] {
+        rig.ask(1, &demo, ask);
+    }
+    let expected = [
+        AlarmAnswer::Put(1),
+        AlarmAnswer::Taken,
+        AlarmAnswer::Put(2),
+        AlarmAnswer::Taken,
+        AlarmAnswer::Put(2),
+        AlarmAnswer::Put(2),
+    ];
+    assert_eq!(rig.heard(1), expected.map(|answer| format!("Alarms({answer:?})")));
+}
+
+#[test]
+fn a_time_to_hold_without_end_is_never_over() {
+    let (mut rig, demo) = rig();
+    let endless = ClientAlarm { hold: Duration::MAX, ..alarm(AlarmKind::Above, 50.0, 0) };
+    rig.ask(1, &demo, set(endless));
+    rig.heard(1);
+    for value in [60.0, 40.0, 61.0] {
+        assert_eq!(told(&mut rig, value), [""; 0]);
+    }
+    rig.presence("press-1", false);
+    rig.pass(Duration::from_secs(3600));
+    assert!(rig.heard(1).iter().all(|line| !line.contains("alarm")));
+}
+
+#[test]
+fn a_document_is_swapped_only_by_who_has_seen_it_as_it_is() {
+    let (mut rig, demo) = rig();
+    rig.attach(SessionKey(2));
+    rig.ask(2, &demo, list());
+    rig.heard(2);
+    let swap = |seen: Option<&str>, body: &str| {
+        let (collection, seen) = ("oam/rule".into(), seen.map(Into::into));
+        Question::Documents(DocumentAsk::Swap { collection, seen, body: body.into() })
+    };
+    let asks = [swap(Some("x"), "a"), swap(None, "a"), swap(None, "b"), swap(Some("a"), "b"), list()];
+    for ask in asks {
+        rig.ask(1, &demo, ask);
+    }
+    let heard = rig.heard(1);
+    let expected =
+        [DocumentAnswer::Unknown, DocumentAnswer::Put(1), DocumentAnswer::Unknown, DocumentAnswer::Put(1)];
+    assert_eq!(heard[..4], expected.iter().map(said).collect::<Vec<_>>());
+    assert!(heard[4].contains("[Document { id: 1, body: \"b\" }]"), "{}", heard[4]);
+    assert_eq!(rig.heard(2), ["changed oam/rule", "changed oam/rule"]);
+    let reader = client("reader", Rights::READ, &["*"]);
+    rig.ask(2, &reader, swap(Some("b"), "c"));
+    assert_eq!(rig.heard(2), [said(&DocumentAnswer::Forbidden)]);
 }

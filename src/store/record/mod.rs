@@ -170,13 +170,7 @@ pub fn encode_alarm(alarm: &ClientAlarm) -> Vec<u8> {
     w.byte(VERSION);
     w.number(*id);
     w.text(name);
-    w.byte(match kind {
-        AlarmKind::Below => 0,
-        AlarmKind::Above => 1,
-        AlarmKind::Equal => 2,
-        AlarmKind::MonotonicRising => 3,
-        AlarmKind::MonotonicFalling => 4,
-    });
+    w.byte(kind_byte(*kind));
     w.text(property);
     w.option(link.as_deref(), Writer::text);
     write_selector(&mut w, devices);
@@ -192,14 +186,7 @@ pub fn decode_alarm(record: &[u8]) -> Result<ClientAlarm, Damaged> {
     let alarm = ClientAlarm {
         id: r.number()?,
         name: r.text()?,
-        kind: match r.byte("a kind of alarm")? {
-            0 => AlarmKind::Below,
-            1 => AlarmKind::Above,
-            2 => AlarmKind::Equal,
-            3 => AlarmKind::MonotonicRising,
-            4 => AlarmKind::MonotonicFalling,
-            _ => return Err(r.damaged("a kind of alarm")),
-        },
+        kind: read_kind(&mut r)?,
         property: r.text()?,
         link: r.option(Reader::text)?,
         devices: read_selector(&mut r)?,
@@ -231,6 +218,27 @@ fn read_report(r: &mut Reader<'_>) -> Result<Report, Damaged> {
             2 => Quality::Bad,
             _ => return Err(r.damaged("a quality")),
         },
+    })
+}
+
+fn kind_byte(kind: AlarmKind) -> u8 {
+    match kind {
+        AlarmKind::Below => 0,
+        AlarmKind::Above => 1,
+        AlarmKind::Equal => 2,
+        AlarmKind::MonotonicRising => 3,
+        AlarmKind::MonotonicFalling => 4,
+    }
+}
+
+fn read_kind(r: &mut Reader<'_>) -> Result<AlarmKind, Damaged> {
+    Ok(match r.byte("a kind of alarm")? {
+        0 => AlarmKind::Below,
+        1 => AlarmKind::Above,
+        2 => AlarmKind::Equal,
+        3 => AlarmKind::MonotonicRising,
+        4 => AlarmKind::MonotonicFalling,
+        _ => return Err(r.damaged("a kind of alarm")),
     })
 }
 
@@ -288,6 +296,12 @@ fn write_rule(w: &mut Writer, rule: &AlarmRule) {
             w.byte(5);
             w.millis(*silence);
         }
+        AlarmCondition::Client { kind, limit, hold } => {
+            w.byte(6);
+            w.byte(kind_byte(*kind));
+            w.float(*limit);
+            w.number(u64::try_from(hold.as_millis()).unwrap_or(u64::MAX));
+        }
     }
     w.float(*hysteresis);
     w.byte(level_byte(*level));
@@ -314,6 +328,11 @@ fn read_rule(r: &mut Reader<'_>) -> Result<AlarmRule, Damaged> {
                 over: Duration::from_millis(r.number()?),
             }),
             5 => AlarmCondition::NoData(Duration::from_millis(r.number()?)),
+            6 => AlarmCondition::Client {
+                kind: read_kind(r)?,
+                limit: r.float()?,
+                hold: Duration::from_millis(r.number()?),
+            },
             _ => return Err(r.damaged("a condition")),
         },
         hysteresis: r.float()?,

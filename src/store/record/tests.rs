@@ -103,6 +103,11 @@ fn rule() -> impl Strategy<Value = Arc<AlarmRule>> {
             AlarmCondition::Rate(Rate { direction: Direction::Down, limit, per, over })
         }),
         any::<u32>().prop_map(|ms| AlarmCondition::NoData(Duration::from_millis(ms.into()))),
+        (kind(), number(), any::<u32>()).prop_map(|(kind, limit, hold)| AlarmCondition::Client {
+            kind,
+            limit,
+            hold: Duration::from_millis(hold.into()),
+        }),
     ];
     (text(), text(), condition, number(), level()).prop_map(|(id, name, condition, hysteresis, level)| {
         Arc::new(AlarmRule { name, hysteresis, level, ..AlarmRule::new(id, condition) })
@@ -149,15 +154,18 @@ fn selector() -> impl Strategy<Value = Selector> {
     ]
 }
 
-fn alarm() -> impl Strategy<Value = ClientAlarm> {
-    let kind = prop_oneof![
+fn kind() -> impl Strategy<Value = AlarmKind> {
+    prop_oneof![
         Just(AlarmKind::Below),
         Just(AlarmKind::Above),
         Just(AlarmKind::Equal),
         Just(AlarmKind::MonotonicRising),
         Just(AlarmKind::MonotonicFalling),
-    ];
-    let what = (kind, text(), prop::option::of(text()), selector());
+    ]
+}
+
+fn alarm() -> impl Strategy<Value = ClientAlarm> {
+    let what = (kind(), text(), prop::option::of(text()), selector());
     (any::<u64>(), text(), what, prop::num::f64::NORMAL, any::<u32>(), level()).prop_map(
         |(id, name, (kind, property, link, devices), value, hold, level)| ClientAlarm {
             id,

@@ -66,7 +66,7 @@ pub trait App: Debug + Send {
     /// The client sends a message.
     fn send(&mut self, destination: &str, body: &Bytes, desk: &mut Desk<'_>);
 
-    /// What the application wants to hear of devices now; looked at after each subscription and its end.
+    /// What the application wants to hear of devices now; looked at after each subscription, its end, and each answer.
     fn interests(&self) -> Vec<Interest>;
 
     /// A device message that some application on this connection wants to hear.
@@ -74,6 +74,9 @@ pub trait App: Debug + Send {
 
     /// The hub answers a question of this application.
     fn answer(&mut self, token: Token, answer: Answer, desk: &mut Desk<'_>);
+
+    /// Somebody else changed a document of this collection, which some application on this connection has asked about.
+    fn documents_changed(&mut self, _collection: &str, _desk: &mut Desk<'_>) {}
 
     /// When to call [`App::handle_timeout`].
     fn timeout(&self) -> Option<Instant>;
@@ -322,11 +325,10 @@ impl Session for Endpoint {
         self.core.now = now;
         self.burst = 0;
         match input {
-            Input::Open
-            | Input::Accepted(_)
-            | Input::Outcome(..)
-            | Input::GroupEmpty
-            | Input::DocumentsChanged(_) => {}
+            Input::Open | Input::Accepted(_) | Input::Outcome(..) | Input::GroupEmpty => {}
+            Input::DocumentsChanged(collection) => {
+                self.on_every_app(|app, desk| app.documents_changed(&collection, desk));
+            }
             Input::Text(text) => self.receive(text.as_bytes()),
             Input::Binary(octets) => self.receive(&octets),
             Input::Message(message) => self.on_every_app(|app, desk| app.message(&message, desk)),
@@ -334,6 +336,7 @@ impl Session for Endpoint {
                 self.core.questions = self.core.questions.saturating_sub(1);
                 let owner = usize::try_from(token.0 % APPS).unwrap_or(0);
                 self.on_app(owner, |app, desk| app.answer(token, answer, desk));
+                self.watch();
             }
             // The newest values follow by themselves, and these dialects have no word for what was missed.
             Input::Lagged(missed) => debug!(missed, "the client reads too slowly"),
