@@ -40,7 +40,7 @@ const PURE: [&str; 31] = [
     "src/hub/links.rs",
     "src/store/bytes.rs",
     "src/store/record/",
-    "src/drivers/modbus/codec.rs",
+    "src/drivers/modbus/codec/",
     "src/drivers/modbus/core/",
     "src/drivers/modbus/job/",
     "src/drivers/modbus/map.rs",

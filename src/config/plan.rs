@@ -76,12 +76,13 @@ impl BusPlan {
         let mut cycles: Vec<Cycle> = Vec::new();
         for device in devices {
             for every in intervals(device) {
-                let limits =
-                    Limits { max_gap: gap.unwrap_or(device.map.max_gap), max_span: device.map.max_span };
+                let own = device.map.limits();
+                let limits = Limits { max_gap: gap.unwrap_or(own.max_gap), ..own };
                 let groups = group(spans(device, every), limits);
                 let requests = u32::try_from(groups.len()).unwrap_or(u32::MAX);
                 let wire: Duration = groups.iter().map(|group| timing.read_turn(group.span())).sum();
-                let expected = wire + (TURNAROUND + settings.pause).saturating_mul(requests);
+                let pause = settings.pause.max(device.map.pause);
+                let expected = wire + (TURNAROUND + pause).saturating_mul(requests);
                 match cycles.iter_mut().find(|cycle| cycle.every == every) {
                     Some(cycle) => {
                         cycle.requests += requests;

@@ -159,6 +159,7 @@ fn properties<'a>(table: &Table<'a>, settings: &modbus::Settings) -> Read<'a> {
         modbus_points: Vec::new(),
         mqtt_points: Vec::new(),
     };
+    let mut drafts = Vec::new();
     for row in rows {
         let compute = row.key("compute");
         let own_entry = row.key("stale_after");
@@ -166,18 +167,18 @@ fn properties<'a>(table: &Table<'a>, settings: &modbus::Settings) -> Read<'a> {
         let Some((mut property, point, topic)) = property(row, settings, &report) else { continue };
         let said = own.or(stale_after);
         property.stale_after = said.and_then(Lapse::time);
-        let every = point.as_ref().map(|point| point.every);
+        let every = point.as_ref().map(modbus::Draft::every);
         rules::check_stale(table, &own_entry.spot(), property.stale_after, every);
         let position = all.properties.len();
         all.unsaid.extend(said.is_none().then_some(position));
         all.formulas.extend(compute.node().map(|node| (position, node.clone())));
         all.properties.push(property);
-        all.modbus_points.push(point);
+        drafts.push(point);
         all.mqtt_points.push(topic);
     }
     formula::compute(&all.formulas, &mut all.properties, &all.names);
     check_alarm_ids(table, &all.properties);
-    modbus::check_overlaps(table, &all.properties, &all.modbus_points);
+    all.modbus_points = modbus::points(table, &all.properties, drafts);
     all
 }
 
@@ -196,8 +197,7 @@ fn polled(
     if changed == **product { Arc::clone(product) } else { Arc::new(changed) }
 }
 
-type BoundProperty =
-    (Property, Option<crate::drivers::modbus::map::Point>, Option<crate::drivers::mqtt::map::Point>);
+type BoundProperty = (Property, Option<modbus::Draft>, Option<crate::drivers::mqtt::map::Point>);
 
 fn property(
     table: Table<'_>,

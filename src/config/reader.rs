@@ -294,6 +294,10 @@ impl<'a> Entry<'a> {
         Self { node: self.node.map(Node::secret), ..self }
     }
 
+    pub(super) fn report(&self) -> &'a Report {
+        self.report
+    }
+
     /// Whether there is a value, right or wrong.
     pub(super) fn given(&self) -> bool {
         self.node.is_some()

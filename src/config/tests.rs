@@ -131,19 +131,45 @@ fn collect_keys(value: &DeValue<'_>, path: &str, keys: &mut BTreeSet<String>) {
     }
 }
 
-/// One path for what is the same in several places: the common settings of dialects, and parameters.
+/// One path for what is the same in several places: the common settings of dialects, parameters, and where
+/// something stands in registers.
 fn alike(path: &str) -> String {
     let mut path = path.replace("[]", "");
     for list in [".inputs", ".outputs", ".params"] {
         path = path.replace(list, ".parameters");
     }
     path = path.replace("event.parameters", "function.parameters");
+    path = path.replace("function.modbus", "property.modbus");
     let common =
         ["enabled", "listen", "anonymous", "anonymous.networks", "anonymous.rights", "anonymous.devices"];
     let dialect = path.strip_prefix("dialects.").and_then(|rest| rest.split_once('.'));
     match dialect {
         Some((_, key)) if common.contains(&key) => format!("dialects.*.{key}"),
         Some(_) | None => path,
+    }
+}
+
+#[test]
+fn every_example_of_the_page_on_products_loads() {
+    let page = include_str!("../../docs/products.md");
+    let examples: Vec<&str> =
+        page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let examples: Vec<&str> =
+        examples.into_iter().filter(|example| example.starts_with("[[product]]\n")).collect();
+    assert!(examples.len() >= 5, "only {} examples were found", examples.len());
+    for example in examples {
+        let id = example.lines().find_map(|line| line.strip_prefix("id = ")).unwrap();
+        let plant = format!(
+            r#"
+            gateway = {{ id = "g" }}
+            serial = [{{ id = "line", port = "/dev/ttyS0" }}]
+            device = [{{ id = "device-1", product = {id}, bus = "line", unit = 1 }}]
+            client = [{{ id = "c", secret = "long-enough-secret" }}]
+            "#
+        );
+        let sources = [("pentad.toml", plant.as_str()), ("product.toml", example)];
+        let loaded = resolve(&with_products(&sources)).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(lines(&loaded.warnings), "", "{example}");
     }
 }
 

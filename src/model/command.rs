@@ -144,6 +144,20 @@ pub enum Rejection {
     /// A write without any property.
     #[error("no property is named")]
     Empty,
+    /// It waited until its time was over; nothing was sent.
+    #[error("its time was over before it could be sent; nothing was changed")]
+    Expired,
+    /// A later write of the same property came while it waited; nothing was sent.
+    #[error("a later write of {0} came before this one was sent")]
+    Superseded(Arc<str>),
+    /// The property was written a moment ago, and wears out; nothing was sent.
+    #[error("{id} may be written once in {} s, and was a moment ago; nothing was changed", .every.as_secs_f64())]
+    TooSoon {
+        /// Property.
+        id: Arc<str>,
+        /// Least time between two writes.
+        every: Duration,
+    },
     /// The device itself said no; its words, such as a Modbus exception.
     #[error("the device refused: {0}")]
     ByDevice(String),

@@ -249,16 +249,16 @@ async fn a_command_that_came_too_late_is_busy_and_stopping_settles_the_rest() {
     rig.value(1, 0, Value::Int(1)).await;
     let begun = rig.submit(1, DriverAction::Invoke { function: 0, inputs: vec![] }, PATIENCE).await;
     let expired = rig.submit(1, set(&[(0, 2)]), Duration::from_millis(50)).await;
-    assert_eq!(rig.outcome(expired).await, Outcome::Busy);
+    assert_eq!(rig.outcome(expired).await, Outcome::Rejected(Rejection::Expired));
     let past = rig.submit(2, set(&[(0, 2)]), Duration::ZERO).await;
-    assert_eq!(rig.outcome(past).await, Outcome::Busy);
+    assert_eq!(rig.outcome(past).await, Outcome::Rejected(Rejection::Expired));
     let waiting: Vec<_> =
         [rig.submit(1, set(&[(0, 3)]), PATIENCE).await, rig.submit(1, set(&[(0, 4)]), PATIENCE).await].into();
+    let superseded = Outcome::Rejected(Rejection::Superseded("p0".into()));
+    assert_eq!(rig.outcome(waiting[0]).await, superseded);
     rig.stop().await;
     assert_eq!(rig.outcome(begun).await, Outcome::TimedOut, "it may have had its effect");
-    for id in waiting {
-        assert_eq!(rig.outcome(id).await, Outcome::Busy);
-    }
+    assert_eq!(rig.outcome(waiting[1]).await, Outcome::Busy);
     let settled: Vec<u64> = rig
         .seen
         .iter()

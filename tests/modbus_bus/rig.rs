@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pentad::drivers::modbus::bus::run;
-use pentad::drivers::modbus::map::{Data, ModbusMap, Operand, Order, Point, Step, Table, WritePolicy};
+use pentad::drivers::modbus::map::{Data, ModbusMap, Operand, Point, Step, Table};
 use pentad::drivers::modbus::{BusSettings, ModbusDevice, SerialSettings, Target};
 use pentad::drivers::{
     COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, LinkPort, OBSERVATION_QUEUE, Observation, Sample,
@@ -28,17 +28,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_millis(200);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(crate) fn point(table: Table, address: u16, data: Data, every_ms: u64) -> Point {
-    Point {
-        table,
-        address,
-        data,
-        order: Order::Abcd,
-        scale: 1.0,
-        offset: 0.0,
-        every: Duration::from_millis(every_ms),
-        write: WritePolicy::Auto,
-        verify: true,
-    }
+    Point { every: Duration::from_millis(every_ms), ..Point::new(table, address, data) }
 }
 
 pub(crate) fn holding(address: u16, every_ms: u64) -> Point {
@@ -89,6 +79,8 @@ pub(crate) fn device(unit: u8, points: Vec<Point>, functions: Vec<Vec<Step>>) ->
         setup: Vec::new(),
         max_gap: 4,
         max_span: 125,
+        pause: Duration::ZERO,
+        pause_after_connect: Duration::ZERO,
     };
     ModbusDevice { device: Arc::new(device), unit, map: Arc::new(map) }
 }

@@ -99,6 +99,7 @@ impl Fault {
             | Rejection::Empty => Self::PARAMETER,
             Rejection::OutOfRange { .. } => Self::RANGE,
             Rejection::Mismatch { .. } => Self::BAD_REPLY,
+            Rejection::Expired | Rejection::Superseded(_) | Rejection::TooSoon { .. } => Self::BUSY,
         };
         entry.with(&rejection.to_string())
     }

@@ -124,6 +124,9 @@ impl Refusal {
                 Self::new(502, rejection.to_string())
             }
             Outcome::Rejected(
+                rejection @ (Rejection::Expired | Rejection::Superseded(_) | Rejection::TooSoon { .. }),
+            ) => Self::new(429, rejection.to_string()),
+            Outcome::Rejected(
                 rejection @ (Rejection::UnknownProperty(_)
                 | Rejection::ReadOnly(_)
                 | Rejection::WriteOnly(_)

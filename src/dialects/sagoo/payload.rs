@@ -102,6 +102,9 @@ impl Failure {
             Rejection::MissingInput(_) | Rejection::Empty => Self::value("MissingParameter", words),
             Rejection::ByDevice(_) => Self::worded("DEVICE_REFUSED", words),
             Rejection::Mismatch { .. } => Self::worded("DEVICE_MISMATCH", words),
+            Rejection::Expired | Rejection::Superseded(_) | Rejection::TooSoon { .. } => {
+                Self::worded("SYSTEM_BUSY", words)
+            }
         }
     }
 }

@@ -4,24 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ModbusDevice;
-use super::map::{Data, ModbusMap, Order, Point, Step, Table, WritePolicy};
+use super::map::{Data, ModbusMap, Point, Step, Table};
 use crate::model::device::Device;
 use crate::model::product::{Access, Function, Product, Property};
 use crate::model::value::ValueType;
 
 /// A holding register of 16 bits, read every second.
 pub(super) fn holding(address: u16) -> Point {
-    Point {
-        table: Table::Holding,
-        address,
-        data: Data::U16,
-        order: Order::Abcd,
-        scale: 1.0,
-        offset: 0.0,
-        every: Duration::from_secs(1),
-        write: WritePolicy::Auto,
-        verify: true,
-    }
+    Point::new(Table::Holding, address, Data::U16)
 }
 
 /// A device `dev-<number>` with int properties `p0`, `p1`, ... and functions `f0`, ...
@@ -54,6 +44,15 @@ pub(super) fn device(number: u32, unit: u8, points: Vec<Point>, functions: Vec<V
         mac: "000000000001".into(),
     };
     let properties = points.into_iter().map(Some).collect();
-    let map = ModbusMap { properties, functions, setup: Vec::new(), max_gap: 4, max_span: 125 };
+    let quick = Duration::ZERO;
+    let map = ModbusMap {
+        properties,
+        functions,
+        setup: Vec::new(),
+        max_gap: 4,
+        max_span: 125,
+        pause: quick,
+        pause_after_connect: quick,
+    };
     ModbusDevice { device: Arc::new(device), unit, map: Arc::new(map) }
 }

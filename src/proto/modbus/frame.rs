@@ -43,6 +43,15 @@ pub enum Request {
         /// The new contents.
         values: Vec<u16>,
     },
+    /// Function 22: the new content is `(old & and) | (or & !and)`. Few devices have it.
+    MaskRegister {
+        /// Zero-based.
+        address: u16,
+        /// Ones where a bit stays.
+        and: u16,
+        /// The bits that do not stay.
+        or: u16,
+    },
 }
 
 impl Request {
@@ -59,6 +68,7 @@ impl Request {
             Self::WriteRegister { .. } => 6,
             Self::WriteCoils { .. } => 15,
             Self::WriteRegisters { .. } => 16,
+            Self::MaskRegister { .. } => 22,
         }
     }
 
@@ -96,6 +106,10 @@ impl Request {
                 check_write(Table::Holding, *address, values.len())?;
                 request.generate_set_holdings_bulk(*address, values, &mut frame)
             }
+            Self::MaskRegister { address, and, or } => {
+                frame = mask_frame(unit, framing, [*address, *and, *or]);
+                Ok(())
+            }
         };
         built.map_err(RequestError::Frame)?;
         match (framing, frame.split_last_chunk::<2>()) {
@@ -117,8 +131,26 @@ impl fmt::Display for Request {
             Self::WriteRegisters { address, values } => {
                 write!(f, "write of {} holding registers from {address}", values.len())
             }
+            Self::MaskRegister { address, .. } => write!(f, "write of bits of holding register {address}"),
         }
     }
+}
+
+/// A request of function 22, which `rmodbus` does not build.
+fn mask_frame(unit: u8, framing: Framing, words: [u16; 3]) -> Vec<u8> {
+    let mut frame = match framing {
+        Framing::Rtu | Framing::Ascii => Vec::new(),
+        Framing::Tcp { transaction } => {
+            let header = [transaction, 0, 8];
+            header.iter().flat_map(|word| word.to_be_bytes()).collect()
+        }
+    };
+    frame.extend([unit, 22]);
+    frame.extend(words.iter().flat_map(|word| word.to_be_bytes()));
+    if matches!(framing, Framing::Rtu | Framing::Ascii) {
+        frame.extend(crc16(&frame).to_le_bytes());
+    }
+    frame
 }
 
 /// How a frame is wrapped.
@@ -243,7 +275,7 @@ mod tests {
     #[test]
     fn requests_look_as_the_specification_prints_them() {
         let read = |table, address, count| Request::Read(Span::new(table, address, count).unwrap());
-        let cases: [(Request, &[u8]); 8] = [
+        let cases: [(Request, &[u8]); 9] = [
             (read(Table::Coil, 0x13, 0x13), &[1, 0, 0x13, 0, 0x13]),
             (read(Table::Discrete, 0xC4, 0x16), &[2, 0, 0xC4, 0, 0x16]),
             (read(Table::Holding, 0x6B, 3), &[3, 0, 0x6B, 0, 3]),
@@ -261,6 +293,7 @@ mod tests {
                 Request::WriteRegisters { address: 1, values: vec![10, 0x102] },
                 &[16, 0, 1, 0, 2, 4, 0, 10, 1, 2],
             ),
+            (Request::MaskRegister { address: 4, and: 0xF2, or: 0x25 }, &[22, 0, 4, 0, 0xF2, 0, 0x25]),
         ];
         for (request, pdu) in cases {
             let frame = rtu(&request);

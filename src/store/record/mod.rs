@@ -438,6 +438,12 @@ fn write_rejection(w: &mut Writer, rejection: &Rejection) {
             w.value(expected);
             w.value(found);
         }
+        Rejection::Expired => w.byte(12),
+        Rejection::Superseded(id) => plain(w, 13, id),
+        Rejection::TooSoon { id, every } => {
+            plain(w, 14, id);
+            w.number(u64::try_from(every.as_millis()).unwrap_or(u64::MAX));
+        }
     }
 }
 
@@ -467,6 +473,9 @@ fn read_rejection(r: &mut Reader<'_>) -> Result<Rejection, Damaged> {
         9 => Rejection::Empty,
         10 => Rejection::ByDevice(r.text()?.to_string()),
         11 => Rejection::Mismatch { id: r.text()?, expected: r.value()?, found: r.value()? },
+        12 => Rejection::Expired,
+        13 => Rejection::Superseded(r.text()?),
+        14 => Rejection::TooSoon { id: r.text()?, every: Duration::from_millis(r.number()?) },
         _ => return Err(r.damaged("a rejection")),
     })
 }

@@ -71,6 +71,10 @@ fn rejection() -> impl Strategy<Value = Rejection> {
         text().prop_map(Rejection::MissingInput),
         text().prop_map(Rejection::UnknownInput),
         Just(Rejection::Empty),
+        Just(Rejection::Expired),
+        text().prop_map(Rejection::Superseded),
+        (text(), any::<u32>())
+            .prop_map(|(id, millis)| Rejection::TooSoon { id, every: Duration::from_millis(millis.into()) }),
         ".{0,8}".prop_map(Rejection::ByDevice),
         (text(), value(), value()).prop_map(|(id, expected, found)| Rejection::Mismatch {
             id,

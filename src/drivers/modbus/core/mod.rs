@@ -8,16 +8,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, info_span, warn};
+use wear::Wear;
 
 use super::ModbusDevice;
 use super::job::{Act, Job, Setup, grouped, samples};
-use crate::drivers::{COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, Observation, Sample};
+use crate::drivers::{COMMAND_QUEUE, CommandId, DriverCommand, Observation, Sample};
 use crate::model::command::{Outcome, Rejection};
 use crate::model::time::Now;
 use crate::proto::modbus::breaker::Presence;
 use crate::proto::modbus::frame::{Answer, Request};
 use crate::proto::modbus::plan::Group;
 use crate::proto::modbus::schedule::{Lane, Miss, Next, Schedule};
+
+mod waiting;
+mod wear;
 
 /// Commands taken off the queue that are not settled yet, of all units together. The bus takes no more while this many
 /// are held, so that the queue fills up and the hub answers busy. A whole queue's worth, since one unit may rest while
@@ -66,6 +70,11 @@ pub(super) struct Core {
     jobs: BTreeMap<u64, Entry>,
     jobs_ever: u64,
     current: Option<Current>,
+    /// The job that goes on before anything else, because its next write was made of what has just been read.
+    holder: Option<(usize, u64)>,
+    wear: Wear,
+    /// Writes that wait because their property was written a moment ago, and until when. At most as many as are held.
+    later: Vec<(Instant, u64)>,
     out: Vec<Observation>,
 }
 
@@ -86,6 +95,8 @@ struct Entry {
     job: Job,
     station: usize,
     started: bool,
+    /// What it writes; empty for reads and functions.
+    writes: Vec<usize>,
     /// When each command expires, the first one first.
     deadlines: Vec<(CommandId, Instant)>,
 }
@@ -121,6 +132,9 @@ impl Core {
             jobs: BTreeMap::new(),
             jobs_ever: 0,
             current: None,
+            holder: None,
+            wear: Wear::default(),
+            later: Vec::new(),
             out: Vec::new(),
         };
         for device in devices {
@@ -146,17 +160,27 @@ impl Core {
 
     /// Takes a command; it may be settled at once.
     pub(super) fn submit(&mut self, command: &DriverCommand, now: Now) {
-        if let Err(outcome) = self.admit(command, now.instant) {
-            self.settle(command.id, outcome, now);
+        match self.admit(command, now.instant) {
+            Ok(overtaken) => {
+                for (older, property) in overtaken {
+                    self.settle(older, Outcome::Rejected(Rejection::Superseded(property)), now);
+                }
+            }
+            Err(outcome) => self.settle(command.id, outcome, now),
         }
     }
 
     /// Decides what to do next.
     pub(super) fn next(&mut self, now: Now) -> Turn {
         self.expire(now);
+        self.release(now);
         loop {
-            let (unit, id) = match self.schedule.next(now.instant) {
-                Next::Idle { until } => return Turn::Idle { until },
+            let held = self.holder.take().map(|(unit, id)| Next::Order { unit, id });
+            let (unit, id) = match held.unwrap_or_else(|| self.schedule.next(now.instant)) {
+                Next::Idle { until } => {
+                    let later = self.later.iter().map(|(at, _)| *at).min();
+                    return Turn::Idle { until: [until, later].into_iter().flatten().min() };
+                }
                 Next::Poll { unit, key } => match self.polls.get(&key) {
                     Some(poll) => {
                         let (span, current) = match poll.group.members() {
@@ -172,7 +196,7 @@ impl Core {
                 },
                 Next::Order { unit, id } => (unit, id),
             };
-            match self.begin(id) {
+            match self.begin(id, now.instant) {
                 Act::Exchange(request) => {
                     self.current = Some(Current::Job { unit, id });
                     return Turn::Ask { unit: self.address(unit), request };
@@ -224,6 +248,7 @@ impl Core {
                 let station = entry.station;
                 let Some(device) = self.stations.get(station).map(|station| &station.device) else { return };
                 let known = entry.job.answered(device, &answer);
+                self.holder = entry.job.holds_line().then_some((unit, id));
                 self.values(station, known, now);
                 self.finish_if_done(unit, id, now);
             }
@@ -253,6 +278,7 @@ impl Core {
     pub(super) fn link_lost(&mut self, reason: &str, now: Now) {
         self.link_up = false;
         self.current = None;
+        self.holder = None;
         for unit in self.schedule.link_lost(now.instant) {
             self.presence(unit, Some(reason), now);
             self.forget_learned(unit);
@@ -354,50 +380,22 @@ impl Core {
         for (station, setup) in setups {
             self.jobs_ever += 1;
             let job = Job::Setup(setup);
-            self.jobs.insert(self.jobs_ever, Entry { job, station, started: false, deadlines: Vec::new() });
+            self.jobs.insert(
+                self.jobs_ever,
+                Entry { job, station, started: false, writes: Vec::new(), deadlines: Vec::new() },
+            );
             self.schedule.push(unit, Lane::Write, self.jobs_ever, now + SETUP_LIFETIME);
         }
     }
 
-    fn admit(&mut self, command: &DriverCommand, now: Instant) -> Result<(), Outcome> {
-        let station = self.stations.iter().position(|station| station.device.device.id == command.device.id);
-        let at = station.and_then(|at| Some((at, self.stations.get(at)?)));
-        let Some((station, Station { device, unit })) = at else {
-            return Err(Outcome::Rejected(Rejection::UnknownDevice(Arc::clone(&command.device.id))));
-        };
-        if command.deadline <= now {
-            return Err(Outcome::Busy);
-        }
-        if !self.link_up || !self.schedule.takes_orders(*unit, now) {
-            return Err(Outcome::Offline);
-        }
-        if let DriverAction::Read(positions) = &command.action {
-            // Reads of one device that wait together are made together.
-            for entry in self.jobs.values_mut().filter(|entry| entry.takes_reads(station, command.deadline)) {
-                if let Job::Fetch(fetch) = &mut entry.job {
-                    fetch.join(command.id, device, positions.clone());
-                    entry.deadlines.push((command.id, command.deadline));
-                    return Ok(());
-                }
-            }
-        }
-        let job = Job::new(command.id, device, &command.action).map_err(Outcome::Rejected)?;
-        let lane = match job {
-            Job::Change(_) | Job::Setup(_) => Lane::Write,
-            Job::Fetch(_) => Lane::Read,
-        };
-        self.jobs_ever += 1;
-        let deadlines = vec![(command.id, command.deadline)];
-        self.jobs.insert(self.jobs_ever, Entry { job, station, started: false, deadlines });
-        self.schedule.push(*unit, lane, self.jobs_ever, command.deadline);
-        Ok(())
-    }
-
     /// Takes a job's next step, and says when it is the first.
-    fn begin(&mut self, id: u64) -> Act {
+    fn begin(&mut self, id: u64, now: Instant) -> Act {
         let Some(entry) = self.jobs.get_mut(&id) else { return Act::Finish };
         if !entry.started {
             entry.started = true;
+            if let Some(station) = self.stations.get(entry.station) {
+                self.wear.note(entry.station, &station.device, &entry.writes, now);
+            }
             self.out
                 .extend(entry.job.commands().into_iter().map(|command| Observation::Accepted { command }));
         }
@@ -423,27 +421,6 @@ impl Core {
         let Some(station) = self.stations.get(entry.station) else { return };
         for (command, outcome) in entry.job.outcomes(&station.device) {
             self.settle(command, outcome, now);
-        }
-    }
-
-    /// Settles commands whose time was up before they were begun.
-    fn expire(&mut self, now: Now) {
-        for id in self.schedule.take_expired(now.instant) {
-            let Some(mut entry) = self.jobs.remove(&id) else { continue };
-            let (expired, left): (Vec<_>, Vec<_>) =
-                entry.deadlines.iter().copied().partition(|(_, deadline)| *deadline <= now.instant);
-            for (command, _) in expired {
-                if let Job::Fetch(fetch) = &mut entry.job {
-                    fetch.leave(command);
-                }
-                self.settle(command, Outcome::Busy, now);
-            }
-            let unit = self.stations.get(entry.station).map(|station| station.unit);
-            if let (Some(deadline), Some(unit)) = (left.iter().map(|(_, deadline)| *deadline).min(), unit) {
-                entry.deadlines = left;
-                self.jobs.insert(id, entry);
-                self.schedule.push(unit, Lane::Read, id, deadline);
-            }
         }
     }
 
@@ -499,10 +476,11 @@ impl Core {
         }
         self.presence(unit, Some(&format!("{reason} ({failures} times in a row)")), now);
         self.forget_learned(unit);
-        for id in self.schedule.take_waiting(unit) {
-            for command in self.jobs.remove(&id).map(|entry| entry.job.commands()).unwrap_or_default() {
-                self.settle(command, Outcome::Offline, now);
-            }
+        let later: Vec<u64> =
+            self.later.iter().map(|(_, id)| *id).filter(|id| self.is_for(*id, unit)).collect();
+        self.later.retain(|(_, id)| !later.contains(id));
+        for id in self.schedule.take_waiting(unit).into_iter().chain(later) {
+            self.drop_job(id, &Outcome::Offline, now);
         }
     }
 
@@ -534,6 +512,7 @@ impl Core {
 
     /// Ends every job: unknown when it was begun, otherwise as given.
     fn settle_all(&mut self, waiting: &Outcome, now: Now) {
+        self.later.clear();
         for (id, entry) in std::mem::take(&mut self.jobs) {
             if let Some(station) = self.stations.get(entry.station) {
                 self.schedule.finish(station.unit, id);
@@ -555,6 +534,13 @@ impl Core {
 }
 
 impl Entry {
+    fn lane(&self) -> Lane {
+        match self.job {
+            Job::Change(_) | Job::Setup(_) => Lane::Write,
+            Job::Fetch(_) => Lane::Read,
+        }
+    }
+
     /// Whether another read of the device may join. A command that expires earlier than the first would go unnoticed.
     fn takes_reads(&self, station: usize, deadline: Instant) -> bool {
         let first = self.deadlines.first().is_none_or(|(_, first)| *first <= deadline);

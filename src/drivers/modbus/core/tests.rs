@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::super::fixture::{device, holding};
-use super::super::map::{Operand, Step};
+use super::super::map::{Bits, Operand, Point, Step};
 use super::*;
+use crate::drivers::DriverAction;
 use crate::model::time::UnixMillis;
 use crate::model::value::Value;
 use crate::proto::modbus::frame::Exception;
@@ -100,7 +101,8 @@ fn right(request: &Request) -> Answer {
         Request::WriteCoil { .. }
         | Request::WriteRegister { .. }
         | Request::WriteCoils { .. }
-        | Request::WriteRegisters { .. } => Answer::Written,
+        | Request::WriteRegisters { .. }
+        | Request::MaskRegister { .. } => Answer::Written,
     }
 }
 
@@ -163,6 +165,116 @@ fn a_busy_device_is_asked_again_in_its_turn() {
     assert!(!rig.seen.iter().any(|seen| matches!(seen, Observation::Values { .. })));
 }
 
+fn set(position: usize, value: i64) -> DriverAction {
+    DriverAction::Write(vec![(position, Value::Int(value))])
+}
+
+/// What was written where, in order.
+fn writes(asked: &[(u8, Request)]) -> Vec<(u16, u16)> {
+    let write = |(_, request): &(u8, Request)| {
+        let Request::WriteRegister { address, value } = request else { return None };
+        Some((*address, *value))
+    };
+    asked.iter().filter_map(write).collect()
+}
+
+fn superseded(property: &str) -> [Outcome; 1] {
+    [Outcome::Rejected(Rejection::Superseded(property.into()))]
+}
+
+/// Answers as a memory that keeps what is written.
+fn remembering() -> impl Fn(u8, &Request) -> Option<Answer> {
+    let memory = std::cell::RefCell::new(BTreeMap::<u16, u16>::new());
+    move |_, request| {
+        if let Request::WriteRegister { address, value } = request {
+            memory.borrow_mut().insert(*address, *value);
+        }
+        let Request::Read(span) = request else { return Some(right(request)) };
+        let word = |address| memory.borrow().get(&address).copied().unwrap_or(address);
+        Some(Answer::Registers((span.address()..).take(span.count().into()).map(word).collect()))
+    }
+}
+
+#[test]
+fn of_writes_that_wait_the_last_value_wins() {
+    let thing = device(1, 1, vec![holding(10), holding(11)], vec![]);
+    let mut rig = Rig::new(vec![thing.clone()]);
+    let answer = remembering();
+    rig.run(1, &answer);
+    rig.asked.clear();
+    rig.submit(1, &thing, set(0, 1), patient());
+    rig.submit(2, &thing, set(0, 2), patient());
+    let both = DriverAction::Write(vec![(0, Value::Int(3)), (1, Value::Int(4))]);
+    rig.submit(3, &thing, both, patient());
+    // This one does not cover what waits, so both are made in order.
+    rig.submit(4, &thing, set(1, 5), patient());
+    rig.run(1, &answer);
+    assert_eq!(writes(&rig.asked), [(10, 3), (11, 4), (11, 5)]);
+    let outcomes = rig.outcomes();
+    assert_eq!((&outcomes[&1][..], &outcomes[&2][..]), (&superseded("p0")[..], &superseded("p0")[..]));
+    assert!(matches!(outcomes[&3][..], [Outcome::Confirmed { .. }]));
+    assert!(matches!(outcomes[&4][..], [Outcome::Confirmed { .. }]));
+}
+
+#[test]
+fn what_wears_out_is_written_no_more_often_than_it_may() {
+    let worn = Point { write_interval: Some(Duration::from_secs(10)), ..holding(10) };
+    let thing = device(1, 1, vec![worn, holding(11)], vec![]);
+    let mut rig = Rig::new(vec![thing.clone()]);
+    let answer = remembering();
+    rig.run(1, &answer);
+    rig.asked.clear();
+    rig.submit(1, &thing, set(0, 1), patient());
+    rig.run(1, &answer);
+    // A write that can wait does, and others go ahead; the last of those that wait is made.
+    rig.submit(2, &thing, set(0, 2), Duration::from_secs(30));
+    rig.submit(3, &thing, set(0, 3), Duration::from_secs(30));
+    rig.submit(4, &thing, set(1, 9), patient());
+    // One that cannot is refused.
+    rig.submit(5, &thing, set(0, 4), Duration::from_secs(2));
+    rig.run(7, &answer);
+    assert_eq!(writes(&rig.asked), [(10, 1), (11, 9)]);
+    rig.run(3, &answer);
+    assert_eq!(writes(&rig.asked), [(10, 1), (11, 9), (10, 3)]);
+    let outcomes = rig.outcomes();
+    assert_eq!(outcomes[&2], superseded("p0"));
+    assert!(matches!(outcomes[&3][..], [Outcome::Confirmed { .. }]));
+    let Outcome::Rejected(rejection) = &outcomes[&5][0] else { panic!("{:?}", outcomes[&5]) };
+    let words = "p0 may be written once in 10 s, and was a moment ago; nothing was changed";
+    assert_eq!(rejection.to_string(), words);
+}
+
+#[test]
+fn nothing_comes_between_the_read_and_the_write_of_a_bit() {
+    let bit = Point { bits: Some(Bits { first: 3, count: 1 }), ..holding(10) };
+    let busy = Point { every: Duration::from_millis(10), ..holding(20) };
+    let thing = device(1, 1, vec![bit, busy.clone()], vec![]);
+    let other = device(2, 2, vec![busy], vec![]);
+    let mut rig = Rig::new(vec![thing.clone(), other.clone()]);
+    let answer = remembering();
+    rig.run(1, &answer);
+    rig.asked.clear();
+    for id in 0..20 {
+        rig.submit(2 * id, &thing, set(0, i64::try_from(id % 2).unwrap()), patient());
+        rig.submit(2 * id + 1, &other, set(0, 7), patient());
+        rig.run(1, &answer);
+    }
+    let reads = |at: usize| matches!(&rig.asked[at], (1, Request::Read(span)) if span.address() == 10);
+    let mut seen = 0;
+    for at in 0..rig.asked.len() {
+        if matches!(rig.asked[at], (1, Request::WriteRegister { address: 10, .. })) {
+            assert!(reads(at - 1), "{:?}", &rig.asked[at - 1..=at]);
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 20);
+    // Register 10 held 10, which has bit 3; what is around it stays.
+    assert_eq!(
+        writes(&rig.asked).into_iter().filter(|(at, _)| *at == 10).map(|(_, word)| word).min(),
+        Some(2)
+    );
+}
+
 #[test]
 fn reads_that_wait_together_are_one_request_and_expire_apart() {
     let thing = device(1, 1, vec![holding(10)], vec![]);
@@ -175,7 +287,7 @@ fn reads_that_wait_together_are_one_request_and_expire_apart() {
     rig.now += Duration::from_millis(1);
     rig.turn(patient(), answering(true));
     let outcomes = rig.outcomes();
-    assert_eq!(outcomes[&1], [Outcome::Busy]);
+    assert_eq!(outcomes[&1], [Outcome::Rejected(Rejection::Expired)]);
     for id in [2, 3] {
         assert!(matches!(outcomes[&id][..], [Outcome::Confirmed { .. }]));
     }
@@ -375,6 +487,9 @@ proptest! {
                     match outcome {
                         Outcome::Confirmed { .. } | Outcome::TimedOut => prop_assert!(sent),
                         Outcome::Busy | Outcome::Offline | Outcome::Forbidden => prop_assert!(!sent),
+                        Outcome::Rejected(
+                            Rejection::Expired | Rejection::Superseded(_) | Rejection::TooSoon { .. },
+                        ) => prop_assert!(!sent),
                         Outcome::Rejected(_) => {}
                     }
                 }

@@ -13,7 +13,7 @@ use super::ModbusDevice;
 use crate::drivers::{CommandId, DriverAction, Sample};
 use crate::model::command::{Outcome, Rejection};
 use crate::proto::modbus::frame::{Answer, Request};
-use crate::proto::modbus::plan::{Group, Limits, group};
+use crate::proto::modbus::plan::{Group, group};
 
 mod change;
 mod fetch;
@@ -98,6 +98,15 @@ impl Job {
         }
     }
 
+    /// Whether its next request must follow on the last one with nothing of this bus in between.
+    pub(super) fn holds_line(&self) -> bool {
+        match self {
+            Self::Change(change) => change.holds_line(),
+            Self::Setup(setup) => setup.holds_line(),
+            Self::Fetch(_) => false,
+        }
+    }
+
     /// The commands that it serves.
     pub(super) fn commands(&self) -> Vec<CommandId> {
         match self {
@@ -121,8 +130,7 @@ impl Job {
 pub(super) fn grouped(device: &ModbusDevice, positions: impl IntoIterator<Item = usize>) -> Vec<Group> {
     let map = &device.map;
     let place = |at: usize| Some((at, map.properties.get(at)?.as_ref()?.span()?));
-    let limits = Limits { max_gap: map.max_gap, max_span: map.max_span };
-    group(positions.into_iter().filter_map(place), limits)
+    group(positions.into_iter().filter_map(place), map.limits())
 }
 
 /// What an answer to a grouped read says of each property.
@@ -133,8 +141,8 @@ pub(super) fn samples(device: &ModbusDevice, group: &Group, answer: &Answer) -> 
         if let Answer::Exception(exception) = answer {
             return Some((position, Sample::Unreadable(exception.to_string().into())));
         }
-        let content = point.extract(group.span(), answer)?;
-        Some((position, point.decode(property.kind, &content)))
+        let found = point.extract(group.span(), answer)?;
+        Some((position, point.decode(property.kind, &found)))
     };
     group.members().iter().filter_map(|member| sample(member.key)).collect()
 }

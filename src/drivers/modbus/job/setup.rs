@@ -10,8 +10,11 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use super::super::ModbusDevice;
-use super::super::map::{Operand, Step};
+use super::super::codec::Found;
+use super::super::map::{Operand, Point, Step};
 use super::Act;
+use crate::model::value::Value;
+use crate::proto::modbus::Span;
 use crate::proto::modbus::frame::{Answer, Request};
 
 /// How often one write is sent before the set-up is given up; the device is then most likely gone again.
@@ -23,10 +26,14 @@ pub(in crate::drivers::modbus) struct Setup {
     device: Arc<str>,
     ops: VecDeque<Op>,
     tries: u32,
+    /// The write that comes next was made of what has just been read.
+    holds: bool,
 }
 
 #[derive(Debug)]
 enum Op {
+    /// Reads what must be known before a value can be encoded; becomes the write of it.
+    Look(Box<(Span, Point, Value)>),
     Send(Request),
     Pause(Duration),
 }
@@ -38,28 +45,34 @@ impl Setup {
         for step in &device.map.setup {
             match step {
                 Step::Wait(pause) => ops.push_back(Op::Pause(*pause)),
-                Step::Write { point, value: Operand::Constant(value) } => {
-                    let requests = point.encode(value).and_then(|content| point.write_requests(&content));
-                    match requests {
-                        Ok(requests) => ops.extend(requests.into_iter().map(Op::Send)),
-                        Err(error) => {
-                            warn!(device = %device.device.id, %error, "a set-up value does not fit its registers");
-                        }
-                    }
-                }
+                Step::Write { point, value: Operand::Constant(value) } => match point.needs() {
+                    Some(span) => ops.push_back(Op::Look(Box::new((span, point.clone(), value.clone())))),
+                    None => ops.extend(sends(&device.device.id, point, value, None)),
+                },
                 // Nobody is there to give an input.
                 Step::Write { value: Operand::Input(_), .. } => {}
             }
         }
-        (!ops.is_empty()).then(|| Self { device: Arc::clone(&device.device.id), ops, tries: TRIES })
+        (!ops.is_empty()).then(|| Self {
+            device: Arc::clone(&device.device.id),
+            ops,
+            tries: TRIES,
+            holds: false,
+        })
     }
 
     pub(super) fn act(&self) -> Act {
         match self.ops.front() {
+            Some(Op::Look(look)) => Act::Exchange(Request::Read(look.0)),
             Some(Op::Send(request)) => Act::Exchange(request.clone()),
             Some(Op::Pause(pause)) => Act::Pause(*pause),
             None => Act::Finish,
         }
+    }
+
+    /// Whether the next request must follow on the last one with nothing in between.
+    pub(super) fn holds_line(&self) -> bool {
+        self.holds && matches!(self.ops.front(), Some(Op::Send(_)))
     }
 
     pub(super) fn answered(&mut self, answer: &Answer) {
@@ -67,6 +80,18 @@ impl Setup {
         let asked = self.ops.pop_front();
         self.tries = TRIES;
         match (asked, answer) {
+            (Some(Op::Look(look)), Answer::Exception(exception)) => {
+                warn!(device, place = %look.0, %exception, "the device refuses the read before its set-up");
+                self.ops.clear();
+            }
+            (Some(Op::Look(look)), answer) => {
+                let (span, point, value) = *look;
+                let found = point.extract(span, answer);
+                for request in sends(device, &point, &value, found.as_ref()).into_iter().rev() {
+                    self.ops.push_front(request);
+                }
+                self.holds = true;
+            }
             (Some(Op::Send(request)), Answer::Exception(exception)) if !exception.is_acknowledge() => {
                 warn!(device, %request, %exception, "the device refuses its set-up; it works with other settings");
                 self.ops.clear();
@@ -89,5 +114,17 @@ impl Setup {
 
     pub(super) fn paused(&mut self) {
         self.ops.pop_front();
+    }
+}
+
+/// The writes of a value; none, and a word in the log, where it does not fit.
+fn sends(device: &str, point: &Point, value: &Value, found: Option<&Found>) -> Vec<Op> {
+    let content = point.encode(value, found);
+    match content.and_then(|content| point.write_requests(&content)) {
+        Ok(requests) => requests.into_iter().map(Op::Send).collect(),
+        Err(error) => {
+            warn!(device, %error, "a set-up value does not fit its registers");
+            Vec::new()
+        }
     }
 }

@@ -104,6 +104,8 @@ pub(super) enum Body {
     Registers { bytes: u8 },
     /// Address and value, or address and count, as in the request.
     Echo([u8; 4]),
+    /// Address and both masks, as in the request.
+    MaskEcho([u8; 6]),
 }
 
 impl Shape {
@@ -121,6 +123,11 @@ impl Shape {
             Request::WriteRegister { address, value } => echo(*address, *value),
             Request::WriteCoils { address, values } => echo(*address, word(values.len())),
             Request::WriteRegisters { address, values } => echo(*address, word(values.len())),
+            Request::MaskRegister { address, and, or } => {
+                let masks = (u32::from(*and) << 16 | u32::from(*or)).to_be_bytes();
+                let ([first, second], [a, b, c, d]) = (address.to_be_bytes(), masks);
+                Body::MaskEcho([first, second, a, b, c, d])
+            }
         };
         Self { function: request.function(), body }
     }
@@ -130,6 +137,7 @@ impl Shape {
         match self.body {
             Body::Bits { bytes, .. } | Body::Registers { bytes } => 2 + usize::from(bytes),
             Body::Echo(_) => 5,
+            Body::MaskEcho(_) => 7,
         }
     }
 
@@ -152,9 +160,18 @@ impl Shape {
             Body::Registers { bytes } => {
                 self.look_counted(bytes, body, |data| Answer::Registers(registers(data)))
             }
-            Body::Echo(echo) if body.starts_with(&echo) => Look::Whole(self.length(), Answer::Written),
-            Body::Echo(echo) if echo.starts_with(body) => Look::Short(self.length()),
-            Body::Echo(_) => Look::Wrong(Defect::WrongEcho),
+            Body::Echo(echo) => self.look_echo(&echo, body),
+            Body::MaskEcho(echo) => self.look_echo(&echo, body),
+        }
+    }
+
+    fn look_echo(self, echo: &[u8], body: &[u8]) -> Look {
+        if body.starts_with(echo) {
+            Look::Whole(self.length(), Answer::Written)
+        } else if echo.starts_with(body) {
+            Look::Short(self.length())
+        } else {
+            Look::Wrong(Defect::WrongEcho)
         }
     }
 

@@ -132,7 +132,7 @@ fn skipping_keeps_the_beginning_of_the_next_frame() {
 
 prop_compose! {
     fn any_request()(
-        kind in 0..8_u8, address in 0..60_000_u16, count in 1..=123_u16, value: u16,
+        kind in 0..9_u8, address in 0..60_000_u16, count in 1..=123_u16, value: u16,
     ) -> Request {
         let read = |table| Request::Read(Span::new(table, address, count).unwrap());
         match kind {
@@ -143,6 +143,7 @@ prop_compose! {
             4 => Request::WriteCoil { address, on: value > 9 },
             5 => Request::WriteRegister { address, value },
             6 => Request::WriteCoils { address, values: vec![true; usize::from(count)] },
+            7 => Request::MaskRegister { address, and: value, or: count },
             _ => Request::WriteRegisters { address, values: vec![value; usize::from(count)] },
         }
     }
@@ -162,6 +163,7 @@ fn answer_to(request: &Request, seed: u8) -> (Vec<u8>, Answer) {
             Answer::Registers(registers(&data(bytes))),
         ),
         Body::Echo(echo) => ([&[7, shape.function][..], &echo].concat(), Answer::Written),
+        Body::MaskEcho(echo) => ([&[7, shape.function][..], &echo].concat(), Answer::Written),
     }
 }
 

@@ -1,0 +1,146 @@
+//! Commands that wait: which are taken in, which are overtaken, and which are given up.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::super::ModbusDevice;
+use super::super::job::Job;
+use super::{Core, Entry, Station, wear};
+use crate::drivers::{CommandId, DriverAction, DriverCommand};
+use crate::model::command::{Outcome, Rejection};
+use crate::model::time::Now;
+
+impl Core {
+    /// Takes a command in. Gives the waiting writes that it overtakes, each with a property of it.
+    pub(super) fn admit(
+        &mut self,
+        command: &DriverCommand,
+        now: Instant,
+    ) -> Result<Vec<(CommandId, Arc<str>)>, Outcome> {
+        let station = self.stations.iter().position(|station| station.device.device.id == command.device.id);
+        let at = station.and_then(|at| Some((at, self.stations.get(at)?)));
+        let Some((station, Station { device, unit })) = at else {
+            return Err(Outcome::Rejected(Rejection::UnknownDevice(Arc::clone(&command.device.id))));
+        };
+        let unit = *unit;
+        if command.deadline <= now {
+            return Err(Outcome::Rejected(Rejection::Expired));
+        }
+        if !self.link_up || !self.schedule.takes_orders(unit, now) {
+            return Err(Outcome::Offline);
+        }
+        if let DriverAction::Read(positions) = &command.action {
+            // Reads of one device that wait together are made together.
+            for entry in self.jobs.values_mut().filter(|entry| entry.takes_reads(station, command.deadline)) {
+                if let Job::Fetch(fetch) = &mut entry.job {
+                    fetch.join(command.id, device, positions.clone());
+                    entry.deadlines.push((command.id, command.deadline));
+                    return Ok(Vec::new());
+                }
+            }
+        }
+        let job = Job::new(command.id, device, &command.action).map_err(Outcome::Rejected)?;
+        let writes: Vec<usize> = match &command.action {
+            DriverAction::Write(values) => values.iter().map(|(position, _)| *position).collect(),
+            DriverAction::Read(_) | DriverAction::Invoke { .. } => Vec::new(),
+        };
+        let wait = self.wear.free_at(station, device, &writes, now);
+        if let Some((_, position)) = wait.filter(|(at, _)| *at >= command.deadline) {
+            return Err(too_soon(device, position));
+        }
+        let overtaken = self.overtake(unit, station, &writes);
+        self.jobs_ever += 1;
+        let id = self.jobs_ever;
+        let deadlines = vec![(command.id, command.deadline)];
+        let entry = Entry { job, station, started: false, writes, deadlines };
+        match wait {
+            Some((at, _)) => self.later.push((at, id)),
+            None => self.schedule.push(unit, entry.lane(), id, command.deadline),
+        }
+        self.jobs.insert(id, entry);
+        Ok(overtaken)
+    }
+
+    /// Takes out the writes that wait for a device and concern nothing but these properties: the last value wins.
+    fn overtake(&mut self, unit: usize, station: usize, writes: &[usize]) -> Vec<(CommandId, Arc<str>)> {
+        let overtaken = |entry: &Entry| {
+            let known = !entry.writes.is_empty() && entry.writes.iter().all(|at| writes.contains(at));
+            entry.station == station && !entry.started && known
+        };
+        let ids: Vec<u64> =
+            self.jobs.iter().filter(|(_, entry)| overtaken(entry)).map(|(id, _)| *id).collect();
+        self.later.retain(|(_, id)| !ids.contains(id));
+        let mut commands = Vec::new();
+        for id in ids {
+            self.schedule.finish(unit, id);
+            let Some(entry) = self.jobs.remove(&id) else { continue };
+            let properties =
+                self.stations.get(station).map(|station| &station.device.device.product.properties);
+            let first = entry.writes.first().and_then(|at| properties?.get(*at));
+            let name = first.map_or_else(|| "".into(), |property| Arc::clone(&property.id));
+            commands.extend(entry.job.commands().into_iter().map(|command| (command, Arc::clone(&name))));
+        }
+        commands
+    }
+
+    /// Hands the schedule the writes whose time has come.
+    pub(super) fn release(&mut self, now: Now) {
+        let due = self.later.iter().filter(|(at, _)| *at <= now.instant).map(|(_, id)| *id);
+        for id in due.collect::<Vec<_>>() {
+            self.later.retain(|(_, later)| *later != id);
+            let Some(entry) = self.jobs.get(&id) else { continue };
+            let Some(Station { device, unit }) = self.stations.get(entry.station) else { continue };
+            let deadline = entry.deadlines.first().map_or(now.instant, |(_, deadline)| *deadline);
+            // Another write of the same property may have gone ahead meanwhile.
+            match self.wear.free_at(entry.station, device, &entry.writes, now.instant) {
+                None => self.schedule.push(*unit, entry.lane(), id, deadline),
+                Some((at, _)) if at < deadline => self.later.push((at, id)),
+                Some((_, position)) => {
+                    let outcome = too_soon(device, position);
+                    self.drop_job(id, &outcome, now);
+                }
+            }
+        }
+    }
+
+    /// Settles a job that was not begun.
+    pub(super) fn drop_job(&mut self, id: u64, outcome: &Outcome, now: Now) {
+        for command in self.jobs.remove(&id).map(|entry| entry.job.commands()).unwrap_or_default() {
+            self.settle(command, outcome.clone(), now);
+        }
+    }
+
+    /// Settles commands whose time was up before they were begun.
+    pub(super) fn expire(&mut self, now: Now) {
+        for id in self.schedule.take_expired(now.instant) {
+            let Some(mut entry) = self.jobs.remove(&id) else { continue };
+            let (expired, left): (Vec<_>, Vec<_>) =
+                entry.deadlines.iter().copied().partition(|(_, deadline)| *deadline <= now.instant);
+            for (command, _) in expired {
+                if let Job::Fetch(fetch) = &mut entry.job {
+                    fetch.leave(command);
+                }
+                self.settle(command, Outcome::Rejected(Rejection::Expired), now);
+            }
+            let unit = self.stations.get(entry.station).map(|station| station.unit);
+            if let (Some(deadline), Some(unit)) = (left.iter().map(|(_, deadline)| *deadline).min(), unit) {
+                entry.deadlines = left;
+                self.schedule.push(unit, entry.lane(), id, deadline);
+                self.jobs.insert(id, entry);
+            }
+        }
+    }
+
+    /// Whether a job is for a device at this unit.
+    pub(super) fn is_for(&self, id: u64, unit: usize) -> bool {
+        let station = self.jobs.get(&id).and_then(|entry| self.stations.get(entry.station));
+        station.is_some_and(|station| station.unit == unit)
+    }
+}
+
+/// Why a write cannot wait until its property may be written again.
+fn too_soon(device: &ModbusDevice, position: usize) -> Outcome {
+    let property = device.device.product.properties.get(position);
+    let id = property.map_or_else(|| position.to_string().into(), |property| Arc::clone(&property.id));
+    Outcome::Rejected(Rejection::TooSoon { id, every: wear::limit(device, position).unwrap_or_default() })
+}
