@@ -12,7 +12,7 @@ use super::handle::SessionKey;
 use crate::dialects::{COMMANDS_IN_FLIGHT, Token};
 use crate::drivers::{COMMAND_QUEUE, CommandId};
 use crate::model::check::Checked;
-use crate::model::client::Client;
+use crate::model::client::{Client, Origin};
 use crate::model::command::{Action, Command, Outcome};
 use crate::model::device::Device;
 use crate::model::message::CommandNote;
@@ -38,6 +38,10 @@ pub(super) struct Commands {
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) session: SessionKey,
+    /// Where the session came from.
+    pub(super) origin: Arc<Origin>,
+    /// What the written properties were when it was submitted, as far as that was known.
+    pub(super) before: Vec<(Arc<str>, Value)>,
     pub(super) token: Token,
     /// Whether the session still waits to hear that work has begun.
     pub(super) notify: bool,

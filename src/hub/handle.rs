@@ -3,6 +3,7 @@
 //! A handle is cheap to clone. Requests travel over one bounded queue; what comes back travels over two bounded
 //! queues per session, one for device messages and one for replies.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::dialects::{COMMANDS_IN_FLIGHT, Token};
 use crate::drivers::DriverCommand;
-use crate::model::client::{Client, DeviceFilter, Rights, Secret};
+use crate::model::client::{Client, DeviceFilter, Dialect, Origin, Rights, Secret};
 use crate::model::command::{Command, Outcome};
 use crate::model::directory::Directory;
 use crate::model::interest::{Interest, Selector};
@@ -41,6 +42,8 @@ pub enum HubRequest {
     Attach {
         /// Its number.
         key: SessionKey,
+        /// Where it comes from.
+        origin: Arc<Origin>,
         /// Where its device messages go. When full, property reports are dropped, counted and repaired; anything
         /// else that finds no room evicts the session.
         messages: mpsc::Sender<Arc<DeviceMessage>>,
@@ -128,6 +131,7 @@ pub struct HubHandle {
     requests: mpsc::Sender<HubRequest>,
     next: Arc<AtomicU64>,
     archive: Option<Archive>,
+    origin: Arc<Origin>,
 }
 
 /// The hub has ended; only seen while the process shuts down.
@@ -149,13 +153,27 @@ pub enum NoAnswer {
 impl HubHandle {
     /// A handle that feeds this queue.
     pub fn new(requests: mpsc::Sender<HubRequest>) -> Self {
-        Self { requests, next: Arc::new(AtomicU64::new(1)), archive: None }
+        Self { requests, next: Arc::new(AtomicU64::new(1)), archive: None, origin: Arc::default() }
     }
 
     /// The same with a history store, if there is one, to ask for past values.
     #[must_use]
     pub fn with_archive(mut self, archive: Option<Archive>) -> Self {
         self.archive = archive;
+        self
+    }
+
+    /// The same for sessions that come from there.
+    #[must_use]
+    pub fn of(mut self, dialect: Dialect, peer: IpAddr) -> Self {
+        self.origin = Arc::new(Origin { dialect: Some(dialect), peer: Some(peer) });
+        self
+    }
+
+    /// The same for sessions that come from where those of another handle do.
+    #[must_use]
+    pub fn like(mut self, other: &Self) -> Self {
+        self.origin = Arc::clone(&other.origin);
         self
     }
 
@@ -169,9 +187,10 @@ impl HubHandle {
         let key = SessionKey(self.next.fetch_add(1, Ordering::Relaxed));
         let (messages, message_queue) = mpsc::channel(queue.max(1));
         let (replies, reply_queue) = mpsc::channel(REPLIES_TO_COMMANDS + NOTICES);
+        let origin = Arc::clone(&self.origin);
         let written = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&written);
-        self.send(HubRequest::Attach { key, messages, replies, written: counter }).await?;
+        self.send(HubRequest::Attach { key, origin, messages, replies, written: counter }).await?;
         Ok(Attachment { key, messages: message_queue, replies: reply_queue, written })
     }
 

@@ -14,6 +14,7 @@ mod events;
 mod groups;
 pub mod handle;
 mod index;
+mod journal;
 mod links;
 mod outcomes;
 mod point;

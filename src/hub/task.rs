@@ -227,10 +227,11 @@ impl Hub {
 
     fn request(&mut self, request: HubRequest, now: Now) {
         match request {
-            HubRequest::Attach { key, messages, replies, written } => {
+            HubRequest::Attach { key, origin, messages, replies, written } => {
                 let ledger = Ledger { given: 0, open: VecDeque::new(), written };
                 self.sessions.insert(key, Queues { messages, replies, lag: None, ledger });
                 self.state.attach(key);
+                self.state.came_from(key, origin);
             }
             HubRequest::Detach { key } => {
                 if let Some(mut ledger) = self.leaving.remove(&key) {

@@ -45,6 +45,15 @@ impl Client {
     }
 }
 
+/// Where a session comes from, for the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// What it speaks.
+    pub dialect: Option<Dialect>,
+    /// The client's address.
+    pub peer: Option<IpAddr>,
+}
+
 /// A secret that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);

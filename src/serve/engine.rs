@@ -213,7 +213,7 @@ impl Engine {
             }
             News::Reply(reply) => self.reply(reply).await,
             News::Changed(shared) => {
-                self.hub = shared.hub.clone();
+                self.hub = shared.hub.clone().like(&self.hub);
                 self.step(Input::Reconfigured(Arc::clone(&shared.context))).await;
                 if !self.is_welcome(&shared.context) {
                     self.step(Input::Closing(Closing::Dismissed)).await;

@@ -109,7 +109,7 @@ impl Door {
         match (opening, upgrade) {
             (Opening::NotMine, _) => not_found(wants_json),
             (Opening::Respond(response), _) => convert(response),
-            (Opening::Call(session), _) => convert(self.call(dialect, session).await),
+            (Opening::Call(session), _) => convert(self.call(dialect, peer, session).await),
             (Opening::Carry(carry), _) => self.carry(dialect, peer, carry).await,
             (Opening::Upgrade(upgrade), Some((io, key))) => self.accept(dialect, peer, upgrade, io, &key),
             (Opening::Upgrade(_), None) => plain(StatusCode::BAD_REQUEST, "this path is a WebSocket\n"),
@@ -174,11 +174,11 @@ impl Door {
     }
 
     /// Runs a call to its response.
-    async fn call(&self, dialect: Dialect, session: Box<dyn Session>) -> Response {
+    async fn call(&self, dialect: Dialect, peer: IpAddr, session: Box<dyn Session>) -> Response {
         let shared = &self.shared;
         let mut engine = Engine::new(
             session,
-            shared.hub.clone(),
+            shared.hub.clone().of(dialect, peer),
             shared.server.limits.send_queue,
             shared.meters.dialect(dialect),
         );

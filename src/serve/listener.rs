@@ -363,8 +363,8 @@ impl Guest {
         let shared = self.live.clone().now();
         let limits = shared.server.limits;
         let meters = shared.meters.dialect(dialect);
-        let engine =
-            Engine::new(session, shared.hub.clone(), limits.send_queue, meters).following(live, dialect);
+        let hub = shared.hub.clone().of(dialect, peer);
+        let engine = Engine::new(session, hub, limits.send_queue, meters).following(live, dialect);
         drop(shared);
         let span = info_span!("session", dialect = dialect.name(), %peer, client = tracing::field::Empty);
         let conversation = connection::run(

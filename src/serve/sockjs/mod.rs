@@ -180,9 +180,9 @@ fn receive(
                 }
             };
             let meters = shared.meters.dialect(dialect);
+            let hub = shared.hub.clone().of(dialect, peer);
             let mut engine =
-                Engine::new(session, shared.hub.clone(), shared.server.limits.send_queue, meters)
-                    .following(live, dialect);
+                Engine::new(session, hub, shared.server.limits.send_queue, meters).following(live, dialect);
             engine.count();
             let (to_receivers, receivers) = mpsc::channel(VISITS_OF_ONE);
             let (to_deliveries, deliveries) = mpsc::channel(VISITS_OF_ONE);
