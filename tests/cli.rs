@@ -207,13 +207,15 @@ fn started_at(level: &str, config: &str, word: &str) -> (Running, BufReader<std:
     (running, log)
 }
 
-fn wait_for(log: &mut impl BufRead, word: &str) {
+/// Reads the log up to a line with the word. Gives what was read.
+fn wait_for(log: &mut impl BufRead, word: &str) -> String {
     let mut seen = String::new();
     while !seen.contains(word) {
         let before = seen.len();
         log.read_line(&mut seen).unwrap();
         assert_ne!(seen.len(), before, "the log ended without {word}: {seen}");
     }
+    seen
 }
 
 fn signal(running: &Running, name: &str) {
@@ -332,6 +334,105 @@ fn a_hangup_ends_nothing() {
     let (_folder, path) = configured(GOOD);
     let (mut running, mut log) = started(&path, "listening");
     signal(&running, "-HUP");
+    wait_for(&mut log, "the configuration is what it was");
+    assert!(running.0.try_wait().unwrap().is_none());
+    signal(&running, "-TERM");
+    assert_eq!(ended(&mut running), Some(0));
+}
+
+#[test]
+fn a_changed_configuration_runs_after_a_hangup_and_a_broken_one_does_not() {
+    let (_folder, path) = configured(GOOD);
+    let (mut running, mut log) = started(&path, "listening");
+    let good = std::fs::read_to_string(&path).unwrap();
+    let more =
+        good.clone() + "\n[[device]]\nid = \"valve-2\"\nproduct = \"valve\"\nbus = \"plc\"\nunit = 2\n";
+    let broken =
+        more.replace("unit = 2", "unit = 999").replace("product = \"valve\"\nbus", "product = \"valv\"\nbus");
+    for (text, words) in [
+        (&broken, &["pentad.toml:", "999", "valv", "refused", "the old one runs on"][..]),
+        (&more, &["reload: device valve-2 is added on plc", "the changed configuration runs"]),
+        (&good.replace("barn-1", "barn-2"), &["this takes a restart", "gateway.id", "the old one runs on"]),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        signal(&running, "-HUP");
+        let seen = wait_for(&mut log, words.last().unwrap());
+        for word in words {
+            assert!(seen.contains(word), "{word} is missing in {seen}");
+        }
+        assert!(running.0.try_wait().unwrap().is_none());
+    }
+    signal(&running, "-TERM");
+    assert_eq!(ended(&mut running), Some(0));
+}
+
+#[test]
+fn the_service_manager_hears_of_a_reload_and_of_its_end() {
+    let (folder, path) = configured(GOOD);
+    let socket = folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let child = pentad(&["run", "--config", &path])
+        .env("NOTIFY_SOCKET", &socket)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut running = Running(child);
+    let told = |wanted: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let count = manager.recv(&mut buffer).expect("the service manager is told in time");
+            let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            if text.contains(wanted) {
+                return text;
+            }
+        }
+    };
+    assert!(told("READY=1").contains("serving 1 devices on 1 listeners"));
+    std::fs::write(&path, "[sever]\n").unwrap();
+    signal(&running, "-HUP");
+    let reloading = told("RELOADING=1");
+    let since = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).expect(&reloading);
+    assert!(since.parse::<u64>().unwrap() > 0);
+    let over = told("READY=1");
+    assert!(over.contains("STATUS=reload refused") && over.contains("sever"), "{over}");
+    signal(&running, "-TERM");
+    told("STOPPING=1");
+    assert_eq!(ended(&mut running), Some(0));
+}
+
+#[test]
+fn a_hangup_while_the_configuration_is_read_does_not_kill() {
+    let (folder, path) = configured(GOOD);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    // Reading a pipe lasts until somebody writes, so the process stands in the middle of its start.
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let mut child =
+        pentad(&["run", "--config", &path]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut running = Running(child);
+    let status = format!("/proc/{}/status", running.0.id());
+    let catches = || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        // SIGHUP is 1, the lowest bit.
+        u64::from_str_radix(caught, 16).unwrap() & 1 == 1
+    };
+    let begun = std::time::Instant::now();
+    while !catches() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the handler is never installed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(&running, "-HUP");
+    let mut pipe = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, &text).unwrap();
+    std::fs::rename(&plain, &path).unwrap();
+    pipe.write_all(text.as_bytes()).unwrap();
+    drop(pipe);
+    wait_for(&mut log, "listening");
     wait_for(&mut log, "the configuration is what it was");
     assert!(running.0.try_wait().unwrap().is_none());
     signal(&running, "-TERM");

@@ -1,0 +1,443 @@
+//! A running gateway whose configuration changes under it: the real parts, real sockets, and slaves on
+//! pseudo-terminals. What is said of a change stands in `reload_plans.rs`, and the signal in `cli.rs`.
+
+#![cfg(test)]
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use pentad::app::{App, Applied, Control, Refusal};
+use pentad::clock;
+use pentad::config::{Config, Source, resolve};
+use pentad::dialects::uplus;
+use pentad::model::client::Dialect;
+use pentad::supervisor::Ending;
+use serde_json::{Value as Json, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+#[path = "common/slave.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod slave;
+#[path = "common/ws.rs"]
+#[expect(unreachable_pub, reason = "other tests share it")]
+mod ws;
+
+use slave::{Line, World};
+use ws::{PATIENCE, Ws, http};
+
+/// How often devices are polled here.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// The head of every configuration here: two lines, two clients, one product.
+fn head(plant: &Plant) -> String {
+    let (a, b) = (plant.path("a"), plant.path("b"));
+    format!(
+        r#"
+[gateway]
+id = "barn"
+timezone = "UTC"
+
+[[serial]]
+id = "a"
+port = "{a}"
+baud_rate = 115200
+timeout = "300ms"
+
+[[serial]]
+id = "b"
+port = "{b}"
+baud_rate = 115200
+timeout = "300ms"
+
+[[product]]
+id = "gauge"
+type_id = "1gauge"
+[[product.property]]
+id = "level"
+type = "int"
+access = "rw"
+modbus = {{ table = "holding", address = 10, type = "u16", every = "100ms" }}
+
+[[client]]
+id = "demo"
+secret = "demo-secret"
+rights = ["read", "write"]
+"#
+    )
+}
+
+const OTHER: &str = "\n[[client]]\nid = \"other\"\nsecret = \"other-secret\"\n";
+
+/// A gauge of its own number on a line.
+fn gauge(line: &str, unit: u8) -> String {
+    format!(
+        "\n[[device]]\nid = \"{line}-{unit}\"\nproduct = \"gauge\"\nbus = \"{line}\"\nunit = {unit}\n\
+         uuid = \"0000-0000-0000-{:04X}\"\nmac = \"0000000000{:02X}\"\n",
+        u16::from(unit) + if line == "a" { 0xA00 } else { 0xB00 },
+        u16::from(unit) + if line == "a" { 0xA0 } else { 0xB0 },
+    )
+}
+
+fn config(text: &str) -> Config {
+    let source = Source { name: "pentad.toml".into(), text: text.to_owned() };
+    resolve(&[source]).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config
+}
+
+/// Two lines with slaves at every address that is set.
+struct Plant {
+    folder: tempfile::TempDir,
+    a: World,
+    b: World,
+}
+
+impl Plant {
+    fn new() -> Self {
+        let plant = Self { folder: tempfile::tempdir().unwrap(), a: World::default(), b: World::default() };
+        for unit in 1..9 {
+            plant.a.set(unit, 10, &[100 + u16::from(unit)]);
+            plant.b.set(unit, 10, &[200 + u16::from(unit)]);
+        }
+        plant
+    }
+
+    fn path(&self, line: &str) -> String {
+        self.folder.path().join(line).to_string_lossy().into_owned()
+    }
+
+    fn plug(&self, line: &str) -> Line {
+        let world = if line == "a" { &self.a } else { &self.b };
+        Line::plug(world, &self.folder.path().join(line))
+    }
+}
+
+struct Gateway {
+    control: Control,
+    port: u16,
+    stop: CancellationToken,
+    ending: JoinHandle<Ending>,
+}
+
+impl Gateway {
+    /// A gateway that listens on one port beside what the text says.
+    fn start(text: &str) -> Self {
+        let app = App::build(config(&served(text))).unwrap();
+        let port = app.addresses()[0].address.port();
+        let (control, stop) = (app.control(), CancellationToken::new());
+        let ending = tokio::spawn(app.run(stop.clone()));
+        Self { control, port, stop, ending }
+    }
+
+    async fn reload(&self, text: &str) -> Result<Applied, Refusal> {
+        tokio::time::timeout(PATIENCE, self.control.reload(config(&served(text)))).await.unwrap()
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        assert_eq!(tokio::time::timeout(PATIENCE, self.ending).await.unwrap().unwrap(), Ending::Stopped);
+    }
+
+    async fn sagoo(&self, secret: &str, topic: &str) -> Ws {
+        let mut ws = Ws::connect(self.port, &format!("/messaging/{secret}")).await;
+        ws.send(&json!({"id": "live", "type": "sub", "topic": topic}).to_string()).await;
+        ws
+    }
+
+    async fn stomp(&self, path: &str) -> Ws {
+        let mut ws = Ws::connect(self.port, path).await;
+        ws.send("CONNECT\naccept-version:1.2\nhost:h\n\n\0").await;
+        ws.wait_for("the STOMP greeting", |text| text.starts_with("CONNECTED")).await;
+        ws
+    }
+
+    async fn ithings(&self, secret: &str) -> Ws {
+        let path =
+            format!("/api/v1/system/common/websocket/connect?token={secret}&app-code=core&project-id=1");
+        let mut ws = Ws::connect(self.port, &path).await;
+        ws.wait_json("the greeting", |frame| frame["handler"]["connectID"].is_string()).await;
+        ws
+    }
+
+    async fn uplus(&self, text: &str, client: &str) -> Ws {
+        let config = config(text);
+        let client = config.clients.by_id(Dialect::Uplus, client).unwrap();
+        let query = uplus::signed_query(client, clock::wall());
+        let mut ws = Ws::connect(self.port, &format!("{}?{query}", uplus::PATH)).await;
+        ws.wait_json("the login's answer", |frame| frame["data"]["code"] == "00000").await;
+        ws
+    }
+}
+
+fn served(text: &str) -> String {
+    if text.contains("[server]") {
+        return text.to_owned();
+    }
+    format!("{text}\n[server]\nlisten = [\"127.0.0.1:0\"]\n")
+}
+
+fn is_of(frame: &Json, device: &str) -> bool {
+    frame["payload"]["deviceId"] == device
+        && frame["topic"].as_str().is_some_and(|topic| topic.ends_with("/report"))
+}
+
+/// Moves the value of a gauge until the session hears of it: only changes are reported.
+async fn hears(ws: &mut Ws, world: &World, unit: u8, device: &str) {
+    for value in 1000..1200 {
+        world.set(unit, 10, &[value]);
+        let heard = ws.wait_json("a report", |frame| is_of(frame, device));
+        if tokio::time::timeout(4 * EVERY, heard).await.is_ok() {
+            return;
+        }
+    }
+    panic!("no report of {device} in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_all_five_dialects_stay_and_receive_a_device_that_comes() {
+    let plant = Plant::new();
+    let (_a, _b) = (plant.plug("a"), plant.plug("b"));
+    let text = head(&plant) + &gauge("a", 1) + &gauge("b", 1);
+    let gateway = Gateway::start(&text);
+    let mut sagoo = gateway.sagoo("demo-secret", "/device/*/*/message/property/report").await;
+    let mut ithings = gateway.ithings("demo-secret").await;
+    let connections = json!({"type": "up.sub", "body": {"code": "deviceConn", "params": {"projectID": "1"}}});
+    ithings.send(&connections.to_string()).await;
+    let mut oam = gateway.stomp("/ws?token=demo-secret").await;
+    let mut janus = gateway.stomp("/websocket?token=demo-secret").await;
+    let mut uplus = gateway.uplus(&text, "demo").await;
+    let status = json!({"cmd": "subscribe", "data": {"subdata": [{"topic": "DEV_STATUS", "keys": {"typeId": ["1gauge"]}}]}});
+    uplus.send(&status.to_string()).await;
+    hears(&mut sagoo, &plant.a, 1, "a-1").await;
+    ithings.wait_json("the answer to the subscription", |frame| frame["type"] == "down.subRet").await;
+
+    let applied = gateway.reload(&(text.clone() + &gauge("a", 2))).await.unwrap();
+    assert_eq!(applied.changes, ["device a-2 is added on a"]);
+    assert_eq!(applied.status, "serving 3 devices on 1 listeners");
+    hears(&mut sagoo, &plant.a, 2, "a-2").await;
+    ithings.wait_json("the news that it is there", |frame| frame["device"]["deviceName"] == "a-2").await;
+    // These two name the device, which they could not before.
+    oam.send("SUBSCRIBE\nid:s\ndestination:/stream/a/a-2\n\n\0").await;
+    let topic = "/websocket/deviceData/0000-0000-0000-0A02";
+    janus.send(&format!("SUBSCRIBE\nid:s\ndestination:{topic}\nreceipt:r\n\n\0")).await;
+    janus.wait_for("the receipt", |text| text.starts_with("RECEIPT")).await;
+    oam.send("SUBSCRIBE\nid:t\ndestination:/user/service\nreceipt:r\n\n\0").await;
+    oam.wait_for("the receipt", |text| text.starts_with("RECEIPT")).await;
+    plant.a.set(2, 10, &[777]);
+    janus.wait_body("its value", topic, |body| body["data"]["level"] == 777).await;
+    oam.wait_for("its sample", |text| text.contains("/stream/a/a-2") && text.contains("777")).await;
+    uplus
+        .wait_json("its status", |frame| {
+            frame["data"]["deviceId"] == "0000000000A2" && frame["data"]["status"]["level"] == "777"
+        })
+        .await;
+
+    // A device that goes is told as gone, and a named one that comes back works again.
+    gateway.reload(&text).await.unwrap();
+    let gone = |frame: &Json| frame["device"]["deviceName"] == "a-2" && frame["status"] == 2;
+    ithings.wait_json("the news that it is gone", gone).await;
+    gateway.reload(&(text.clone() + &gauge("a", 2))).await.unwrap();
+    plant.a.set(2, 10, &[888]);
+    janus.wait_body("its value", topic, |body| body["data"]["level"] == 888).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_a_client_that_goes_or_changes_are_closed_in_every_dialect_and_others_stay() {
+    let plant = Plant::new();
+    let (_a, _b) = (plant.plug("a"), plant.plug("b"));
+    let text = head(&plant) + &gauge("a", 1);
+    let with_other = text.clone() + OTHER;
+    let gateway = Gateway::start(&with_other);
+    let mut stays = gateway.sagoo("demo-secret", "/device/*/*/**").await;
+    // One way in that has said nothing yet, and one for each dialect.
+    for after in [
+        text.clone(),
+        with_other.replace("other-secret", "another-secret"),
+        with_other.clone() + "devices = [\"b-*\"]\n",
+    ] {
+        let mut there = vec![
+            ("sagoo", Ws::connect(gateway.port, "/messaging/other-secret").await, 1008),
+            ("ithings", gateway.ithings("other-secret").await, 1008),
+            ("oam", gateway.stomp("/ws?token=other-secret").await, 1008),
+            ("janus", gateway.stomp("/websocket?token=other-secret").await, 1008),
+            ("uplus", gateway.uplus(&with_other, "other").await, 1008),
+        ];
+        gateway.reload(&after).await.unwrap();
+        for (dialect, ws, code) in &mut there {
+            let mut said = String::new();
+            let closed = loop {
+                match ws.next().await {
+                    Ok(text) => said += &text,
+                    Err(code) => break code,
+                }
+            };
+            assert_eq!(closed, *code, "{dialect}: {said}");
+            if ["oam", "janus"].contains(dialect) {
+                assert!(said.contains("ERROR"), "{dialect}: {said}");
+            }
+        }
+        gateway.reload(&with_other).await.unwrap();
+    }
+    hears(&mut stays, &plant.a, 1, "a-1").await;
+    let mut again = gateway.sagoo("other-secret", "/device/*/*/message/property/report").await;
+    hears(&mut again, &plant.a, 1, "a-1").await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bus_that_is_not_concerned_misses_no_poll_while_another_begins_anew() {
+    let plant = Plant::new();
+    let (_a, _b) = (plant.plug("a"), plant.plug("b"));
+    let text = head(&plant) + &gauge("a", 1) + &gauge("b", 1);
+    let gateway = Gateway::start(&text);
+    let mut news = gateway.sagoo("demo-secret", "/device/*/*/**").await;
+    hears(&mut news, &plant.b, 1, "b-1").await;
+    wait_for_polls(&plant.a, 10).await;
+    let before = plant.a.log().len();
+    let changed = text.replacen("300ms", "301ms", 2).replacen("301ms", "300ms", 1);
+    let applied = gateway.reload(&changed).await.unwrap();
+    assert_eq!(applied.changes, ["bus b begins anew: timeout or pause"]);
+    news.wait_for("the loss of the other", |text| text.contains("b-1/offline")).await;
+    news.wait_for("its return", |text| text.contains("b-1/online")).await;
+    wait_for_polls(&plant.a, before + 20).await;
+    let log = plant.a.log();
+    // Polls stand on a grid; a driver that had begun anew would stand on another, and one that had stopped would have
+    // left places out.
+    let grid =
+        |at: usize| log[at].at.saturating_duration_since(log[0].at).as_secs_f64() / EVERY.as_secs_f64();
+    let longest = log.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
+    assert!(longest < 8 * EVERY, "a pause of {longest:?}");
+    let off = |at: usize| (grid(at) - grid(5) - (grid(at) - grid(5)).round()).abs();
+    let mut offs: Vec<f64> = (before..log.len()).map(off).collect();
+    offs.sort_by(f64::total_cmp);
+    assert!(offs[offs.len() / 2] < 0.25, "polls have left their grid: {offs:?}");
+    gateway.stop().await;
+}
+
+async fn wait_for_polls(world: &World, count: usize) {
+    let enough = async {
+        while world.log().len() < count {
+            tokio::time::sleep(EVERY / 4).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, enough).await.expect("the bus is polled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bus_that_is_away_can_be_changed_and_comes_back_with_its_new_devices() {
+    let plant = Plant::new();
+    let _a = plant.plug("a");
+    let text = head(&plant) + &gauge("a", 1) + &gauge("b", 1);
+    let gateway = Gateway::start(&text);
+    let mut news = gateway.sagoo("demo-secret", "/device/*/*/message/property/report").await;
+    hears(&mut news, &plant.a, 1, "a-1").await;
+    gateway.reload(&(text.clone() + &gauge("b", 2))).await.unwrap();
+    let _b = plant.plug("b");
+    hears(&mut news, &plant.b, 1, "b-1").await;
+    hears(&mut news, &plant.b, 2, "b-2").await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_to_a_device_that_goes_is_answered() {
+    let plant = Plant::new();
+    let (_a, _b) = (plant.plug("a"), plant.plug("b"));
+    let text = head(&plant) + &gauge("a", 1) + &gauge("a", 2);
+    let gateway = Gateway::start(&text);
+    let mut ws = gateway.sagoo("demo-secret", "/device/*/*/message/property/report").await;
+    hears(&mut ws, &plant.a, 2, "a-2").await;
+    // The slave keeps the line busy, so that the write waits.
+    plant.a.script(|_| Some(vec![slave::Deed::Wait(Duration::from_millis(250))]));
+    let write = json!({
+        "id": "w", "type": "sub", "topic": "/device-message-sender/gauge/a-2",
+        "parameter": {"messageType": "WRITE_PROPERTY", "properties": {"level": 5}, "headers": {"timeout": 60000}},
+    });
+    ws.send(&write.to_string()).await;
+    gateway.reload(&(head(&plant) + &gauge("a", 1))).await.unwrap();
+    ws.wait_json("the end of the command", |frame| frame["id"] == "w" && frame["type"] == "complete").await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_open_and_close_and_one_that_cannot_open_leaves_everything_as_it_was() {
+    let plant = Plant::new();
+    let (_a, _b) = (plant.plug("a"), plant.plug("b"));
+    let body = head(&plant) + &gauge("a", 1);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let second = taken.local_addr().unwrap();
+    let only = body.clone() + "\n[server]\nlisten = [\"127.0.0.1:0\"]\n";
+    let both =
+        body.clone() + &gauge("a", 2) + &format!("\n[server]\nlisten = [\"127.0.0.1:0\", \"{second}\"]\n");
+    let gateway = Gateway::start(&only);
+    let mut stays = gateway.sagoo("demo-secret", "/device/*/*/message/property/report").await;
+    hears(&mut stays, &plant.a, 1, "a-1").await;
+    let refusal = gateway.reload(&both).await.unwrap_err();
+    let words = pentad::report::Chain(&refusal).to_string();
+    assert!(words.contains(&second.to_string()), "{words}");
+    assert!(plant.a.log().iter().all(|asked| asked.unit == 1), "nothing was changed");
+    drop(taken);
+    let applied = gateway.reload(&both).await.unwrap();
+    assert_eq!(
+        applied.changes,
+        ["device a-2 is added on a".to_owned(), format!("listener {second} is opened")]
+    );
+    let (status, _) = http(second.port(), "GET", "/healthz", &[], "").await;
+    assert_eq!(status, 200);
+    let mut leaves = Ws::connect(second.port(), "/messaging/demo-secret").await;
+    gateway.reload(&only).await.unwrap();
+    assert_eq!(leaves.next().await, Err(1001));
+    let refused = async {
+        while tokio::net::TcpStream::connect(second).await.is_ok() {
+            tokio::time::sleep(EVERY / 4).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.expect("the listener closes");
+    hears(&mut stays, &plant.a, 1, "a-1").await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_a_restart_can_change_is_refused_whole() {
+    let plant = Plant::new();
+    let (_a, _b) = (plant.plug("a"), plant.plug("b"));
+    let text = head(&plant) + &gauge("a", 1);
+    let gateway = Gateway::start(&text);
+    let mut other = text.replace("id = \"barn\"", "id = \"shed\"") + &gauge("a", 2);
+    write!(other, "\n[history]\npath = \"{}\"\n", plant.path("history.db")).unwrap();
+    let refusal = gateway.reload(&other).await.unwrap_err().to_string();
+    for part in ["restart", "gateway.id", "[history]"] {
+        assert!(refusal.contains(part), "{refusal}");
+    }
+    let same = gateway.reload(&text).await.unwrap();
+    assert_eq!((same.changes.len(), &*same.status), (0, "serving 1 devices on 1 listeners"));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_of_a_dialect_hold_for_old_sessions_too_and_one_that_is_switched_off_lets_go() {
+    let plant = Plant::new();
+    let (_a, _b) = (plant.plug("a"), plant.plug("b"));
+    let text = head(&plant) + &gauge("a", 1);
+    let gateway = Gateway::start(&text);
+    let mut ithings = gateway.ithings("demo-secret").await;
+    let connections = json!({"type": "up.sub", "body": {"code": "deviceConn", "params": {"projectID": "1"}}});
+    ithings.send(&connections.to_string()).await;
+    ithings.wait_json("the answer", |frame| frame["type"] == "down.subRet").await;
+    let bare = text.clone() + "\n[dialects.ithings]\npush = \"bare\"\n";
+    gateway.reload(&bare).await.unwrap();
+    gateway.reload(&(bare.clone() + &gauge("a", 2))).await.unwrap();
+    let push = |frame: &Json| frame["device"]["deviceName"] == "a-2";
+    let frame = ithings.wait_json("a push", push).await;
+    assert!(frame.get("type").is_none(), "{frame}");
+    let off = text.clone() + &gauge("a", 2) + "\n[dialects.ithings]\nenabled = false\n";
+    gateway.reload(&off).await.unwrap();
+    let closed = loop {
+        if let Err(code) = ithings.next().await {
+            break code;
+        }
+    };
+    assert_eq!(closed, 1008);
+    let connect = "/api/v1/system/common/websocket/connect?token=demo-secret";
+    assert_eq!(http(gateway.port, "GET", connect, &[], "").await.0, 404);
+    gateway.stop().await;
+}
