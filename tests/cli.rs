@@ -69,7 +69,7 @@ fn configured(text: &str) -> (tempfile::TempDir, String) {
 fn help_and_version_are_no_failures() {
     let (code, stdout, _) = output(&["--help"]);
     assert_eq!(code, 0);
-    for command in ["run", "check", "demo", "url", "token", "completions", "man"] {
+    for command in ["run", "check", "demo", "url", "token", "completions", "man", "scan"] {
         assert!(stdout.contains(command), "{command} is missing in {stdout}");
     }
     let (code, stdout, _) = output(&["--version"]);

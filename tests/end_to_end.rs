@@ -286,6 +286,31 @@ async fn an_unplugged_adapter_is_found_again_without_a_restart() {
 }
 
 #[tokio::test]
+async fn what_was_on_the_line_is_written_on_a_signal_and_after_a_fault_and_given_to_loopback() {
+    let world = World::start().await;
+    let captures = world.folder.path().join("captures");
+    let count = || {
+        let names = std::fs::read_dir(&captures).into_iter().flatten().filter_map(Result::ok);
+        names.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "pcapng")).count()
+    };
+    let written = async |least: usize| {
+        while count() < least {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    world.pentad.signal("USR1");
+    tokio::time::timeout(common::ws::PATIENCE, written(1)).await.expect("a capture is written on SIGUSR1");
+    let (status, body) = http(world.port, "GET", "/captures/rs485.pcapng", &[], "").await;
+    assert_eq!(status, 200);
+    assert!(body.contains("mbrtu"), "a capture names its dissector");
+    let (status, _) = http(world.port, "GET", "/captures/nothing.pcapng", &[], "").await;
+    assert_eq!(status, 404);
+
+    world.line.fault("mute", 2);
+    tokio::time::timeout(common::ws::PATIENCE, written(2)).await.expect("a capture is written after a fault");
+}
+
+#[tokio::test]
 async fn a_broker_that_is_killed_and_restarted_is_used_again() {
     let mut world = World::start().await;
     let mut live = sagoo(&world, "/device/plug/plug-1/**").await;

@@ -66,6 +66,7 @@ impl Gateway {
             sockjs: sockjs.clone(),
             meters: Arc::clone(&meters),
             started,
+            recorders: links.recorders(),
             server: config.server.clone(),
             patience: Patience::default(),
         };
@@ -194,6 +195,7 @@ impl Gateway {
             sockjs: self.sockjs.clone(),
             meters: Arc::clone(&self.meters),
             started: self.started,
+            recorders: self.links.recorders(),
             server: self.config.server.clone(),
             patience: Patience::default(),
         });

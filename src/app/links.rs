@@ -12,6 +12,7 @@ use tracing::warn;
 use crate::config::{Broker, Bus, Config, LinkChange};
 use crate::drivers::announce::{Announcement, Announcer};
 use crate::drivers::modbus;
+use crate::drivers::modbus::recorder::Recorders;
 use crate::drivers::mqtt;
 use crate::drivers::{COMMAND_QUEUE, DriverCommand, LinkPort, Observation};
 use crate::meters::{LinkMeters, Meters};
@@ -31,6 +32,7 @@ pub(super) struct Links {
     observations: mpsc::Sender<Observation>,
     announcements: mpsc::Sender<Announcement>,
     meters: Arc<Meters>,
+    recorders: Recorders,
 }
 
 #[derive(Debug)]
@@ -65,8 +67,14 @@ impl Links {
         observations: mpsc::Sender<Observation>,
         announcements: mpsc::Sender<Announcement>,
         meters: Arc<Meters>,
+        recorders: Recorders,
     ) -> Self {
-        Self { running: BTreeMap::new(), observations, announcements, meters }
+        Self { running: BTreeMap::new(), observations, announcements, meters, recorders }
+    }
+
+    /// What was on the buses.
+    pub(super) fn recorders(&self) -> Recorders {
+        self.recorders.clone()
     }
 
     /// What it takes to get from one configuration to another, and the ways to the drivers that will begin.
@@ -130,9 +138,10 @@ impl Links {
                 Start::Bus(bus, port) => {
                     let id = Arc::clone(&bus.settings.id);
                     let token = stop.clone();
+                    let recorder = self.recorders.open(&bus.settings);
                     let task = async move {
                         first.await;
-                        modbus::bus::run(bus.settings, bus.devices, port, token).await;
+                        modbus::bus::run(bus.settings, bus.devices, port, recorder, token).await;
                         drop(guard);
                     };
                     supervisor.spawn_with(Stage::Drivers, format!("bus {id}"), stop.clone(), task);

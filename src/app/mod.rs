@@ -21,6 +21,8 @@ use crate::config::{Config, History};
 use crate::dialects::Seal;
 use crate::drivers::OBSERVATION_QUEUE;
 use crate::drivers::announce::ANNOUNCEMENT_QUEUE;
+use crate::drivers::modbus::captures;
+use crate::drivers::modbus::recorder::Recorders;
 use crate::hub;
 use crate::hub::handle::{HubHandle, REQUEST_QUEUE};
 use crate::meters::Meters;
@@ -119,7 +121,8 @@ impl App {
         let (observations, observation_queue) = mpsc::channel(OBSERVATION_QUEUE);
         let (announcements, mut announced) = mpsc::channel(ANNOUNCEMENT_QUEUE);
         let meters = Arc::new(Meters::default());
-        let mut links = Links::new(observations, announcements, Arc::clone(&meters));
+        let recorders = record(&mut supervisor);
+        let mut links = Links::new(observations, announcements, Arc::clone(&meters), recorders);
         let (steps, ways) = links.prepare(None, &config);
         links.commit(steps, &mut supervisor);
         let (keeper, archive) = keep_history(&mut supervisor, config.history.clone(), &directory).unzip();
@@ -173,6 +176,15 @@ impl App {
         drop((orders, announced));
         supervisor.finish().await
     }
+}
+
+/// Starts what writes the recordings of the buses into files.
+fn record(supervisor: &mut Supervisor) -> Recorders {
+    let (recorders, faults) = Recorders::new();
+    let token = supervisor.token(Stage::Drivers);
+    let task = captures::run(recorders.clone(), faults, captures::folder(), token);
+    supervisor.spawn(Stage::Drivers, "captures", task);
+    recorders
 }
 
 /// Opens the history store and starts its thread. A gateway whose history cannot be opened serves without one: that

@@ -20,6 +20,7 @@ mod commands;
 mod demo;
 mod manual;
 mod run;
+mod scan;
 
 /// Wrong usage.
 const USAGE: u8 = 64;
@@ -84,6 +85,8 @@ enum Command {
         #[command(flatten)]
         files: Files,
     },
+    /// Find Modbus units on a serial line or a network address, and print the beginning of a configuration
+    Scan(scan::Scan),
     /// Print a fresh random secret for a client
     Token,
     /// Print what makes a shell complete the arguments of pentad
@@ -156,6 +159,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Url { dialect, client, host, files } => {
             commands::url(&dialect.0, &client, host.as_deref(), &files)
         }
+        Command::Scan(scan) => scan::scan(&scan),
         Command::Token => commands::token(),
         Command::Completions { shell } => commands::completions(shell, &mut command()),
         Command::Man { page } => say(manual::page(page, &command()).trim_end()),

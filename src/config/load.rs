@@ -79,7 +79,7 @@ fn read_all(places: &Places, report: &Report) -> Vec<Source> {
 }
 
 /// The text of a file, which must end within the limit.
-fn read(path: &Path) -> io::Result<String> {
+pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let mut file = File::open(path)?.take(LARGEST);
     file.read_to_string(&mut text)?;
@@ -90,7 +90,7 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 /// The files of a folder that does not have to exist, in name order.
-fn toml_files(folder: &Path, report: &Report) -> Vec<PathBuf> {
+pub(super) fn toml_files(folder: &Path, report: &Report) -> Vec<PathBuf> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),

@@ -5,6 +5,7 @@
 mod access;
 mod binding;
 mod buses;
+mod catalogue;
 mod device;
 mod difference;
 mod formula;
@@ -36,6 +37,7 @@ use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
 use crate::model::client::ClientBook;
 use crate::model::device::{Device, Gateway, Link};
 
+pub use self::catalogue::catalogue;
 pub use self::difference::{Difference, LinkChange};
 pub use self::load::{Places, SHIPPED_PRODUCTS, load};
 pub use self::plan::{BusPlan, Cycle, Plan};

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::clock;
+use crate::drivers::modbus::recorder::Recorder;
 use crate::drivers::modbus::{Target, bus};
 use crate::drivers::{CommandId, DriverAction, DriverCommand, LinkPort, Observation, Sample};
 use crate::meters::LinkMeters;
@@ -136,7 +137,8 @@ async fn the_ordinary_driver_reads_and_writes_the_simulated_line() {
     let stop = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(demo.line.run(stop.clone()));
-    tasks.spawn(bus::run(bus.settings, bus.devices, port, stop.clone()));
+    let recorder = Recorder::new(&bus.settings, None);
+    tasks.spawn(bus::run(bus.settings, bus.devices, port, recorder, stop.clone()));
 
     let mut seen = Seen::default();
     wait_for(&mut queue, &mut seen, |seen| {

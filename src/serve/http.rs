@@ -22,6 +22,7 @@ use tracing::{Instrument, debug, debug_span, error, field};
 use super::Shared;
 use super::admission::{Room, SMALL_BODY};
 use super::body::Payload;
+use super::captures;
 use super::engine::{Engine, Verdict};
 use super::live::Live;
 use super::monitor;
@@ -84,6 +85,9 @@ impl Door {
         let logins = self.shared.admission.logins(self.shared.server.limits.failed_logins);
         if let Some(wait) = logins.blocked(peer, clock::instant()) {
             return convert(not_listened_to(wait));
+        }
+        if let Some(response) = captures::answer(&request, peer, &self.shared) {
+            return convert(response);
         }
         let key = match upgrade_key(&request) {
             Ok(key) => key,

@@ -15,12 +15,14 @@ use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::dialects::Context;
+use crate::drivers::modbus::recorder::Recorders;
 use crate::hub::handle::HubHandle;
 use crate::meters::Meters;
 use crate::proto::sockjs::Pace;
 
 pub mod admission;
 mod body;
+mod captures;
 mod connection;
 mod engine;
 mod http;
@@ -49,6 +51,8 @@ pub struct Shared {
     pub meters: Arc<Meters>,
     /// When the process began to serve.
     pub started: Instant,
+    /// What was on the buses.
+    pub recorders: Recorders,
     /// How patient the server is.
     pub patience: Patience,
 }

@@ -16,6 +16,7 @@ use super::http::not_listened_to;
 use crate::clock;
 use crate::dialects::Response;
 use crate::meters::process;
+use crate::model::client::Client;
 use crate::model::interest::Selector;
 use crate::model::snapshot::Snapshot;
 
@@ -55,7 +56,7 @@ pub(super) async fn answer(
         return Response::text(405, "only GET is answered here\n").with("allow", "GET, HEAD");
     }
     if page != Page::Health && !peer.to_canonical().is_loopback() {
-        if let Err(refusal) = admit(headers, peer, shared) {
+        if let Err(refusal) = admit(headers, peer, shared, |client| client.rights.read) {
             return refusal;
         }
     }
@@ -75,8 +76,13 @@ pub(super) async fn answer(
     response.with("cache-control", "no-store")
 }
 
-/// Lets a client in that may read, unless somebody guesses at its address.
-fn admit(headers: &HeaderMap, peer: IpAddr, shared: &Shared) -> Result<(), Response> {
+/// Lets a client in of which this holds, unless somebody guesses at its address.
+pub(super) fn admit(
+    headers: &HeaderMap,
+    peer: IpAddr,
+    shared: &Shared,
+    may: impl Fn(&Client) -> bool,
+) -> Result<(), Response> {
     let logins = shared.admission.logins(shared.server.limits.failed_logins);
     let now = clock::instant();
     if let Some(wait) = logins.blocked(peer, now) {
@@ -90,7 +96,7 @@ fn admit(headers: &HeaderMap, peer: IpAddr, shared: &Shared) -> Result<(), Respo
     let token = token.map(|(_, token)| token.trim());
     let client = token.and_then(|token| shared.context.clients.by_secret(token));
     match (client, token) {
-        (Some(client), _) if client.rights.read => return Ok(()),
+        (Some(client), _) if may(client) => return Ok(()),
         (None, Some(token)) => logins.failed(peer, "monitor", token, now),
         (Some(_) | None, _) => {}
     }

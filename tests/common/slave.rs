@@ -209,6 +209,8 @@ fn take_request(buffer: &mut Vec<u8>) -> Option<Asked> {
     let function = *buffer.get(1)?;
     let length = match function {
         15 | 16 => 9 + usize::from(*buffer.get(6)?),
+        17 => 4,
+        43 => 7,
         _ => 8,
     };
     if buffer.len() < length {
@@ -216,7 +218,8 @@ fn take_request(buffer: &mut Vec<u8>) -> Option<Asked> {
     }
     let frame: Vec<u8> = buffer.drain(..length).collect();
     assert_eq!(rtu(&frame[..length - 2]), frame, "the master sent a bad frame");
-    let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    let byte = |at: usize| frame.get(at).copied().unwrap_or_default();
+    let word = |at: usize| u16::from_be_bytes([byte(at), byte(at + 1)]);
     let data = if function == 16 { (7..length - 2).step_by(2).map(word).collect() } else { Vec::new() };
     Some(Asked { unit: frame[0], function, address: word(2), second: word(4), data, at: now(), frame })
 }

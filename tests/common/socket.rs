@@ -82,6 +82,7 @@ impl SocketStage {
         };
         let (door, desk) = sockjs::desk();
         let shared = Arc::new(Shared {
+            recorders: pentad::drivers::modbus::recorder::Recorders::new().0,
             context: Arc::clone(&context),
             hub: handle.clone(),
             sockjs: door,

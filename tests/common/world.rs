@@ -146,6 +146,7 @@ impl Pentad {
             .args(["run", "--config"])
             .arg(&config)
             .env("PENTAD_LOG", "pentad=debug,info")
+            .env("STATE_DIRECTORY", folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("a writable folder"))

@@ -6,6 +6,8 @@
 mod commands;
 mod framings;
 mod line;
+mod peers;
+mod recorder;
 mod rig;
 #[path = "../common/slave.rs"]
 mod slave;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pentad::drivers::modbus::bus::run;
 use pentad::drivers::modbus::map::{Data, ModbusMap, Operand, Point, Step, Table};
+use pentad::drivers::modbus::recorder::Recorder;
 use pentad::drivers::modbus::{BusSettings, ModbusDevice, SerialSettings, Target};
 use pentad::drivers::{
     COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, LinkPort, OBSERVATION_QUEUE, Observation, Sample,
@@ -90,6 +91,7 @@ pub(crate) fn serial(path: &Path) -> Target {
 }
 
 pub(crate) struct Rig {
+    pub(crate) recorder: Recorder,
     commands: mpsc::Sender<DriverCommand>,
     observations: mpsc::Receiver<Observation>,
     devices: Vec<ModbusDevice>,
@@ -128,8 +130,9 @@ impl Rig {
         };
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
-        task.spawn(run(settings, devices.clone(), port, stop.clone()));
-        Self { commands, observations, devices, stop, task, next: 1, seen: Vec::new() }
+        let recorder = Recorder::new(&settings, None);
+        task.spawn(run(settings, devices.clone(), port, recorder.clone(), stop.clone()));
+        Self { recorder, commands, observations, devices, stop, task, next: 1, seen: Vec::new() }
     }
 
     pub(crate) async fn submit(&mut self, unit: u8, action: DriverAction, timeout: Duration) -> CommandId {

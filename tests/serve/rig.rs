@@ -65,6 +65,7 @@ impl Rig {
         let limits = setup.limits;
         let (door, desk) = sockjs::desk();
         let shared = Arc::new(Shared {
+            recorders: pentad::drivers::modbus::recorder::Recorders::new().0,
             context: Arc::new(bed::context()),
             hub: HubHandle::new(requests),
             sockjs: door,

@@ -16,6 +16,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::core::{Core, Turn};
 use super::port::Port;
+use super::recorder::Recorder;
 use super::wire::{Fault, Wire};
 use super::{BusSettings, ModbusDevice, Target, adapter};
 use crate::backoff::Backoff;
@@ -44,7 +45,13 @@ const SILENT_PORT: u32 = 10;
 const PORT_RESET_PAUSE: Duration = Duration::from_secs(60);
 
 /// Serves one bus until told to stop. See [`crate::drivers`] for what it owes the hub.
-pub async fn run(settings: BusSettings, devices: Vec<ModbusDevice>, port: LinkPort, stop: CancellationToken) {
+pub async fn run(
+    settings: BusSettings,
+    devices: Vec<ModbusDevice>,
+    port: LinkPort,
+    recorder: Recorder,
+    stop: CancellationToken,
+) {
     let span = info_span!("bus", bus = %settings.id);
     let reset_at = clock::instant();
     let core = Core::new(devices, reset_at);
@@ -63,6 +70,7 @@ pub async fn run(settings: BusSettings, devices: Vec<ModbusDevice>, port: LinkPo
         attempts: 0,
         debts: None,
         reset_at,
+        recorder,
     };
     bus.run().instrument(span).await;
 }
@@ -83,6 +91,7 @@ struct Bus {
     debts: Option<Debts>,
     /// When the serial port may be opened anew for its silence.
     reset_at: Instant,
+    recorder: Recorder,
 }
 
 /// Why a port is not served any more.
@@ -147,7 +156,14 @@ impl Bus {
             match opened {
                 Ok(port) => {
                     self.link_up().await;
-                    return Some(Wire::new(port, &self.settings, self.debts.take(), clock::instant()));
+                    self.core.opened(clock::instant());
+                    return Some(Wire::new(
+                        port,
+                        &self.settings,
+                        self.debts.take(),
+                        self.recorder.clone(),
+                        clock::instant(),
+                    ));
                 }
                 Err(error) => {
                     let reason = Chain(&error).to_string();
@@ -278,7 +294,9 @@ impl Bus {
             Ok(Answer::Exception(_)) => meters.exceptions.inc(),
             Err(Fault::NoAnswer(Defect::Silence)) => meters.timeouts.inc(),
             Err(Fault::NoAnswer(_)) => meters.bad_answers.inc(),
-            Ok(Answer::Bits(_) | Answer::Registers(_) | Answer::Written)
+            Ok(
+                Answer::Bits(_) | Answer::Registers(_) | Answer::Written | Answer::Data(_) | Answer::Names(_),
+            )
             | Err(Fault::Lost(_) | Fault::Request(_)) => return,
         };
     }
@@ -330,6 +348,12 @@ impl Bus {
     }
 
     async fn send(&mut self, observation: Observation) {
+        if matches!(
+            observation,
+            Observation::Presence { online: false, .. } | Observation::Link { up: false, .. }
+        ) {
+            self.recorder.fault();
+        }
         if self.observations.send(observation).await.is_err() {
             // Nobody is left to work for.
             self.stop.cancel();

@@ -9,6 +9,7 @@ use crate::proto::modbus::timing::LineTiming;
 
 pub mod adapter;
 pub mod bus;
+pub mod captures;
 pub mod codec;
 mod core;
 #[cfg(test)]
@@ -17,6 +18,8 @@ mod job;
 pub mod map;
 mod pace;
 mod port;
+pub mod recorder;
+pub mod scan;
 mod wire;
 
 /// One bus as configured.

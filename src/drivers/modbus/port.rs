@@ -155,10 +155,10 @@ impl Port {
         if count == 0 { Err(closed()) } else { Ok(count) }
     }
 
-    /// Throws away what has come in, and says how many bytes that was.
-    pub(super) fn drain(&mut self) -> io::Result<usize> {
+    /// Takes out what has come in.
+    pub(super) fn drain(&mut self) -> io::Result<Vec<u8>> {
         let mut buffer = [0; READ_SIZE];
-        let mut total = 0;
+        let mut drained = Vec::new();
         for _ in 0..DRAIN_PIECES {
             let piece = match self {
                 Self::Serial(serial) => serial.stream.try_read(&mut buffer),
@@ -166,12 +166,12 @@ impl Port {
             };
             match piece {
                 Ok(0) => return Err(closed()),
-                Ok(count) => total += count,
+                Ok(count) => drained.extend_from_slice(buffer.get(..count).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
-        Ok(total)
+        Ok(drained)
     }
 }
 

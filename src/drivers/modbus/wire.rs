@@ -11,6 +11,7 @@ use tokio::time::timeout_at;
 use tracing::{debug, info};
 
 use super::port::{Port, READ_SIZE};
+use super::recorder::Recorder;
 use super::{BusSettings, SerialFraming, Target, TcpFraming, pace};
 use crate::clock;
 use crate::proto::modbus::frame::{Answer, Framing, Request, RequestError};
@@ -48,6 +49,7 @@ pub(super) struct Wire {
     echoes: bool,
     answers: u64,
     silent: u32,
+    recorder: Recorder,
 }
 
 /// Why an exchange gave no answer.
@@ -73,7 +75,13 @@ enum Attempt {
 
 impl Wire {
     /// Takes over a port that has just been opened, and what may still be answered on it.
-    pub(super) fn new(port: Port, settings: &BusSettings, debts: Option<Debts>, now: Instant) -> Self {
+    pub(super) fn new(
+        port: Port,
+        settings: &BusSettings,
+        debts: Option<Debts>,
+        recorder: Recorder,
+        now: Instant,
+    ) -> Self {
         let (framing, timing) = match &settings.target {
             Target::Serial(serial) => match serial.framing {
                 SerialFraming::Rtu => (Framing::Rtu, serial.timing()),
@@ -98,6 +106,7 @@ impl Wire {
             echoes: false,
             answers: 0,
             silent: 0,
+            recorder,
         }
     }
 
@@ -142,12 +151,16 @@ impl Wire {
         loop {
             match self.port.receive(&mut buffer).await {
                 Ok(count) if self.tcp() => {
+                    self.record(&buffer, count);
                     self.carry.extend_from_slice(buffer.get(..count).unwrap_or_default());
                     if let Err(defect) = skip_stale(&mut self.carry) {
                         return io::Error::new(io::ErrorKind::InvalidData, defect);
                     }
                 }
-                Ok(_) => self.ready_at = self.ready_at.max(clock::instant() + self.timing.silence()),
+                Ok(count) => {
+                    self.record(&buffer, count);
+                    self.ready_at = self.ready_at.max(clock::instant() + self.timing.silence());
+                }
                 Err(error) => return error,
             }
         }
@@ -161,8 +174,13 @@ impl Wire {
         let frame = request.encode(unit, framing).map_err(Fault::Request)?;
         pace::until(self.ready_at).await;
         if !self.tcp() {
-            self.port.drain().map_err(Fault::Lost)?;
+            let drained = self.port.drain().map_err(Fault::Lost)?;
+            if !drained.is_empty() {
+                self.recorder.received(&drained, clock::instant());
+                self.recorder.note("came while nothing was asked");
+            }
         }
+        self.recorder.sent(&frame, clock::instant());
         self.port.send(&frame).await.map_err(Fault::Lost)?;
         let mut reply = Reply::new(unit, request, framing);
         if self.echoes {
@@ -206,6 +224,10 @@ impl Wire {
         }
     }
 
+    fn record(&self, buffer: &[u8], count: usize) {
+        self.recorder.received(buffer.get(..count).unwrap_or_default(), clock::instant());
+    }
+
     /// Whether a transaction number tells answers apart.
     fn tcp(&self) -> bool {
         matches!(self.framing, Framing::Tcp { .. })
@@ -239,17 +261,23 @@ impl Wire {
                 }
                 Progress::Bad(defect) => {
                     self.silent = self.silent.saturating_add(1);
+                    self.recorder.note(&defect.to_string());
                     return Err(Fault::NoAnswer(defect));
                 }
                 Progress::Incomplete => {}
             }
             progress = match timeout_at(deadline.into(), self.port.receive(&mut buffer)).await {
-                Ok(Ok(count)) => reply.feed(buffer.get(..count).unwrap_or_default()),
+                Ok(Ok(count)) => {
+                    self.record(&buffer, count);
+                    reply.feed(buffer.get(..count).unwrap_or_default())
+                }
                 Ok(Err(error)) => return Err(Fault::Lost(error)),
                 Err(_) if doubted => return Ok(Attempt::Doubted),
                 Err(_) => {
                     self.silent = self.silent.saturating_add(1);
-                    return Err(Fault::NoAnswer(reply.defect()));
+                    let defect = reply.defect();
+                    self.recorder.note(&defect.to_string());
+                    return Err(Fault::NoAnswer(defect));
                 }
             };
         }
@@ -266,9 +294,11 @@ impl Wire {
             let until = end.min(now + quiet);
             match timeout_at(until.into(), self.port.receive(&mut buffer)).await {
                 Ok(Ok(count)) => {
+                    self.record(&buffer, count);
                     let progress = reply.feed(buffer.get(..count).unwrap_or_default());
                     if let Progress::Complete(answer) = progress {
                         debug!(unit, %request, "the answer came after the timeout");
+                        self.recorder.note("came after the timeout");
                         self.debts.judge(unit, request, &answer, clock::instant());
                     }
                 }

@@ -52,6 +52,10 @@ pub enum Request {
         /// The bits that do not stay.
         or: u16,
     },
+    /// Function 17: what the device says of itself, in a form of its own.
+    ReportServerId,
+    /// Function 43/14: names of maker, product and version.
+    ReadIdentification,
 }
 
 impl Request {
@@ -69,12 +73,14 @@ impl Request {
             Self::WriteCoils { .. } => 15,
             Self::WriteRegisters { .. } => 16,
             Self::MaskRegister { .. } => 22,
+            Self::ReportServerId => 17,
+            Self::ReadIdentification => 43,
         }
     }
 
     /// Whether it changes nothing in the device, so that it may be sent again.
     pub fn is_read(&self) -> bool {
-        matches!(self, Self::Read(_))
+        matches!(self, Self::Read(_) | Self::ReportServerId | Self::ReadIdentification)
     }
 
     /// The bytes to send to a unit.
@@ -83,6 +89,7 @@ impl Request {
             Framing::Rtu | Framing::Ascii => ModbusRequest::new(unit, ModbusProto::Rtu),
             Framing::Tcp { transaction } => ModbusRequest::new_tcp_udp(unit, transaction),
         };
+        let own = |body: &[u8]| Ok(framed(&[&[unit], body].concat(), framing));
         let mut frame: Vec<u8> = Vec::with_capacity(16);
         let built = match self {
             Self::Read(span) => {
@@ -107,9 +114,12 @@ impl Request {
                 request.generate_set_holdings_bulk(*address, values, &mut frame)
             }
             Self::MaskRegister { address, and, or } => {
-                frame = mask_frame(unit, framing, [*address, *and, *or]);
-                Ok(())
+                let words = [*address, *and, *or].map(u16::to_be_bytes);
+                return own(&[&[22], words.as_flattened()].concat());
             }
+            Self::ReportServerId => return own(&[17]),
+            // The basic names, in a stream that begins with the first one.
+            Self::ReadIdentification => return own(&[43, 14, 1, 0]),
         };
         built.map_err(RequestError::Frame)?;
         match (framing, frame.split_last_chunk::<2>()) {
@@ -132,25 +142,23 @@ impl fmt::Display for Request {
                 write!(f, "write of {} holding registers from {address}", values.len())
             }
             Self::MaskRegister { address, .. } => write!(f, "write of bits of holding register {address}"),
+            Self::ReportServerId => f.write_str("report of the server's id"),
+            Self::ReadIdentification => f.write_str("read of the device identification"),
         }
     }
 }
 
-/// A request of function 22, which `rmodbus` does not build.
-fn mask_frame(unit: u8, framing: Framing, words: [u16; 3]) -> Vec<u8> {
-    let mut frame = match framing {
-        Framing::Rtu | Framing::Ascii => Vec::new(),
+/// Wraps unit, function code and data, where the library does not build the request.
+pub(super) fn framed(body: &[u8], framing: Framing) -> Vec<u8> {
+    match framing {
+        Framing::Rtu => [body, &crc16(body).to_le_bytes()].concat(),
+        Framing::Ascii => ascii::encode(body),
         Framing::Tcp { transaction } => {
-            let header = [transaction, 0, 8];
-            header.iter().flat_map(|word| word.to_be_bytes()).collect()
+            let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
+            let header = [transaction.to_be_bytes(), [0, 0], length.to_be_bytes()];
+            [&header.concat(), body].concat()
         }
-    };
-    frame.extend([unit, 22]);
-    frame.extend(words.iter().flat_map(|word| word.to_be_bytes()));
-    if matches!(framing, Framing::Rtu | Framing::Ascii) {
-        frame.extend(crc16(&frame).to_le_bytes());
     }
-    frame
 }
 
 /// How a frame is wrapped.
@@ -205,6 +213,10 @@ pub enum Answer {
     Registers(Vec<u16>),
     /// The write was taken.
     Written,
+    /// Data in a form of the device's own (function 17).
+    Data(Vec<u8>),
+    /// Numbered names (function 43/14).
+    Names(Vec<(u8, Vec<u8>)>),
     /// The unit refused.
     Exception(Exception),
 }
@@ -275,7 +287,7 @@ mod tests {
     #[test]
     fn requests_look_as_the_specification_prints_them() {
         let read = |table, address, count| Request::Read(Span::new(table, address, count).unwrap());
-        let cases: [(Request, &[u8]); 9] = [
+        let cases: [(Request, &[u8]); 11] = [
             (read(Table::Coil, 0x13, 0x13), &[1, 0, 0x13, 0, 0x13]),
             (read(Table::Discrete, 0xC4, 0x16), &[2, 0, 0xC4, 0, 0x16]),
             (read(Table::Holding, 0x6B, 3), &[3, 0, 0x6B, 0, 3]),
@@ -294,6 +306,8 @@ mod tests {
                 &[16, 0, 1, 0, 2, 4, 0, 10, 1, 2],
             ),
             (Request::MaskRegister { address: 4, and: 0xF2, or: 0x25 }, &[22, 0, 4, 0, 0xF2, 0, 0x25]),
+            (Request::ReportServerId, &[17]),
+            (Request::ReadIdentification, &[43, 14, 1, 0]),
         ];
         for (request, pdu) in cases {
             let frame = rtu(&request);

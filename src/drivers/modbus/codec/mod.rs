@@ -58,7 +58,7 @@ impl Point {
                 let own = words.get(offset..)?.get(..usize::from(own.count()))?;
                 Some(Found { content: Content::Registers(own.to_vec()), factor })
             }
-            Answer::Written | Answer::Exception(_) => None,
+            Answer::Written | Answer::Exception(_) | Answer::Data(_) | Answer::Names(_) => None,
         }
     }
 

@@ -216,11 +216,17 @@ impl Core {
     pub(super) fn completed(&mut self, result: Result<Answer, String>, now: Now) {
         let Some(current) = self.current.take() else { return };
         let (Current::Poll { unit, .. } | Current::Probe { unit, .. } | Current::Job { unit, .. }) = current;
+        let pause =
+            self.stations_of(unit).map(|(_, station)| station.device.map.pause).max().unwrap_or_default();
+        if !pause.is_zero() {
+            self.schedule.rest(unit, now.instant + pause);
+        }
         // A gateway that speaks for a unit says nothing of the unit itself.
-        let result = result.and_then(|answer| match answer {
-            Answer::Exception(exception) if exception.is_from_gateway() => Err(exception.to_string()),
-            answer @ (Answer::Exception(_) | Answer::Bits(_) | Answer::Registers(_) | Answer::Written) => {
-                Ok(answer)
+        let result = result.and_then(|answer| {
+            let refusal = if let Answer::Exception(exception) = &answer { Some(*exception) } else { None };
+            match refusal.filter(|exception| exception.is_from_gateway()) {
+                Some(exception) => Err(exception.to_string()),
+                None => Ok(answer),
             }
         });
         match &result {
@@ -261,6 +267,15 @@ impl Core {
     pub(super) fn interrupted(&mut self, now: Now) {
         if let Some(Current::Job { unit, id }) = self.current.take() {
             self.job_unanswered(unit, id, now);
+        }
+    }
+
+    /// The port was opened or the connection made: units that need it are left alone for a while.
+    pub(super) fn opened(&mut self, now: Instant) {
+        for Station { device, unit } in &self.stations {
+            if !device.map.pause_after_connect.is_zero() {
+                self.schedule.rest(*unit, now + device.map.pause_after_connect);
+            }
         }
     }
 

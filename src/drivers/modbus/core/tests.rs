@@ -103,6 +103,7 @@ fn right(request: &Request) -> Answer {
         | Request::WriteCoils { .. }
         | Request::WriteRegisters { .. }
         | Request::MaskRegister { .. } => Answer::Written,
+        Request::ReportServerId | Request::ReadIdentification => Answer::Data(Vec::new()),
     }
 }
 

@@ -174,7 +174,8 @@ impl Change {
             Answer::Exception(exception) if exception.is_acknowledge() => self.unconfirmed = true,
             Answer::Exception(exception) => self.refused(format!("{exception} at {label}")),
             // The form of an answer is that of its request, so this is always the first.
-            Answer::Written | Answer::Bits(_) | Answer::Registers(_) => {}
+            Answer::Written | Answer::Bits(_) | Answer::Registers(_) | Answer::Data(_) | Answer::Names(_) => {
+            }
         }
     }
 

@@ -106,6 +106,10 @@ pub(super) enum Body {
     Echo([u8; 4]),
     /// Address and both masks, as in the request.
     MaskEcho([u8; 6]),
+    /// A byte count and that many bytes.
+    Data,
+    /// Numbered names, each with its length.
+    Names,
 }
 
 impl Shape {
@@ -128,16 +132,20 @@ impl Shape {
                 let ([first, second], [a, b, c, d]) = (address.to_be_bytes(), masks);
                 Body::MaskEcho([first, second, a, b, c, d])
             }
+            Request::ReportServerId => Body::Data,
+            Request::ReadIdentification => Body::Names,
         };
         Self { function: request.function(), body }
     }
 
-    /// Bytes of function code and body.
+    /// Bytes of function code and body; the least where the answer decides.
     fn length(self) -> usize {
         match self.body {
             Body::Bits { bytes, .. } | Body::Registers { bytes } => 2 + usize::from(bytes),
             Body::Echo(_) => 5,
             Body::MaskEcho(_) => 7,
+            Body::Data => 2,
+            Body::Names => 1 + NAMES_HEADER,
         }
     }
 
@@ -162,6 +170,14 @@ impl Shape {
             }
             Body::Echo(echo) => self.look_echo(&echo, body),
             Body::MaskEcho(echo) => self.look_echo(&echo, body),
+            Body::Data => match body.split_first() {
+                None => Look::Short(2),
+                Some((count, data)) => match data.get(..usize::from(*count)) {
+                    Some(data) => Look::Whole(2 + data.len(), Answer::Data(data.to_vec())),
+                    None => Look::Short(2 + usize::from(*count)),
+                },
+            },
+            Body::Names => look_names(body),
         }
     }
 
@@ -186,6 +202,36 @@ impl Shape {
                 None => Look::Short(self.length()),
             },
         }
+    }
+}
+
+/// Before the names: what is asked, which names there are, whether more follow from which number, how many are here.
+const NAMES_HEADER: usize = 6;
+
+fn look_names(body: &[u8]) -> Look {
+    if body.first().is_some_and(|kind| *kind != 14) {
+        return Look::Wrong(Defect::WrongEcho);
+    }
+    let Some((header, mut left)) = body.split_at_checked(NAMES_HEADER) else {
+        return Look::Short(1 + NAMES_HEADER);
+    };
+    let (mut names, mut length) = (Vec::new(), 1 + NAMES_HEADER);
+    for _ in 0..header.last().copied().unwrap_or_default() {
+        let Some(([number, size], rest)) = left.split_first_chunk::<2>() else {
+            return Look::Short(length + 2);
+        };
+        length += 2 + usize::from(*size);
+        let Some((name, rest)) = rest.split_at_checked(usize::from(*size)) else {
+            return Look::Short(length);
+        };
+        names.push((*number, name.to_vec()));
+        left = rest;
+    }
+    // No frame is so long; what says so is none.
+    if length > LONGEST_FRAME {
+        Look::Wrong(Defect::NotModbus)
+    } else {
+        Look::Whole(length, Answer::Names(names))
     }
 }
 

@@ -44,6 +44,28 @@ fn each_kind_of_answer_is_understood() {
 }
 
 #[test]
+fn what_a_device_says_of_itself_is_read_in_any_pieces() {
+    let names = [&[7, 43, 14, 1, 1, 0, 0, 2, 0, 3][..], b"ACM", &[1, 2], b"X1"].concat();
+    let expected = Answer::Names(vec![(0, b"ACM".to_vec()), (1, b"X1".to_vec())]);
+    let id = [&[7, 17, 5][..], b"abc", &[0xFF, 0]].concat();
+    for (request, frame, answer) in [
+        (Request::ReadIdentification, names, expected),
+        (Request::ReportServerId, id, Answer::Data(b"abc\xFF\0".to_vec())),
+        (Request::ReadIdentification, vec![7, 0xAB, 1], Answer::Exception(Exception(1))),
+    ] {
+        for (framing, stream) in
+            [(Framing::Rtu, rtu(&frame)), (Framing::Ascii, super::super::ascii::encode(&frame))]
+        {
+            for size in 1..=stream.len() {
+                let mut reply = Reply::new(7, &request, framing);
+                let last = stream.chunks(size).map(|piece| reply.feed(piece)).last();
+                assert_eq!(last, Some(Progress::Complete(answer.clone())), "{request} in pieces of {size}");
+            }
+        }
+    }
+}
+
+#[test]
 fn each_defect_is_named() {
     let request = holding(9, 1);
     let damaged = [7, 3, 2, 0, 1, 0, 0];
@@ -132,7 +154,7 @@ fn skipping_keeps_the_beginning_of_the_next_frame() {
 
 prop_compose! {
     fn any_request()(
-        kind in 0..9_u8, address in 0..60_000_u16, count in 1..=123_u16, value: u16,
+        kind in 0..11_u8, address in 0..60_000_u16, count in 1..=123_u16, value: u16,
     ) -> Request {
         let read = |table| Request::Read(Span::new(table, address, count).unwrap());
         match kind {
@@ -144,7 +166,9 @@ prop_compose! {
             5 => Request::WriteRegister { address, value },
             6 => Request::WriteCoils { address, values: vec![true; usize::from(count)] },
             7 => Request::MaskRegister { address, and: value, or: count },
-            _ => Request::WriteRegisters { address, values: vec![value; usize::from(count)] },
+            8 => Request::WriteRegisters { address, values: vec![value; usize::from(count)] },
+            9 => Request::ReportServerId,
+            _ => Request::ReadIdentification,
         }
     }
 }
@@ -164,6 +188,11 @@ fn answer_to(request: &Request, seed: u8) -> (Vec<u8>, Answer) {
         ),
         Body::Echo(echo) => ([&[7, shape.function][..], &echo].concat(), Answer::Written),
         Body::MaskEcho(echo) => ([&[7, shape.function][..], &echo].concat(), Answer::Written),
+        Body::Data => ([&[7, 17, 3][..], &data(3)].concat(), Answer::Data(data(3))),
+        Body::Names => {
+            let answer = Answer::Names(vec![(1, data(3))]);
+            ([&[7, 43, 14, 1, 1, 0, 0, 1, 1, 3][..], &data(3)].concat(), answer)
+        }
     }
 }
 

@@ -1,0 +1,186 @@
+//! Finds the units of a line or an endpoint, and what they most likely are. Only reads are sent.
+//!
+//! Takes the port like a bus does, lock and all, so a port that is in use is refused. Pure parts: what is plausible for
+//! which product (`plausible.rs`), what a run of registers may mean (`meaning.rs`), what to configure (`starter.rs`).
+
+use std::time::Duration;
+
+use super::job::{grouped, samples};
+use super::port::Port;
+use super::recorder::Recorder;
+use super::wire::{Fault, Wire};
+use super::{BusSettings, ModbusDevice};
+use crate::clock;
+use crate::drivers::Sample;
+use crate::proto::modbus::frame::{Answer, Request};
+use crate::proto::modbus::{Span, Table};
+use crate::report::Chain;
+
+pub mod meaning;
+pub mod plausible;
+pub mod starter;
+
+pub use plausible::Match;
+
+/// Reads of one product before it is judged: enough to tell meters apart, few enough that a hundred products can be
+/// tried on one unit.
+const READS_OF_A_PRODUCT: usize = 3;
+
+/// Units that hardly anybody sets. An endpoint at which both answer answers whatever the unit.
+const IMPROBABLE: [u8; 2] = [213, 214];
+
+/// One unit that answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// Its address.
+    pub unit: u8,
+    /// What it says of itself, if it does: maker, product, version.
+    pub says: Vec<String>,
+    /// What it answered to the first read of each table: the register's content, or the refusal in words.
+    pub tables: Vec<(Table, Result<u16, String>)>,
+    /// Products that it may be, the most likely first.
+    pub matches: Vec<Match>,
+}
+
+/// A way to the units that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The port is missing or in use, or nobody listens.
+    #[error("{0}")]
+    Open(String),
+    /// It was open and is lost.
+    #[error("the port was lost: {0}")]
+    Lost(String),
+    /// The unit does not answer, or refuses.
+    #[error("unit {unit}: {reason}")]
+    Unit {
+        /// Which one.
+        unit: u8,
+        /// In words.
+        reason: String,
+    },
+}
+
+/// An open line.
+#[derive(Debug)]
+pub struct Scanner {
+    wire: Wire,
+}
+
+impl Scanner {
+    /// Opens the port or connects.
+    pub async fn open(settings: &BusSettings) -> Result<Self, ScanError> {
+        let port = Port::open(&settings.target).await;
+        let port = port.map_err(|error| ScanError::Open(Chain(&error).to_string()))?;
+        Ok(Self { wire: Wire::new(port, settings, None, Recorder::new(settings, None), clock::instant()) })
+    }
+
+    /// Whether the other end answers for units that cannot be there.
+    pub async fn answers_for_all(&mut self) -> Result<bool, ScanError> {
+        for unit in IMPROBABLE {
+            if self.sign_of_life(unit).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Looks whether a unit is there, and if so, what it is.
+    pub async fn look(&mut self, unit: u8, products: &[ModbusDevice]) -> Result<Option<Found>, ScanError> {
+        let Some(first) = self.sign_of_life(unit).await? else { return Ok(None) };
+        let mut tables = vec![first];
+        for table in [Table::Input, Table::Holding] {
+            if tables.iter().all(|(known, _)| *known != table) {
+                tables.extend(self.first_register(unit, table).await?);
+            }
+        }
+        let says = self.says(unit).await?;
+        let mut matches = Vec::new();
+        for product in products {
+            matches.extend(self.compare(unit, product, &says).await?);
+        }
+        matches.sort_by(|one: &Match, other: &Match| other.score.total_cmp(&one.score));
+        Ok(Some(Found { unit, says, tables, matches }))
+    }
+
+    /// The registers of a span.
+    pub async fn read(&mut self, unit: u8, span: Span) -> Result<Vec<u16>, ScanError> {
+        let refused = |reason: String| ScanError::Unit { unit, reason };
+        match self.ask(unit, &Request::Read(span)).await? {
+            Ok(Answer::Registers(words)) => Ok(words),
+            Ok(Answer::Exception(exception)) => Err(refused(format!("{exception} at {span}"))),
+            Ok(_) => Err(refused(format!("{span} are no registers"))),
+            Err(reason) => Err(refused(reason)),
+        }
+    }
+
+    /// An answer of whatever kind. A unit that keeps silent on one table may answer in the other.
+    async fn sign_of_life(&mut self, unit: u8) -> Result<Option<(Table, Result<u16, String>)>, ScanError> {
+        for table in [Table::Holding, Table::Input] {
+            if let Some(found) = self.first_register(unit, table).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn first_register(
+        &mut self,
+        unit: u8,
+        table: Table,
+    ) -> Result<Option<(Table, Result<u16, String>)>, ScanError> {
+        let Some(span) = Span::new(table, 0, 1) else { return Ok(None) };
+        Ok(match self.ask(unit, &Request::Read(span)).await? {
+            Ok(Answer::Registers(words)) => words.first().map(|word| (table, Ok(*word))),
+            Ok(Answer::Exception(exception)) if exception.is_from_gateway() => None,
+            Ok(Answer::Exception(exception)) => Some((table, Err(exception.to_string()))),
+            Ok(_) | Err(_) => None,
+        })
+    }
+
+    /// Maker, product and version, and what function 17 gives, as far as they are text.
+    async fn says(&mut self, unit: u8) -> Result<Vec<String>, ScanError> {
+        let mut says = Vec::new();
+        if let Ok(Answer::Names(names)) = self.ask(unit, &Request::ReadIdentification).await? {
+            says.extend(names.iter().filter_map(|(_, name)| plausible::words(name)));
+        }
+        if let Ok(Answer::Data(data)) = self.ask(unit, &Request::ReportServerId).await? {
+            says.extend(plausible::words(&data));
+        }
+        Ok(says)
+    }
+
+    /// How well a unit's registers fit a product. `None` where they do not at all.
+    async fn compare(
+        &mut self,
+        unit: u8,
+        product: &ModbusDevice,
+        says: &[String],
+    ) -> Result<Option<Match>, ScanError> {
+        let readable = |at: &usize| {
+            product.device.product.properties.get(*at).is_some_and(|property| property.access.readable())
+        };
+        let positions = (0..product.map.properties.len()).filter(readable);
+        let mut known: Vec<(usize, Sample)> = Vec::new();
+        for group in grouped(product, positions).iter().take(READS_OF_A_PRODUCT) {
+            match self.ask(unit, &Request::Read(group.span())).await? {
+                Ok(Answer::Exception(_)) | Err(_) => return Ok(None),
+                Ok(answer) => known.extend(samples(product, group, &answer)),
+            }
+        }
+        Ok(plausible::judge(&product.device.product, &known, says))
+    }
+
+    /// One request. The inner result is the unit's, the outer one the port's.
+    async fn ask(&mut self, unit: u8, request: &Request) -> Result<Result<Answer, String>, ScanError> {
+        match self.wire.exchange(unit, request).await {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(Fault::Lost(error)) => Err(ScanError::Lost(Chain(&error).to_string())),
+            Err(fault @ (Fault::NoAnswer(_) | Fault::Request(_))) => Ok(Err(Chain(&fault).to_string())),
+        }
+    }
+}
+
+/// How long a unit may take when it is looked for. Devices answer a single register at once; a slow one is found with a
+/// longer time on the command line.
+pub const PATIENCE: Duration = Duration::from_millis(150);
