@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Takes fresh values of one device over all five dialects, as a client on the network would.
 
-    pentad url all --client ID --host HOST:PORT | reach.py PRODUCT DEVICE PROPERTY [SECONDS]
+    pentad url all --client ID --host HOST:PORT | reach.py PRODUCT DEVICE PROPERTY [SECONDS [NODE]]
 
 Each dialect's address comes from the standard input. A dialect is reached when two different values of the property have
-come through it. Prints a line for each; fails if one was not reached within the seconds (default 20).
+come through it. Prints a line for each; fails if one was not reached within the seconds (default 20). NODE is what WCS OAM
+calls the bus or broker, counted from 1 (default 1). Dialects that the input has no address for are left out.
 Needs the package websocket-client (tests/run puts it into tests/.venv).
 """
 
@@ -68,7 +69,7 @@ def ithings(address, deadline, what):
 
 def oam(address, deadline, what):
     line = Line(address, deadline)
-    stomp(line, f"/stream/1/{what['device']}")
+    stomp(line, f"/stream/{what['node']}/{what['device']}")
     return line
 
 
@@ -93,13 +94,16 @@ def main():
         sys.exit(__doc__)
     what = {"product": sys.argv[1], "device": sys.argv[2]}
     name, seconds = sys.argv[3], float(sys.argv[4]) if len(sys.argv) > 4 else 20.0
+    what["node"] = sys.argv[5] if len(sys.argv) > 5 else "1"
     addresses = {}
     for row in sys.stdin:
         words = row.split()
         if len(words) >= 3 and words[0] in DIALECTS:
             addresses.setdefault(words[0], words[-1])
+    if not addresses:
+        sys.exit("the standard input has no addresses")
     failed = False
-    for dialect, enter in DIALECTS.items():
+    for dialect, enter in ((dialect, enter) for dialect, enter in DIALECTS.items() if dialect in addresses):
         began = time.monotonic()
         seen, heard = [], ""
         try:

@@ -14,6 +14,10 @@ import subprocess
 import time
 
 
+# The same socket and serial number each time it is plugged in, as a real adapter has, so that its stable name stays.
+ADAPTER = {"driver": "usb-serial", "id": "adapter", "bus": "usb.0", "port": "1", "serial": "A1", "chardev": "line"}
+
+
 class Failed(Exception):
     """A command in the machine, or the machine itself, did not do what was asked."""
 
@@ -43,7 +47,7 @@ class Talk:
         while True:
             line = self.file.readline()
             if not line:
-                raise Failed("the other side has gone")
+                raise ConnectionError("the other side has gone")
             try:
                 answer = json.loads(line.lstrip(b"\xff"))
             except ValueError:
@@ -69,8 +73,7 @@ class Machine:
         """Boots, and returns when the system has come up; the seconds that it took."""
         began = time.monotonic()
         if not again:
-            backing = ["-F", "raw", "-b", self.path("disk")]
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, self.path("copy")], check=True)
+            subprocess.run(["cp", "--sparse=always", "--reflink=auto", self.path("disk"), self.path("copy")], check=True)
         for name in ("agent", "monitor"):
             if os.path.exists(self.path(name)):
                 os.unlink(self.path(name))
@@ -79,7 +82,7 @@ class Machine:
         command += ["-smp", str(self.processors), "-m", str(self.megabytes), "-nodefaults", "-display", "none"]
         command += ["-kernel", self.path("kernel"), "-initrd", self.path("initrd")]
         command += ["-append", "root=/dev/vda rw console=ttyAMA0 net.ifnames=0 panic=-1 loglevel=4"]
-        command += ["-drive", f"if=none,id=disk,file={self.path('copy')},format=qcow2", "-device", "virtio-blk-pci,drive=disk"]
+        command += ["-drive", f"if=none,id=disk,file={self.path('copy')},format=raw", "-device", "virtio-blk-pci,drive=disk"]
         command += ["-netdev", network, "-device", "virtio-net-pci,id=card,netdev=wire,romfile="]
         command += ["-object", "rng-random,id=noise,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=noise"]
         command += ["-serial", f"file:{self.path('console')}", "-device", "qemu-xhci,id=usb"]
@@ -87,8 +90,9 @@ class Machine:
         command += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
         command += ["-qmp", f"unix:{self.path('monitor')},server=on,wait=off"]
         if self.adapter:
+            adapter = ",".join(f"{name}={value}" for name, value in ADAPTER.items()) + ",always-plugged=on"
             command += ["-chardev", f"socket,id=line,path={self.adapter},server=on,wait=off"]
-            command += ["-device", "usb-serial,bus=usb.0,id=adapter,chardev=line,always-plugged=on"]
+            command += ["-device", adapter]
         self.qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         self.wait_for_system()
         return time.monotonic() - began
@@ -124,12 +128,17 @@ class Machine:
 
     def agent(self, command, arguments=None, timeout=30, answered=True):
         with Talk(self.path("agent"), timeout) as talk:
-            # What an earlier conversation left behind is passed over until our own number comes back.
+            # What an earlier conversation left behind, and the complaint about the byte that ends it, is passed over
+            # until our own number comes back.
             number = random.randrange(1 << 30)
             talk.socket.sendall(b"\xff")
             talk.ask("guest-sync-delimited", {"id": number})
-            while talk.hear() != number:
-                pass
+            synchronised = False
+            while not synchronised:
+                try:
+                    synchronised = talk.hear() == number
+                except Failed:
+                    continue
             talk.ask(command, arguments)
             return talk.hear() if answered else None
 
@@ -179,8 +188,7 @@ class Machine:
         self.monitor("device_del", {"id": "adapter"})
 
     def plug_in(self):
-        device = {"driver": "usb-serial", "bus": "usb.0", "id": "adapter", "chardev": "line", "always-plugged": True}
-        self.monitor("device_add", device)
+        self.monitor("device_add", ADAPTER | {"always-plugged": True})
 
     def cable(self, there):
         self.monitor("set_link", {"name": "card", "up": there})
