@@ -28,6 +28,7 @@ pub mod proto;
 pub mod report;
 pub mod serve;
 pub mod signals;
+pub mod status;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;

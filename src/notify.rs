@@ -61,6 +61,16 @@ pub async fn feed_watchdog(interval: Duration, turns: Counter, stop: Cancellatio
     }
 }
 
+/// Whether there is a service manager that listens.
+pub fn wanted() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// How the gateway is, in words.
+pub fn status(line: &str) {
+    tell(&[NotifyState::Status(line)]);
+}
+
 fn tell(states: &[NotifyState<'_>]) {
     // Kept in the environment: removing it would race with other threads that read theirs.
     if let Err(error) = sd_notify::notify(false, states) {

@@ -30,9 +30,11 @@ use crate::model::directory::Directory;
 use crate::notify;
 use crate::report::Chain;
 use crate::serve::admission::Admission;
+use crate::serve::inherited;
 use crate::serve::listener::BindError;
 use crate::serve::sockjs;
 use crate::serve::tls::TlsError;
+use crate::status;
 use crate::store::{self, Archive, Keeper};
 use crate::supervisor::{Ending, Stage, Supervisor};
 
@@ -150,11 +152,17 @@ impl App {
             &config.server.trusted_proxies,
         );
         let hub = HubHandle::new(requests).with_archive(archive);
+        if notify::wanted() {
+            let token = supervisor.token(Stage::Serve);
+            let line = status::keep(hub.clone(), admission.clone(), token);
+            supervisor.spawn(Stage::Serve, "status", line);
+        }
         let (mut gateway, live) =
             Gateway::new(config, directory, hub, seal, sockjs, admission, links, meters);
         let token = supervisor.token(Stage::Serve);
         supervisor.spawn(Stage::Serve, "sockjs", desk.run(live, token));
         gateway.open(doors, &mut supervisor);
+        inherited::warn_of_unclaimed();
         notify::ready(&gateway.status());
         loop {
             tokio::select! {

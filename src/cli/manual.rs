@@ -44,7 +44,10 @@ const SECTIONS: [(&str, &[(&str, &str)]); 4] = [
                 "SIGTERM, SIGINT",
                 "Stop: clients are told, frames under way are finished. A second one stops at once.",
             ),
-            ("SIGHUP", "What systemctl reload pentad sends."),
+            (
+                "SIGHUP",
+                "Take a changed configuration over, as systemctl reload pentad does; a wrong one is refused.",
+            ),
         ],
     ),
     (

@@ -23,6 +23,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use super::admission::Permit;
 use super::engine::Engine;
 use super::http::{Accepted, Door};
+use super::inherited;
 use super::live::Live;
 use super::origin::Ends;
 use super::socket::Socket;
@@ -116,6 +117,9 @@ impl Listener {
     /// The same with a face.
     pub fn bind_with(address: SocketAddr, face: Face) -> Result<Self, BindError> {
         let bound = || {
+            if let Some(socket) = inherited::socket(address)? {
+                return Ok((TcpListener::from_std(socket)?, address));
+            }
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             // Without it a restarted gateway could not bind while old connections time out.
             socket.set_reuseaddr(true)?;

@@ -26,6 +26,7 @@ mod captures;
 mod connection;
 mod engine;
 mod http;
+pub mod inherited;
 pub mod listener;
 pub mod live;
 mod monitor;

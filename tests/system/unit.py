@@ -10,12 +10,14 @@ input's owner: stop it by a signal.
 """
 
 import errno
+import fcntl
 import os
 import pty
 import select
 import socket
 import struct
 import sys
+import termios
 import time
 import tty
 
@@ -63,7 +65,18 @@ class Unit:
         return None
 
 
-def serve(unit, descriptor):
+def release(name):
+    """Ends the exclusive use that a killed reader leaves behind. A real port forgets it with its last holder; a pseudo-
+    terminal lives on with its other end. Only root can open it then."""
+    try:
+        near = os.open(name, os.O_RDWR | os.O_NOCTTY)
+    except OSError:
+        return
+    fcntl.ioctl(near, termios.TIOCNXCL)
+    os.close(near)
+
+
+def serve(unit, descriptor, unheld=lambda: None):
     """Answers until the line is gone. A frame ends where nothing more comes for a while."""
     frame = b""
     while True:
@@ -80,6 +93,7 @@ def serve(unit, descriptor):
             # What a pseudo-terminal says while nobody holds its other end.
             if error.errno != errno.EIO:
                 raise
+            unheld()
             time.sleep(0.1)
             continue
         if not data:
@@ -93,11 +107,13 @@ def main():
     if kind == "pty":
         far, near = pty.openpty()
         tty.setraw(near)
+        name = os.ttyname(near)
+        os.close(near)
         link = sys.argv[2]
         if os.path.lexists(link):
             os.unlink(link)
-        os.symlink(os.ttyname(near), link)
-        serve(unit, far)
+        os.symlink(name, link)
+        serve(unit, far, lambda: release(name))
     elif kind == "unix":
         while True:
             try:

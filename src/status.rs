@@ -1,0 +1,86 @@
+//! The line that the service manager shows of a running gateway: devices online, connections.
+//!
+//! Asks the hub like any client does, so it knows nothing of the hub's insides; outside of systemd nobody would see
+//! the line, and the task is not started.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::dialects::Token;
+use crate::hub::handle::{Attachment, HubGone, HubHandle, HubRequest, SessionReply};
+use crate::model::client::{Client, DeviceFilter, Rights, Secret};
+use crate::model::interest::Selector;
+use crate::model::snapshot::{Answer, Question, Snapshot};
+use crate::notify;
+use crate::serve::admission::Admission;
+
+/// How old the line may be. Who looks at it is a person.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Keeps the line true until told to stop.
+pub async fn keep(hub: HubHandle, admission: Admission, stop: CancellationToken) {
+    tokio::select! {
+        // Cancel-safe: a cancelled token stays cancelled.
+        () = stop.cancelled() => {}
+        // Dropped only when told to stop; the hub notices by the session's queues.
+        gone = tell(&hub, &admission) => {
+            if let Err(gone) = gone {
+                debug!("no more status: {gone}");
+            }
+            stop.cancelled().await;
+        }
+    }
+}
+
+async fn tell(hub: &HubHandle, admission: &Admission) -> Result<(), HubGone> {
+    // It watches nothing, so no device message ever comes.
+    let mut seat = hub.attach(1).await?;
+    let client = Arc::new(Client {
+        id: "status".into(),
+        secret: Secret::new(""),
+        dialects: Vec::new(),
+        devices: DeviceFilter::new(["*"]),
+        rights: Rights::READ,
+    });
+    loop {
+        let question = Question::Snapshot(Selector::All);
+        let client = Arc::clone(&client);
+        hub.send(HubRequest::Ask { key: seat.key, token: Token(0), client, question }).await?;
+        // Said again even where nothing has changed: a reload puts a line of its own there.
+        notify::status(&line(&*answer(&mut seat).await?, admission.count()));
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn answer(seat: &mut Attachment) -> Result<Arc<Snapshot>, HubGone> {
+    loop {
+        if let SessionReply::Answer(_, Answer::Snapshot(snapshot)) =
+            seat.replies.recv().await.ok_or(HubGone)?
+        {
+            return Ok(snapshot);
+        }
+    }
+}
+
+fn line(snapshot: &Snapshot, connections: usize) -> String {
+    let online = snapshot.devices.iter().filter(|device| device.online).count();
+    let links = snapshot.links.iter().filter(|link| link.up).count();
+    format!(
+        "{online} of {} devices online, {links} of {} links up, {connections} connections",
+        snapshot.devices.len(),
+        snapshot.links.len()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_counts_what_is_there() {
+        assert_eq!(line(&Snapshot::default(), 3), "0 of 0 devices online, 0 of 0 links up, 3 connections");
+    }
+}
