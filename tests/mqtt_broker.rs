@@ -374,6 +374,7 @@ fn device() -> Arc<Device> {
             name: "say".into(),
             inputs: vec![input("text", ValueType::Text), input("times", ValueType::Int)],
             outputs: vec![],
+            ..Function::new("")
         }],
         events: vec![],
     };

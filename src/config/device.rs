@@ -114,7 +114,7 @@ fn device(table: Table<'_>, id: Option<Arc<str>>, parts: &Parts<'_>) -> Option<A
     };
     let idle = |kind: &str, bound: &dyn Fn(usize) -> bool| {
         for (at, function) in device.product.functions.iter().enumerate() {
-            if !bound(at) {
+            if !bound(at) && function.steps.is_empty() {
                 let found =
                     format!("function {} of {} has nothing on {kind}", function.id, device.product.id);
                 report.add(Problem::warning(&spot, found).hint("a call of it does nothing"));

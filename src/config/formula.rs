@@ -34,19 +34,37 @@ pub(super) fn compute(formulas: &[(usize, Node<'_>)], properties: &mut [Property
     }
 }
 
-/// The expression of one property. `names` are the ids of all properties, also of those that could not be read.
+/// The expression of one property.
 fn formula(
     node: &Node<'_>,
     property: &Property,
     properties: &[Property],
     names: &[&str],
 ) -> Option<Arc<Expression>> {
-    let text = node.text()?;
     let Some(wanted) = Kind::of(property.kind) else {
         let found = format!("a property of type {} cannot be computed", property.kind.name());
         node.report().add(Problem::error(&node.spot(), found).allowed("bool, int, float, enum"));
         return None;
     };
+    let found =
+        |given: &str| format!("it gives {given}, and the property is of type {}", property.kind.name());
+    expression(node, wanted, found, properties, names)
+}
+
+/// An expression that is true or false.
+pub(super) fn condition(node: &Node<'_>, properties: &[Property], names: &[&str]) -> Option<Arc<Expression>> {
+    expression(node, Kind::Truth, |given| format!("a condition that gives {given}"), properties, names)
+}
+
+/// `names` are the ids of all properties, also of those that could not be read.
+fn expression(
+    node: &Node<'_>,
+    wanted: Kind,
+    found: impl Fn(&str) -> String,
+    properties: &[Property],
+    names: &[&str],
+) -> Option<Arc<Expression>> {
+    let text = node.text()?;
     // A property that stands there, but could not be read, is reported at its own place.
     let unread = Cell::new(false);
     let lookup = |name: &str| {
@@ -60,12 +78,8 @@ fn formula(
     match parse(text, &lookup) {
         Ok(expression) if expression.kind() == wanted => Some(Arc::new(expression)),
         Ok(expression) => {
-            let found = format!(
-                "it gives {}, and the property is of type {}",
-                expression.kind().name(),
-                property.kind.name()
-            );
             let allowed = format!("an expression that gives {}", wanted.name());
+            let found = found(expression.kind().name());
             node.report().add(Problem::error(&node.spot(), found).allowed(allowed));
             None
         }

@@ -21,6 +21,7 @@ mod resolve;
 mod reuse;
 mod rules;
 mod scalar;
+mod sequence;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use super::node::{Lapse, Node};
 use super::problem::{Problem, Spot};
 use super::reader::Table;
 use super::rules::{self, ReportLayer};
+use super::sequence::{self, Scope};
 use super::{identity, scalar};
 use crate::drivers::modbus::map::ModbusMap;
 use crate::drivers::mqtt::map::MqttMap;
@@ -94,7 +95,8 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
     let mut steps = Vec::new();
     let mut publishes = Vec::new();
     for row in rows {
-        if let Some((function, step, publish)) = function(row, &modbus_settings) {
+        let scope = Scope { properties: &properties, names: &names, functions: &functions };
+        if let Some((function, step, publish)) = function(row, &modbus_settings, scope) {
             functions.push(function);
             steps.push(step);
             publishes.push(publish);
@@ -288,24 +290,30 @@ fn labels(table: &Table<'_>, kind: Option<ValueType>) -> Vec<(i64, Arc<str>)> {
 type BoundFunction =
     (Function, Vec<crate::drivers::modbus::map::Step>, Option<crate::drivers::mqtt::map::Publish>);
 
-fn function(table: Table<'_>, settings: &modbus::Settings) -> Option<BoundFunction> {
+fn function(table: Table<'_>, settings: &modbus::Settings, scope: Scope<'_>) -> Option<BoundFunction> {
     let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
     let name = table.key("name").read(Node::line);
     let inputs = parameters(&table, "inputs");
-    let outputs = parameters(&table, "outputs");
+    let stepwise = table.key("steps").given();
+    let refusal = (!stepwise).then_some(("an output with a property without steps", "steps with it"));
+    let (outputs, reads) = rules::carrying(&table, "outputs", scope.properties, scope.names, refusal);
+    let sequence = sequence::steps(&table, &inputs, scope);
     let modbus = table.key("modbus").given();
     let steps: Vec<_> =
         table.tables("modbus").into_iter().filter_map(|row| modbus::step(row, settings, &inputs)).collect();
     let mqtt = table.table("mqtt");
-    if !modbus && mqtt.is_none() {
+    if !modbus && mqtt.is_none() && !stepwise {
         let problem = Problem::error(&table.spot(), "bound to nothing");
-        table.report().add(problem.allowed("modbus = [{ ... }] or mqtt = { ... }"));
+        table.report().add(problem.allowed("modbus = [{ ... }], mqtt = { ... } or steps = [{ ... }]"));
+    } else if stepwise && (modbus || mqtt.is_some()) {
+        let problem = Problem::error(&table.key("steps").spot(), "steps and a binding stand together");
+        table.report().add(problem.allowed("one of them; a step may call a function with a binding"));
     }
     let publish = mqtt.and_then(|table| mqtt::function(table, &inputs));
     table.finish();
     let id = id?;
     let name = name.map_or_else(|| Arc::clone(&id), Arc::from);
-    Some((Function { id, name, inputs, outputs }, steps, publish))
+    Some((Function { id, name, inputs, outputs, steps: sequence, reads }, steps, publish))
 }
 
 fn parameters(table: &Table<'_>, key: &'static str) -> Vec<Parameter> {

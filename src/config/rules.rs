@@ -198,18 +198,44 @@ pub(super) fn event(table: Table<'_>, properties: &[Property], names: &[&str]) -
     let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
     let name = table.key("name").read(Node::line);
     let level = table.key("level").read(|node| node.word(&LEVELS)).unwrap_or(Level::Info);
-    let rows = table.tables("params");
-    unique(&table, &rows, "params");
     let when = table.table("when");
+    let refusal = "a value of a property in an event that the device sends itself";
+    let refusal = when.is_none().then_some((refusal, "when = { ... } with it"));
+    let (mut params, carries) = carrying(&table, "params", properties, names, refusal);
+    let when = when.and_then(|when| trigger(when, id.as_ref(), properties, names));
+    let when = when.map(|when| EventTrigger { carries, ..when });
+    table.finish();
+    let id = id?;
+    if let Some(Change::Bits { .. }) = when.as_ref().map(|when| &when.change) {
+        let own = [("bit", ValueType::Int), ("label", ValueType::Text), ("active", ValueType::Bool)];
+        for (at, (name, kind)) in own.into_iter().enumerate() {
+            if !params.iter().any(|param| *param.id == *name) {
+                let param = Parameter { id: name.into(), kind, required: true, range: None };
+                params.insert(at.min(params.len()), param);
+            }
+        }
+    }
+    Some(EventType { name: name.map_or_else(|| Arc::clone(&id), Arc::from), id, level, params, when })
+}
+
+/// Parameters of which some carry the value of a property. `refusal` says why none may, and what would be allowed.
+pub(super) fn carrying(
+    table: &Table<'_>,
+    key: &'static str,
+    properties: &[Property],
+    names: &[&str],
+    refusal: Option<(&str, &str)>,
+) -> (Vec<Parameter>, Vec<(Arc<str>, usize)>) {
+    let rows = table.tables(key);
+    unique(table, &rows, key);
     let mut carries = Vec::new();
     let mut params = Vec::new();
     for row in rows {
         let source = row.key("property");
         let place = source.read(|node| place(node, properties, names, "so the parameter stays empty"));
         let spot = source.spot();
-        if source.given() && when.is_none() {
-            let found = "a value of a property in an event that the device sends itself";
-            table.report().add(Problem::error(&spot, found).allowed("when = { ... } with it"));
+        if let Some((found, allowed)) = refusal.filter(|_| source.given()) {
+            table.report().add(Problem::error(&spot, found).allowed(allowed));
         }
         let Some(param) = parameter(row) else { continue };
         if let Some((at, property)) = place {
@@ -226,20 +252,7 @@ pub(super) fn event(table: Table<'_>, properties: &[Property], names: &[&str]) -
         }
         params.push(param);
     }
-    let when = when.and_then(|when| trigger(when, id.as_ref(), properties, names));
-    let when = when.map(|when| EventTrigger { carries, ..when });
-    table.finish();
-    let id = id?;
-    if let Some(Change::Bits { .. }) = when.as_ref().map(|when| &when.change) {
-        let own = [("bit", ValueType::Int), ("label", ValueType::Text), ("active", ValueType::Bool)];
-        for (at, (name, kind)) in own.into_iter().enumerate() {
-            if !params.iter().any(|param| *param.id == *name) {
-                let param = Parameter { id: name.into(), kind, required: true, range: None };
-                params.insert(at.min(params.len()), param);
-            }
-        }
-    }
-    Some(EventType { name: name.map_or_else(|| Arc::clone(&id), Arc::from), id, level, params, when })
+    (params, carries)
 }
 
 /// Whether a parameter of this type can carry a property of that type.

@@ -313,6 +313,12 @@ impl DeviceState {
         positions.iter().filter_map(known).collect()
     }
 
+    /// The last value of a property as a number, if it is good.
+    pub(super) fn good(&self, position: usize) -> Option<f64> {
+        let reading = self.points.get(position)?.reading.as_ref()?;
+        if reading.quality == Quality::Good { reading.value.as_f64() } else { None }
+    }
+
     /// An alarm of a client was raised or has cleared. Gives all that are raised now.
     pub(super) fn alarm(&mut self, rule: &Arc<str>, raised: bool) -> Vec<Arc<str>> {
         self.alarms.set(rule, raised);

@@ -161,6 +161,18 @@ pub enum Rejection {
     /// The device itself said no; its words, such as a Modbus exception.
     #[error("the device refused: {0}")]
     ByDevice(String),
+    /// A step of a function did not succeed; those before it were done.
+    #[error("step {step} of {of} ({what}) failed: {why}")]
+    Step {
+        /// Counted from 1.
+        step: usize,
+        /// How many there are.
+        of: usize,
+        /// What it does, in words.
+        what: String,
+        /// Why, in words.
+        why: String,
+    },
     /// The device took the write but reads back something else.
     #[error("{id} was written as {expected} but reads back {found}")]
     Mismatch {

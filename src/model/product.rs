@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::expression::Expression;
 pub use super::rules::{
-    AlarmCondition, AlarmRule, Change, Direction, Edge, EventTrigger, Rate, ReportOn, ReportRule,
+    AlarmCondition, AlarmRule, Change, Direction, Edge, EventTrigger, Operand, Rate, ReportOn, ReportRule,
+    Step,
 };
 use super::value::ValueType;
 
@@ -187,6 +188,25 @@ pub struct Function {
     pub inputs: Vec<Parameter>,
     /// What it tells back.
     pub outputs: Vec<Parameter>,
+    /// What the gateway does in turn when it is called; empty for one that the device's binding carries out.
+    pub steps: Vec<Step>,
+    /// Outputs that carry the value of a property, by position, read when the last step is done.
+    pub reads: Vec<(Arc<str>, usize)>,
+}
+
+impl Function {
+    /// A function without inputs and outputs, which a binding carries out.
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        let id = id.into();
+        Self {
+            name: Arc::clone(&id),
+            id,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            steps: Vec::new(),
+            reads: Vec::new(),
+        }
+    }
 }
 
 /// An input or output of a function, or a parameter of an event.

@@ -1,10 +1,11 @@
-//! Rules of a product: when a reading is told, what raises an alarm, what fires an event.
+//! Rules of a product: when a reading is told, what raises an alarm, what fires an event, what a function does.
 //!
 //! Only what they say stands here; the hub applies them. Durations count from readings as the hub hears of them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::expression::Expression;
 use super::history::AlarmKind;
 use super::product::Level;
 use super::value::Value;
@@ -169,4 +170,36 @@ pub enum Edge {
     Falling,
     /// Either.
     Both,
+}
+
+/// One step of a function that the gateway carries out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Write properties, by position, in this order. One whose input was not given is left out.
+    Write(Vec<(usize, Operand)>),
+    /// Call another function of the product, by position, which has no steps itself.
+    Call {
+        /// Its position.
+        function: usize,
+        /// Its inputs.
+        inputs: Vec<(Arc<str>, Operand)>,
+    },
+    /// Let time pass.
+    Wait(Duration),
+    /// Wait for a condition on properties of the device.
+    Until {
+        /// Gives true or false.
+        condition: Arc<Expression>,
+        /// How long at most.
+        within: Duration,
+    },
+}
+
+/// A value in a step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operand {
+    /// Written in the configuration.
+    Constant(Value),
+    /// An input of the function.
+    Input(Arc<str>),
 }

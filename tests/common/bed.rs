@@ -181,6 +181,7 @@ fn press_product() -> Product {
             name: "Reset counters".into(),
             inputs: vec![Parameter { id: "code".into(), kind: ValueType::Int, required: true, range: None }],
             outputs: Vec::new(),
+            ..Function::new("")
         }],
         events: vec![EventType {
             id: "door-opened".into(),

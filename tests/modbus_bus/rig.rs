@@ -49,12 +49,7 @@ pub(crate) fn device(unit: u8, points: Vec<Point>, functions: Vec<Vec<Step>>) ->
             if point.table.is_bits() { ValueType::Bool } else { ValueType::Int },
         )
     };
-    let function = |at: usize| Function {
-        id: format!("f{at}").into(),
-        name: format!("f{at}").into(),
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-    };
+    let function = |at: usize| Function::new(format!("f{at}"));
     let product = Product {
         id: "thing".into(),
         name: "thing".into(),

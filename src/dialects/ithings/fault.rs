@@ -98,7 +98,7 @@ impl Fault {
             | Rejection::UnknownInput(_)
             | Rejection::Empty => Self::PARAMETER,
             Rejection::OutOfRange { .. } => Self::RANGE,
-            Rejection::Mismatch { .. } => Self::BAD_REPLY,
+            Rejection::Mismatch { .. } | Rejection::Step { .. } => Self::BAD_REPLY,
             Rejection::Expired | Rejection::Superseded(_) | Rejection::TooSoon { .. } => Self::BUSY,
         };
         entry.with(&rejection.to_string())

@@ -120,9 +120,9 @@ impl Refusal {
         let refusal = match outcome {
             Outcome::Confirmed { .. } => return None,
             Outcome::Rejected(Rejection::UnknownDevice(_)) => Self::no_device(),
-            Outcome::Rejected(rejection @ (Rejection::ByDevice(_) | Rejection::Mismatch { .. })) => {
-                Self::new(502, rejection.to_string())
-            }
+            Outcome::Rejected(
+                rejection @ (Rejection::ByDevice(_) | Rejection::Mismatch { .. } | Rejection::Step { .. }),
+            ) => Self::new(502, rejection.to_string()),
             Outcome::Rejected(
                 rejection @ (Rejection::Expired | Rejection::Superseded(_) | Rejection::TooSoon { .. }),
             ) => Self::new(429, rejection.to_string()),

@@ -105,6 +105,7 @@ impl Failure {
             Rejection::Expired | Rejection::Superseded(_) | Rejection::TooSoon { .. } => {
                 Self::worded("SYSTEM_BUSY", words)
             }
+            Rejection::Step { .. } => Self::worded("STEP_FAILED", words),
         }
     }
 }

@@ -93,6 +93,7 @@ fn product() -> Product {
             name: "Reset".into(),
             inputs: vec![Parameter { id: "code".into(), kind: ValueType::Int, required: true, range: None }],
             outputs: Vec::new(),
+            ..Function::new("")
         }],
         events: Vec::new(),
     }

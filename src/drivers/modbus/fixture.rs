@@ -18,12 +18,7 @@ pub(super) fn holding(address: u16) -> Point {
 pub(super) fn device(number: u32, unit: u8, points: Vec<Point>, functions: Vec<Vec<Step>>) -> ModbusDevice {
     let property =
         |at: usize| Property { access: Access::ReadWrite, ..Property::new(format!("p{at}"), ValueType::Int) };
-    let function = |at: usize| Function {
-        id: format!("f{at}").into(),
-        name: format!("f{at}").into(),
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-    };
+    let function = |at: usize| Function::new(format!("f{at}"));
     let product = Product {
         id: "thing".into(),
         name: "thing".into(),

@@ -398,7 +398,7 @@ proptest! {
 
 fn device() -> Arc<Device> {
     let property = |id: &str, kind| Property { access: Access::ReadWrite, ..Property::new(id, kind) };
-    let function = |id: &str| Function { id: id.into(), name: id.into(), inputs: vec![], outputs: vec![] };
+    let function = |id: &str| Function::new(id);
     let product = Product {
         id: "p".into(),
         name: "p".into(),

@@ -36,6 +36,7 @@ use crate::model::snapshot::{Answer, Question, Snapshot};
 use crate::model::time::{Now, UnixMillis};
 use crate::store::{Chunk, Fetch, Recovered, Write};
 
+use self::sequence::Sequences;
 use self::watching::Sessions;
 
 pub use crate::hub::effect::Effect;
@@ -43,6 +44,7 @@ pub use crate::hub::effect::Effect;
 mod adopt;
 mod judging;
 mod orders;
+mod sequence;
 mod watching;
 
 /// The longest that a client may wait for an outcome. A longer wish is cut to this, so that no client can fill the
@@ -71,6 +73,7 @@ pub struct HubState {
     index: Index<SessionKey>,
     groups: Groups,
     commands: Commands,
+    sequences: Sequences,
     outcomes: Outcomes,
     journal: Journal,
     /// When a report rule of a device wants attention, and the same by device, to find the entry again.
@@ -108,6 +111,7 @@ impl HubState {
             index: Index::default(),
             groups: Groups::default(),
             commands: Commands::default(),
+            sequences: Sequences::default(),
             outcomes: Outcomes::default(),
             journal: Journal::default(),
             timers: BTreeSet::new(),
@@ -271,6 +275,7 @@ impl HubState {
                     read = state.values(at, values, now.instant, facts);
                 });
                 self.judge(&device, &read, at, now.instant);
+                self.look(&device, now);
             }
             Observation::Presence { device, at, online, reason } => {
                 self.learn(&device, at, |state, facts| {
@@ -291,7 +296,11 @@ impl HubState {
             }
             Observation::Link { link, at, up, reason: _ } => self.links.observe(&link, at, up),
             Observation::Accepted { command } => self.accepted(command),
-            Observation::Settled { command, at, outcome } => self.settle(command, at, outcome, now.instant),
+            Observation::Settled { command, at, outcome } => {
+                if let Some(outcome) = self.step_done(command, outcome, now) {
+                    self.settle(command, at, outcome, now.instant);
+                }
+            }
         }
     }
 
@@ -300,7 +309,9 @@ impl HubState {
         if self.routed == Some(command) {
             self.routed = None;
         }
-        self.settle(command, now.wall, Outcome::Busy, now.instant);
+        if let Some(outcome) = self.step_done(command, Outcome::Busy, now) {
+            self.settle(command, now.wall, outcome, now.instant);
+        }
     }
 
     /// A balanced message went to this session, because those before it had no room.
@@ -320,6 +331,7 @@ impl HubState {
         while let Some(command) = self.commands.overdue(now.instant) {
             self.settle(command, now.wall, Outcome::TimedOut, now.instant);
         }
+        self.handle_step_timeouts(now);
         while let Some((_, slot)) = self.timers.first().filter(|(due, _)| *due <= now.instant).copied() {
             let mut facts = Vec::new();
             if let Some(state) = self.devices.get_mut(slot) {
@@ -339,7 +351,7 @@ impl HubState {
     pub fn timeout(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(due, _)| *due);
         let others = [self.commands.timeout(), self.alarms.timeout(), self.groups.timeout()];
-        others.into_iter().chain([timer]).flatten().min()
+        others.into_iter().chain([timer, self.sequences.timeout()]).flatten().min()
     }
 
     /// Gives the next thing to do.

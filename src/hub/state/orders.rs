@@ -17,7 +17,7 @@ use crate::model::time::{Now, UnixMillis};
 
 /// How much earlier than the hub a driver gives a command up that it has not begun. A driver knows that nothing was
 /// sent, so its `Busy` is worth more to the client than the hub's `TimedOut`, which means that nobody knows.
-const DRIVERS_WORD: Duration = Duration::from_millis(250);
+pub(super) const DRIVERS_WORD: Duration = Duration::from_millis(250);
 
 impl HubState {
     /// A session sends a command.
@@ -70,7 +70,7 @@ impl HubState {
     }
 
     /// Whether a property of the device can be fetched, or only awaited.
-    fn readable(&self, device: usize) -> bool {
+    pub(super) fn readable(&self, device: usize) -> bool {
         let link = self.roster.device(device).and_then(|device| self.roster.directory().link(&device.link));
         link.is_none_or(|link| link.readable)
     }
@@ -113,6 +113,11 @@ impl HubState {
             asked,
         };
         self.commands.begin(id, entry);
+        if let Checked::Invoke { function, inputs } = &checked {
+            if device.product.functions.get(*function).is_some_and(|function| !function.steps.is_empty()) {
+                return self.begin_steps(id, slot, *function, inputs.clone(), now);
+            }
+        }
         let action = match checked {
             Checked::Read(properties) => DriverAction::Read(properties),
             Checked::Write(values) => DriverAction::Write(values),
@@ -147,6 +152,7 @@ impl HubState {
 
     /// Gives a command its outcome, unless it has one already.
     pub(super) fn settle(&mut self, id: CommandId, at: UnixMillis, outcome: Outcome, now: Instant) {
+        self.sequences.end(id);
         let Some(command) = self.commands.settle(id) else { return };
         let InFlight { session, token, device, note, announced, asked, before, origin, .. } = command;
         let outcome = answered(asked.as_deref(), device.and_then(|slot| self.devices.get(slot)), outcome);

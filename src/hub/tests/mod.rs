@@ -400,6 +400,7 @@ fn press_with(properties: Vec<Property>) -> Product {
             name: "Reset".into(),
             inputs: vec![code],
             outputs: Vec::new(),
+            ..Function::new("")
         }],
         events: vec![EventType {
             id: "door-opened".into(),

@@ -4,8 +4,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::drivers::DriverAction;
 use crate::model::expression::{Kind, Name, parse};
-use crate::model::product::{Direction, Edge, Rate, ReportOn};
+use crate::model::product::{Direction, Edge, Operand, Rate, ReportOn, Step};
 
 const VALUE: usize = 0;
 
@@ -293,7 +294,7 @@ fn a_read_of_a_computed_property_fetches_its_inputs_and_answers_with_what_they_g
     let mut rig = rig(vec![float("u"), float("i"), computed("p", "u * i", &names)], vec![]);
     rig.submit(1, 7, &all_rights("demo"), super::read("d", &["p", "u"]));
     let routed = rig.routed.pop().expect("a command for the driver");
-    assert_eq!(routed.action, crate::drivers::DriverAction::Read(vec![0, 1]));
+    assert_eq!(routed.action, DriverAction::Read(vec![0, 1]));
     rig.values("d", &[(0, Value::Float(230.0)), (1, Value::Float(2.0))]);
     rig.heard(1);
     let values = vec![("u".into(), Value::Float(230.0)), ("i".into(), Value::Float(2.0))];
@@ -301,7 +302,151 @@ fn a_read_of_a_computed_property_fetches_its_inputs_and_answers_with_what_they_g
     assert_eq!(rig.heard(1)[0], "outcome 7 confirmed p=460 u=230");
 }
 
+/// A rig whose device has the function `start`: write, call `beep`, wait a second, wait for `speed > 10`, read `speed`.
+fn stepwise(link: &str) -> Rig {
+    let names = ["setpoint", "speed"];
+    let lookup = |name: &str| {
+        let at = names.iter().position(|known| *known == name);
+        at.map_or(Name::Unknown, |at| Name::Input(at, Kind::Number))
+    };
+    let condition = Arc::new(parse("speed > 10", &lookup).expect("a condition"));
+    let target = Parameter { id: "target".into(), kind: ValueType::Float, required: true, range: None };
+    let start = Function {
+        inputs: vec![target],
+        steps: vec![
+            Step::Write(vec![(0, Operand::Input("target".into()))]),
+            Step::Call { function: 0, inputs: vec![("n".into(), Operand::Constant(Value::Int(2)))] },
+            Step::Wait(seconds(1)),
+            Step::Until { condition, within: seconds(3) },
+        ],
+        reads: vec![("reached".into(), 1)],
+        ..Function::new("start")
+    };
+    let setpoint =
+        Property { range: Some((0.0, 100.0)), ..property("setpoint", ValueType::Float, Access::ReadWrite) };
+    let functions = vec![Function::new("beep"), start];
+    let product = Product { events: vec![], functions, ..press_with(vec![setpoint, float("speed")]) };
+    let devices = vec![device("d", &Arc::new(product), link, "1")];
+    let link = |id: &str, readable| Arc::new(Link { id: id.into(), address: "?".into(), readable });
+    let mut rig = Rig::of(Directory::new(devices, vec![link("rs485", true), link("local", false)]));
+    rig.attach(SessionKey(1));
+    rig.presence("d", true);
+    rig
+}
+
+fn start(rig: &mut Rig, token: u64, target: f64) {
+    let inputs = vec![("target".into(), Value::Float(target))];
+    let action = Action::Invoke { function: "start".into(), inputs };
+    rig.submit(1, token, &all_rights("demo"), command("d", action));
+}
+
+/// Settles the only command that reached the driver, which must be this one.
+fn step(rig: &mut Rig, action: &DriverAction, outcome: Outcome) {
+    assert_eq!(rig.routed.len(), 1, "{:?}", rig.routed);
+    let routed = rig.routed.pop().expect("a command");
+    assert_eq!(routed.action, *action);
+    rig.settle(routed.id, outcome);
+}
+
+#[test]
+fn a_function_in_steps_does_one_after_the_other_and_tells_what_it_reads_at_the_end() {
+    let mut rig = stepwise("rs485");
+    start(&mut rig, 7, 50.0);
+    step(&mut rig, &DriverAction::Write(vec![(0, Value::Float(50.0))]), confirmed());
+    let beep = DriverAction::Invoke { function: 0, inputs: vec![("n".into(), Value::Int(2))] };
+    step(&mut rig, &beep, confirmed());
+    rig.pass(Duration::from_millis(999));
+    assert!(rig.routed.is_empty(), "it waits");
+    rig.pass(Duration::from_millis(1));
+    let look = DriverAction::Read(vec![1]);
+    rig.values("d", &[(1, Value::Float(5.0))]);
+    step(&mut rig, &look, confirmed());
+    rig.pass(Duration::from_millis(500));
+    rig.values("d", &[(1, Value::Float(11.0))]);
+    step(&mut rig, &look, confirmed());
+    step(&mut rig, &look, confirmed());
+    assert_eq!(rig.heard(1), ["outcome 7 confirmed reached=11"]);
+    assert_eq!(rig.state.timeout(), None);
+}
+
+#[test]
+fn the_step_that_fails_ends_the_function_and_is_named() {
+    let mut rig = stepwise("rs485");
+    start(&mut rig, 1, 50.0);
+    step(&mut rig, &DriverAction::Write(vec![(0, Value::Float(50.0))]), Outcome::Offline);
+    start(&mut rig, 2, 500.0);
+    start(&mut rig, 3, 50.0);
+    step(&mut rig, &DriverAction::Write(vec![(0, Value::Float(50.0))]), confirmed());
+    rig.routed.clear();
+    rig.pass(seconds(10));
+    let heard = [
+        "outcome 1 offline",
+        "outcome 2 rejected: step 1 of 4 (write setpoint) failed: setpoint takes 0 to 100, found 500",
+        "outcome 3 timed out",
+    ];
+    assert_eq!(rig.heard(1), heard);
+}
+
+#[test]
+fn a_condition_that_does_not_hold_in_time_fails_and_one_over_a_broker_waits_for_what_the_device_tells() {
+    for reached in [false, true] {
+        let mut rig = stepwise("local");
+        start(&mut rig, 7, 50.0);
+        step(&mut rig, &DriverAction::Write(vec![(0, Value::Float(50.0))]), confirmed());
+        let routed = rig.routed.pop().expect("a call");
+        rig.settle(routed.id, confirmed());
+        rig.pass(seconds(2));
+        assert!(rig.routed.is_empty(), "a broker cannot be asked");
+        if reached {
+            rig.values("d", &[(1, Value::Float(12.0))]);
+            assert_eq!(rig.heard(1), ["outcome 7 confirmed reached=12"]);
+        } else {
+            rig.pass(seconds(2));
+            let failed = "outcome 7 rejected: step 4 of 4 (wait for a condition) failed: the condition did not hold within 3s";
+            assert_eq!(rig.heard(1), [failed]);
+        }
+    }
+}
+
+#[test]
+fn a_fifth_function_in_steps_on_one_device_is_busy() {
+    let mut rig = stepwise("rs485");
+    for token in 1..=5 {
+        start(&mut rig, token, 50.0);
+    }
+    assert_eq!(rig.heard(1), ["outcome 5 busy"]);
+}
+
 proptest! {
+    /// Whatever becomes of its steps and when: a function has one outcome.
+    #[test]
+    fn a_function_in_steps_has_one_outcome(
+        readable in any::<bool>(),
+        fates in prop::collection::vec((0..8_u8, 0..4_u64, 0.0..20.0_f64), 0..20),
+    ) {
+        let mut rig = stepwise(if readable { "rs485" } else { "local" });
+        start(&mut rig, 7, 50.0);
+        for (fate, wait, speed) in fates {
+            let outcome = match fate {
+                0 => Outcome::TimedOut,
+                1 => Outcome::Busy,
+                2 => Outcome::Offline,
+                _ => confirmed(),
+            };
+            if let Some(routed) = rig.routed.pop() {
+                rig.values("d", &[(1, Value::Float(speed))]);
+                rig.settle(routed.id, outcome);
+            }
+            rig.pass(seconds(wait));
+        }
+        rig.pass(seconds(60));
+        for routed in std::mem::take(&mut rig.routed) {
+            rig.settle(routed.id, confirmed());
+        }
+        prop_assert_eq!(rig.heard(1).len(), 1);
+        prop_assert_eq!(rig.state.timeout(), None);
+    }
+
     /// Whatever comes in whatever order, a good computed value is what its newest inputs give.
     #[test]
     fn a_computed_value_is_what_its_newest_inputs_give(

@@ -43,6 +43,7 @@ fn product() -> Product {
                 parameter("why", ValueType::Text, false),
             ],
             outputs: Vec::new(),
+            ..Function::new("")
         }],
         events: Vec::new(),
     }

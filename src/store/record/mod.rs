@@ -433,6 +433,13 @@ fn write_rejection(w: &mut Writer, rejection: &Rejection) {
         Rejection::UnknownInput(id) => plain(w, 8, id),
         Rejection::Empty => w.byte(9),
         Rejection::ByDevice(words) => plain(w, 10, words),
+        Rejection::Step { step, of, what, why } => {
+            w.byte(15);
+            w.size(*step);
+            w.size(*of);
+            w.text(what);
+            w.text(why);
+        }
         Rejection::Mismatch { id, expected, found } => {
             plain(w, 11, id);
             w.value(expected);
@@ -472,6 +479,12 @@ fn read_rejection(r: &mut Reader<'_>) -> Result<Rejection, Damaged> {
         8 => Rejection::UnknownInput(r.text()?),
         9 => Rejection::Empty,
         10 => Rejection::ByDevice(r.text()?.to_string()),
+        15 => Rejection::Step {
+            step: r.size()?,
+            of: r.size()?,
+            what: r.text()?.to_string(),
+            why: r.text()?.to_string(),
+        },
         11 => Rejection::Mismatch { id: r.text()?, expected: r.value()?, found: r.value()? },
         12 => Rejection::Expired,
         13 => Rejection::Superseded(r.text()?),
