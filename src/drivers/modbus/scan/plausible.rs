@@ -23,7 +23,7 @@ pub struct Match {
 }
 
 /// Below this share a fit is chance.
-const LEAST: f64 = 0.6;
+const LEAST: f64 = 0.7;
 
 /// What a reading tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
