@@ -348,10 +348,13 @@ fn drive(
     thread::sleep(warm_up);
     *count.lock().unwrap() = Count::default();
     let begun = clock::instant();
-    meanwhile(&Bus { commands });
+    // A driver whose queue has nobody at the other end stops.
+    let bus = Bus { commands };
+    meanwhile(&bus);
     wait_until(begun + MEASURED);
     let reads = count.lock().unwrap().reads.clone();
     stop.cancel();
     runtime.block_on(driver.join_all());
+    drop(bus);
     reads
 }
