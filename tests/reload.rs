@@ -324,6 +324,37 @@ async fn wait_for_polls(world: &World, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_come_to_a_bus_and_go_while_the_others_on_it_stay_online() {
+    let plant = Plant::new();
+    let (_a, _b) = (plant.plug("a"), plant.plug("b"));
+    let text = head(&plant) + &gauge("a", 1);
+    let gateway = Gateway::start(&text);
+    let mut stays = gateway.sagoo("demo-secret", "/device/*/*/message/property/report").await;
+    let mut losses = gateway.sagoo("demo-secret", "/device/*/*/offline").await;
+    hears(&mut stays, &plant.a, 1, "a-1").await;
+    gateway.reload(&(text.clone() + &gauge("a", 2) + &gauge("a", 3))).await.unwrap();
+    hears(&mut stays, &plant.a, 2, "a-2").await;
+    // Another unit, and a name that only people see.
+    let moved = text.replace("id = \"a-1\"", "id = \"a-1\"\nname = \"First\"")
+        + &gauge("a", 2).replace("unit = 2", "unit = 5");
+    gateway.reload(&moved).await.unwrap();
+    losses
+        .wait_for("the loss of the third", |text| {
+            assert!(!text.contains("a-1/offline") && !text.contains("a-2/offline"), "{text}");
+            text.contains("a-3/offline")
+        })
+        .await;
+    hears(&mut stays, &plant.a, 5, "a-2").await;
+    hears(&mut stays, &plant.a, 1, "a-1").await;
+    let before = plant.a.log().len();
+    wait_for_polls(&plant.a, before + 10).await;
+    let units: std::collections::BTreeSet<u8> =
+        plant.a.log().iter().skip(before + 2).map(|asked| asked.unit).collect();
+    assert_eq!(units, [1, 5].into(), "nobody else is asked");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bus_that_is_away_can_be_changed_and_comes_back_with_its_new_devices() {
     let plant = Plant::new();
     let _a = plant.plug("a");

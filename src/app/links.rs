@@ -11,9 +11,10 @@ use tracing::warn;
 
 use crate::config::{Broker, Bus, Config, LinkChange};
 use crate::drivers::announce::{Announcement, Announcer};
-use crate::drivers::modbus;
 use crate::drivers::modbus::recorder::Recorders;
+use crate::drivers::modbus::{self, ModbusDevice};
 use crate::drivers::mqtt;
+use crate::drivers::roll::{RollKeeper, roll};
 use crate::drivers::{COMMAND_QUEUE, DriverCommand, LinkPort, Observation};
 use crate::meters::{LinkMeters, Meters};
 use crate::supervisor::{Stage, Supervisor};
@@ -40,12 +41,15 @@ struct Running {
     stop: CancellationToken,
     /// Cancelled when the driver has ended.
     ended: CancellationToken,
+    /// Where the driver goes on with other devices.
+    roll: Option<RollKeeper<ModbusDevice>>,
 }
 
 /// What is to be done, prepared so far that nothing of it can fail.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     stop: Vec<Arc<str>>,
+    roll: Vec<(Arc<str>, Vec<ModbusDevice>)>,
     start: Vec<Start>,
 }
 
@@ -97,7 +101,8 @@ impl Links {
             let before = old.and_then(|old| old.buses.iter().find(|before| before.settings.id == *id));
             match before.map_or(LinkChange::Restart, |before| before.change(bus)) {
                 LinkChange::None => {}
-                LinkChange::Devices | LinkChange::Restart => {
+                LinkChange::Devices => steps.roll.push((Arc::clone(id), bus.devices.clone())),
+                LinkChange::Restart => {
                     steps.start.push(Start::Bus(bus.clone(), port(id, self.meters.bus(id))));
                 }
             }
@@ -122,6 +127,11 @@ impl Links {
 
     /// Does it.
     pub(super) fn commit(&mut self, steps: Steps, supervisor: &mut Supervisor) {
+        for (id, devices) in steps.roll {
+            if let Some(roll) = self.running.get(&id).and_then(|running| running.roll.as_ref()) {
+                roll.replace(devices);
+            }
+        }
         let mut before = Vec::new();
         for id in steps.stop {
             if let Some(running) = self.running.remove(&id) {
@@ -134,18 +144,19 @@ impl Links {
             let ended = CancellationToken::new();
             let first = others_end(before.clone());
             let guard = ended.clone().drop_guard();
-            let id = match start {
+            let (id, roll) = match start {
                 Start::Bus(bus, port) => {
                     let id = Arc::clone(&bus.settings.id);
+                    let (keeper, devices) = roll(bus.devices);
                     let token = stop.clone();
                     let recorder = self.recorders.open(&bus.settings);
                     let task = async move {
                         first.await;
-                        modbus::bus::run(bus.settings, bus.devices, port, recorder, token).await;
+                        modbus::bus::run(bus.settings, devices, port, recorder, token).await;
                         drop(guard);
                     };
                     supervisor.spawn_with(Stage::Drivers, format!("bus {id}"), stop.clone(), task);
-                    id
+                    (id, Some(keeper))
                 }
                 Start::Broker(broker, port) => {
                     let id = Arc::clone(&broker.settings.id);
@@ -156,10 +167,10 @@ impl Links {
                         drop(guard);
                     };
                     supervisor.spawn_with(Stage::Drivers, format!("broker {id}"), stop.clone(), task);
-                    id
+                    (id, None)
                 }
             };
-            self.running.insert(id, Running { stop, ended });
+            self.running.insert(id, Running { stop, ended, roll });
         }
     }
 }

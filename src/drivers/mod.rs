@@ -30,6 +30,7 @@ use crate::model::value::Value;
 pub mod announce;
 pub mod modbus;
 pub mod mqtt;
+pub mod roll;
 
 /// Observations that wait for the hub. When full the driver awaits: a bus polls slower, a broker connection reads
 /// slower, nothing is dropped.

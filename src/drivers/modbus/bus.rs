@@ -21,6 +21,7 @@ use super::wire::{Fault, Wire};
 use super::{BusSettings, ModbusDevice, Target, adapter};
 use crate::backoff::Backoff;
 use crate::clock;
+use crate::drivers::roll::Roll;
 use crate::drivers::{DriverCommand, LinkPort, Observation};
 use crate::meters::BusMeters;
 use crate::proto::modbus::frame::Answer;
@@ -45,16 +46,19 @@ const SILENT_PORT: u32 = 10;
 const PORT_RESET_PAUSE: Duration = Duration::from_secs(60);
 
 /// Serves one bus until told to stop. See [`crate::drivers`] for what it owes the hub.
+///
+/// Its devices may change meanwhile; the port stays open.
 pub async fn run(
     settings: BusSettings,
-    devices: Vec<ModbusDevice>,
+    devices: impl Into<Roll<ModbusDevice>>,
     port: LinkPort,
     recorder: Recorder,
     stop: CancellationToken,
 ) {
+    let mut roll = devices.into();
     let span = info_span!("bus", bus = %settings.id);
     let reset_at = clock::instant();
-    let core = Core::new(devices, reset_at);
+    let core = Core::new(roll.now().to_vec(), reset_at);
     let LinkPort { link, commands, observations, meters, announcer: _ } = port;
     let backoff = Backoff::new(REOPEN_FIRST, REOPEN_MAX);
     let bus = Bus {
@@ -64,6 +68,7 @@ pub async fn run(
         observations,
         meters: meters.bus,
         stop,
+        roll,
         core,
         up: None,
         backoff,
@@ -82,6 +87,7 @@ struct Bus {
     observations: mpsc::Sender<Observation>,
     meters: BusMeters,
     stop: CancellationToken,
+    roll: Roll<ModbusDevice>,
     core: Core,
     /// What the hub was told of the link last.
     up: Option<bool>,
@@ -109,6 +115,7 @@ enum Wake {
     Stop,
     Time,
     Command(Option<DriverCommand>),
+    Devices(Arc<[ModbusDevice]>),
     Lost(io::Error),
 }
 
@@ -182,6 +189,9 @@ impl Bus {
             if self.stop.is_cancelled() {
                 return Ended::Stop;
             }
+            if let Some(devices) = self.roll.news() {
+                self.core.adopt(&devices, clock::now());
+            }
             while self.core.has_room() {
                 match self.commands.try_recv() {
                     Ok(command) => self.core.submit(&command, clock::now()),
@@ -219,6 +229,7 @@ impl Bus {
                 Turn::Idle { until } => match self.idle(wire, until).await {
                     Wake::Stop | Wake::Command(None) => return Ended::Stop,
                     Wake::Time => {}
+                    Wake::Devices(devices) => self.core.adopt(&devices, clock::now()),
                     Wake::Command(Some(command)) => self.core.submit(&command, clock::now()),
                     Wake::Lost(error) => return ended(wire, &error),
                 },
@@ -260,6 +271,8 @@ impl Bus {
             () = self.stop.cancelled() => Wake::Stop,
             // Cancel safe by contract of the channel.
             command = self.commands.recv(), if room => Wake::Command(command),
+            // Cancel safe, see there.
+            devices = self.roll.changed() => Wake::Devices(devices),
             // Cancel safe: a new timer is made from the same time.
             () = timer => Wake::Time,
             // Cancel safe, see there.
@@ -280,6 +293,8 @@ impl Bus {
                     Some(command) => self.submit(&command).await,
                     None => return false,
                 },
+                // Cancel safe, see there.
+                devices = self.roll.changed() => self.adopt(&devices).await,
                 // Cancel safe: a new timer is made from the same time.
                 () = sleep_until(until.into()) => return true,
             }
@@ -333,6 +348,11 @@ impl Bus {
     async fn tell_link(&mut self, up: bool, reason: Option<Arc<str>>) {
         let link = Arc::clone(&self.link);
         self.send(Observation::Link { link, at: clock::wall(), up, reason }).await;
+    }
+
+    async fn adopt(&mut self, devices: &[ModbusDevice]) {
+        self.core.adopt(devices, clock::now());
+        self.tell().await;
     }
 
     async fn submit(&mut self, command: &DriverCommand) {

@@ -60,7 +60,9 @@ pub(super) struct Core {
     schedule: Schedule,
     /// Unit addresses by the schedule's numbers.
     units: Vec<u8>,
-    stations: Vec<Station>,
+    /// Numbered as they come.
+    stations: BTreeMap<usize, Station>,
+    stations_ever: usize,
     /// By the schedule's keys.
     polls: BTreeMap<usize, Poll>,
     polls_ever: usize,
@@ -125,7 +127,8 @@ impl Core {
             link_up: true,
             schedule: Schedule::new(now),
             units: Vec::new(),
-            stations: Vec::new(),
+            stations: BTreeMap::new(),
+            stations_ever: 0,
             polls: BTreeMap::new(),
             polls_ever: 0,
             learned: BTreeSet::new(),
@@ -252,7 +255,7 @@ impl Core {
             (Current::Job { unit, id }, Ok(answer)) => {
                 let Some(entry) = self.jobs.get_mut(&id) else { return };
                 let station = entry.station;
-                let Some(device) = self.stations.get(station).map(|station| &station.device) else { return };
+                let Some(device) = self.stations.get(&station).map(|station| &station.device) else { return };
                 let known = entry.job.answered(device, &answer);
                 self.holder = entry.job.holds_line().then_some((unit, id));
                 self.values(station, known, now);
@@ -272,7 +275,7 @@ impl Core {
 
     /// The port was opened or the connection made: units that need it are left alone for a while.
     pub(super) fn opened(&mut self, now: Instant) {
-        for Station { device, unit } in &self.stations {
+        for Station { device, unit } in self.stations.values() {
             if !device.map.pause_after_connect.is_zero() {
                 self.schedule.rest(*unit, now + device.map.pause_after_connect);
             }
@@ -318,17 +321,29 @@ impl Core {
     }
 
     fn add(&mut self, device: ModbusDevice) {
-        let unit = self.units.iter().position(|unit| *unit == device.unit).unwrap_or_else(|| {
-            self.units.push(device.unit);
+        let unit = self.unit(device.unit);
+        let station = self.keep_station(Station { device, unit });
+        self.plan(station);
+    }
+
+    /// The schedule's number of a unit address.
+    fn unit(&mut self, address: u8) -> usize {
+        self.units.iter().position(|unit| *unit == address).unwrap_or_else(|| {
+            self.units.push(address);
             self.schedule.add_unit()
-        });
-        self.stations.push(Station { device, unit });
-        self.plan(self.stations.len() - 1);
+        })
+    }
+
+    fn keep_station(&mut self, station: Station) -> usize {
+        let at = self.stations_ever;
+        self.stations_ever += 1;
+        self.stations.insert(at, station);
+        at
     }
 
     /// Adds the polls of a station.
     fn plan(&mut self, station: usize) {
-        let Some(Station { device, unit }) = self.stations.get(station) else { return };
+        let Some(Station { device, unit }) = self.stations.get(&station) else { return };
         let unit = *unit;
         let properties = device.map.properties.iter().zip(&device.device.product.properties).enumerate();
         let mut intervals: BTreeMap<Duration, Vec<usize>> = BTreeMap::new();
@@ -358,11 +373,13 @@ impl Core {
 
     /// Makes the polls of a unit anew, as if it were asked for the first time.
     fn forget_learned(&mut self, unit: usize) {
-        if !self.learned.remove(&unit) {
-            return;
+        if self.learned.remove(&unit) {
+            self.replan(unit);
         }
-        let stations: Vec<usize> =
-            (0..).zip(&self.stations).filter(|(_, station)| station.unit == unit).map(|(at, _)| at).collect();
+    }
+
+    fn replan(&mut self, unit: usize) {
+        let stations: Vec<usize> = self.stations_of(unit).map(|(at, _)| at).collect();
         self.polls.retain(|_, poll| !stations.contains(&poll.station));
         self.schedule.clear_polls(unit);
         for station in stations {
@@ -383,7 +400,8 @@ impl Core {
     }
 
     fn stations_of(&self, unit: usize) -> impl Iterator<Item = (usize, &Station)> {
-        (0..).zip(&self.stations).filter(move |(_, station)| station.unit == unit)
+        let numbered = self.stations.iter().map(|(at, station)| (*at, station));
+        numbered.filter(move |(_, station)| station.unit == unit)
     }
 
     /// Lets the devices at a unit that has come online be set up before anything else happens to them.
@@ -393,14 +411,16 @@ impl Core {
             .filter_map(|(at, station)| Some((at, Setup::new(&station.device)?)))
             .collect();
         for (station, setup) in setups {
-            self.jobs_ever += 1;
-            let job = Job::Setup(setup);
-            self.jobs.insert(
-                self.jobs_ever,
-                Entry { job, station, started: false, writes: Vec::new(), deadlines: Vec::new() },
-            );
-            self.schedule.push(unit, Lane::Write, self.jobs_ever, now + SETUP_LIFETIME);
+            self.begin_job(station, unit, Job::Setup(setup), now);
         }
+    }
+
+    /// Puts a job that no command asked for before everything else.
+    fn begin_job(&mut self, station: usize, unit: usize, job: Job, now: Instant) {
+        self.jobs_ever += 1;
+        let entry = Entry { job, station, started: false, writes: Vec::new(), deadlines: Vec::new() };
+        self.jobs.insert(self.jobs_ever, entry);
+        self.schedule.push(unit, Lane::Write, self.jobs_ever, now + SETUP_LIFETIME);
     }
 
     /// Takes a job's next step, and says when it is the first.
@@ -408,7 +428,7 @@ impl Core {
         let Some(entry) = self.jobs.get_mut(&id) else { return Act::Finish };
         if !entry.started {
             entry.started = true;
-            if let Some(station) = self.stations.get(entry.station) {
+            if let Some(station) = self.stations.get(&entry.station) {
                 self.wear.note(entry.station, &station.device, &entry.writes, now);
             }
             self.out
@@ -433,7 +453,7 @@ impl Core {
     fn finish(&mut self, unit: usize, id: u64, now: Now) {
         self.schedule.finish(unit, id);
         let Some(entry) = self.jobs.remove(&id) else { return };
-        let Some(station) = self.stations.get(entry.station) else { return };
+        let Some(station) = self.stations.get(&entry.station) else { return };
         for (command, outcome) in entry.job.outcomes(&station.device) {
             self.settle(command, outcome, now);
         }
@@ -455,7 +475,7 @@ impl Core {
             self.schedule.polled(unit, key, now.instant);
         }
         let station = poll.station;
-        let Some(device) = self.stations.get(station).map(|station| &station.device) else { return };
+        let Some(device) = self.stations.get(&station).map(|station| &station.device) else { return };
         let known = samples(device, &poll.group, answer);
         self.values(station, known, now);
     }
@@ -465,7 +485,7 @@ impl Core {
         self.learned.insert(unit);
         let Some(poll) = self.polls.get_mut(&key) else { return };
         let station = poll.station;
-        let Some(device) = self.stations.get(station).map(|station| &station.device) else { return };
+        let Some(device) = self.stations.get(&station).map(|station| &station.device) else { return };
         let span = poll.group.span();
         if let Some((low, high)) = poll.group.split() {
             info!(device = %device.device.id, %span, reason, "grouped read refused; it is split for good");
@@ -501,7 +521,7 @@ impl Core {
 
     /// Tells the presence of all devices at a unit; offline with a reason.
     fn presence(&mut self, unit: usize, offline: Option<&str>, now: Now) {
-        for station in self.stations.iter().filter(|station| station.unit == unit) {
+        for station in self.stations.values().filter(|station| station.unit == unit) {
             let device = &station.device.device;
             info_span!("device", device = %device.id, unit = station.device.unit).in_scope(
                 || match offline {
@@ -519,7 +539,7 @@ impl Core {
     }
 
     fn values(&mut self, station: usize, values: Vec<(usize, Sample)>, now: Now) {
-        if let (Some(station), false) = (self.stations.get(station), values.is_empty()) {
+        if let (Some(station), false) = (self.stations.get(&station), values.is_empty()) {
             let device = Arc::clone(&station.device.device);
             self.out.push(Observation::Values { device, at: now.wall, values });
         }
@@ -529,7 +549,7 @@ impl Core {
     fn settle_all(&mut self, waiting: &Outcome, now: Now) {
         self.later.clear();
         for (id, entry) in std::mem::take(&mut self.jobs) {
-            if let Some(station) = self.stations.get(entry.station) {
+            if let Some(station) = self.stations.get(&entry.station) {
                 self.schedule.finish(station.unit, id);
             }
             let outcome = if entry.started { &Outcome::TimedOut } else { waiting };
@@ -563,5 +583,6 @@ impl Entry {
     }
 }
 
+mod adopt;
 #[cfg(test)]
 mod tests;

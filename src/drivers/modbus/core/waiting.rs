@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::super::ModbusDevice;
 use super::super::job::Job;
+use super::adopt::same_shape;
 use super::{Core, Entry, Station, wear};
 use crate::drivers::{CommandId, DriverAction, DriverCommand};
 use crate::model::command::{Outcome, Rejection};
@@ -17,14 +18,18 @@ impl Core {
         command: &DriverCommand,
         now: Instant,
     ) -> Result<Vec<(CommandId, Arc<str>)>, Outcome> {
-        let station = self.stations.iter().position(|station| station.device.device.id == command.device.id);
-        let at = station.and_then(|at| Some((at, self.stations.get(at)?)));
-        let Some((station, Station { device, unit })) = at else {
+        let mut stations = self.stations.iter().map(|(at, station)| (*at, station));
+        let found = stations.find(|(_, station)| station.device.device.id == command.device.id);
+        let Some((station, Station { device, unit })) = found else {
             return Err(Outcome::Rejected(Rejection::UnknownDevice(Arc::clone(&command.device.id))));
         };
         let unit = *unit;
         if command.deadline <= now {
             return Err(Outcome::Rejected(Rejection::Expired));
+        }
+        // The places that it names are those of a product that has changed since; nothing was sent.
+        if !same_shape(&command.device.product, &device.device.product) {
+            return Err(Outcome::Busy);
         }
         if !self.link_up || !self.schedule.takes_orders(unit, now) {
             return Err(Outcome::Offline);
@@ -75,7 +80,7 @@ impl Core {
             self.schedule.finish(unit, id);
             let Some(entry) = self.jobs.remove(&id) else { continue };
             let properties =
-                self.stations.get(station).map(|station| &station.device.device.product.properties);
+                self.stations.get(&station).map(|station| &station.device.device.product.properties);
             let first = entry.writes.first().and_then(|at| properties?.get(*at));
             let name = first.map_or_else(|| "".into(), |property| Arc::clone(&property.id));
             commands.extend(entry.job.commands().into_iter().map(|command| (command, Arc::clone(&name))));
@@ -89,7 +94,7 @@ impl Core {
         for id in due.collect::<Vec<_>>() {
             self.later.retain(|(_, later)| *later != id);
             let Some(entry) = self.jobs.get(&id) else { continue };
-            let Some(Station { device, unit }) = self.stations.get(entry.station) else { continue };
+            let Some(Station { device, unit }) = self.stations.get(&entry.station) else { continue };
             let deadline = entry.deadlines.first().map_or(now.instant, |(_, deadline)| *deadline);
             // Another write of the same property may have gone ahead meanwhile.
             match self.wear.free_at(entry.station, device, &entry.writes, now.instant) {
@@ -122,7 +127,7 @@ impl Core {
                 }
                 self.settle(command, Outcome::Rejected(Rejection::Expired), now);
             }
-            let unit = self.stations.get(entry.station).map(|station| station.unit);
+            let unit = self.stations.get(&entry.station).map(|station| station.unit);
             if let (Some(deadline), Some(unit)) = (left.iter().map(|(_, deadline)| *deadline).min(), unit) {
                 entry.deadlines = left;
                 self.schedule.push(unit, entry.lane(), id, deadline);
@@ -133,7 +138,7 @@ impl Core {
 
     /// Whether a job is for a device at this unit.
     pub(super) fn is_for(&self, id: u64, unit: usize) -> bool {
-        let station = self.jobs.get(&id).and_then(|entry| self.stations.get(entry.station));
+        let station = self.jobs.get(&id).and_then(|entry| self.stations.get(&entry.station));
         station.is_some_and(|station| station.unit == unit)
     }
 }

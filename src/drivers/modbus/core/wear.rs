@@ -21,6 +21,11 @@ impl Wear {
         self.last.extend(limited.map(|position| ((station, *position), now)));
     }
 
+    /// A device has gone.
+    pub(super) fn forget(&mut self, station: usize) {
+        self.last.retain(|(of, _), _| *of != station);
+    }
+
     /// When all of these may be written, and the one that must wait longest; `None` when it is now.
     pub(super) fn free_at(
         &self,

@@ -246,6 +246,13 @@ impl Schedule {
         }
     }
 
+    /// Forgets everything of a unit; its number may be used again.
+    pub fn forget_unit(&mut self, unit: usize) {
+        if let Some(unit) = self.units.get_mut(unit) {
+            *unit = Unit::default();
+        }
+    }
+
     /// Takes all polls of a unit out, so that others can be added.
     pub fn clear_polls(&mut self, unit: usize) {
         if let Some(unit) = self.units.get_mut(unit) {
