@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::roster::Roster;
 use crate::model::client::Client;
+use crate::model::device::Device;
 use crate::model::history::{AlarmAnswer, AlarmAsk, AlarmKind, ClientAlarm};
 use crate::model::product::{AlarmCondition, AlarmRule};
 use crate::model::value::Value;
@@ -210,16 +211,27 @@ impl ClientAlarms {
         changes
     }
 
-    /// A device goes: what is raised on it is cleared. To be called while it is still known.
-    pub(super) fn withdraw(&mut self, device: usize) -> Vec<Change> {
-        let watches = self.alarms.values_mut().filter_map(|entry| entry.watches.get_mut(&device));
-        watches.filter_map(|watch| watch.clear(device)).collect()
+    /// A device goes or changes: alarms that do not cover what comes after it, or could not compare what they know of
+    /// it, forget it, and those that are raised are cleared. To be called while it is still known as it was, because
+    /// that is what is said.
+    pub(super) fn withdraw(&mut self, slot: usize, device: &Device, next: Option<&Device>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for entry in self.alarms.values_mut() {
+            let kind = |device: &Device| {
+                covered_property(&entry.alarm, device)
+                    .and_then(|position| device.product.properties.get(position))
+                    .map(|property| property.kind)
+            };
+            let stays = next.and_then(kind).is_some_and(|next| Some(next) == kind(device));
+            if !stays {
+                changes.extend(entry.watches.remove(&slot).and_then(|mut watch| watch.clear(slot)));
+            }
+        }
+        changes
     }
 
-    /// Covers the devices that there are now. What an alarm knows of a device that stays and has the property still is
-    /// kept; what is raised on one that it covers no more is cleared.
-    pub(super) fn adopt(&mut self, roster: &Roster, gone: &BTreeSet<usize>) -> Vec<Change> {
-        let mut changes = Vec::new();
+    /// Covers the devices that there are now. What an alarm knows of a device that stays is kept.
+    pub(super) fn adopt(&mut self, roster: &Roster, gone: &BTreeSet<usize>) {
         self.points.clear();
         for (id, entry) in &mut self.alarms {
             let mut known = std::mem::take(&mut entry.watches);
@@ -231,7 +243,6 @@ impl ClientAlarms {
                     .map_or_else(|| Watch::new(property), |watch| Watch { property, ..watch });
                 entry.watches.insert(device, watch);
             }
-            changes.extend(known.iter_mut().filter_map(|(device, watch)| watch.clear(*device)));
         }
         let (alarms, points) = (&self.alarms, &self.points);
         self.timers.retain(|(_, id, device)| {
@@ -240,7 +251,6 @@ impl ClientAlarms {
                 watch.since.is_some() && points.contains(&(*device, watch.property, *id))
             })
         });
-        changes
     }
 
     fn insert(&mut self, alarm: ClientAlarm, roster: &Roster) {
@@ -280,11 +290,14 @@ impl Watch {
 
 /// The slots of the devices that an alarm is about, and the position of its property.
 fn covered<'a>(alarm: &'a ClientAlarm, roster: &'a Roster) -> impl Iterator<Item = (usize, usize)> + 'a {
-    roster.devices().filter_map(|(slot, device)| {
-        let on_link = alarm.link.as_ref().is_none_or(|link| device.link == *link);
-        let (property, _) = device.product.property(&alarm.property)?;
-        (on_link && alarm.devices.admits(device)).then_some((slot, property))
-    })
+    roster.devices().filter_map(|(slot, device)| Some((slot, covered_property(alarm, device)?)))
+}
+
+/// The position of an alarm's property in a device that the alarm is about.
+fn covered_property(alarm: &ClientAlarm, device: &Device) -> Option<usize> {
+    let on_link = alarm.link.as_ref().is_none_or(|link| device.link == *link);
+    let (property, _) = device.product.property(&alarm.property)?;
+    (on_link && alarm.devices.admits(device)).then_some(property)
 }
 
 fn may_cover(client: &Client, alarm: &ClientAlarm, roster: &Roster) -> bool {

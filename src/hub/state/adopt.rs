@@ -34,8 +34,8 @@ impl HubState {
             self.roster.devices().map(|(slot, device)| (slot, Arc::clone(device))).collect();
         for (slot, device) in known {
             let successor = next.device(&device.id);
-            if successor.is_none() {
-                let changes = self.alarms.withdraw(slot);
+            if successor.is_none_or(|next| !Arc::ptr_eq(next, &device)) {
+                let changes = self.alarms.withdraw(slot, &device, successor.map(|next| &**next));
                 self.alarm(changes, now.wall);
             }
             let moved = successor.is_some_and(|next| next.link != device.link);
@@ -87,7 +87,7 @@ impl HubState {
         }
         self.groups.adopt(&self.roster, &moves.gone);
         self.links.adopt(self.roster.directory());
-        let changes = self.alarms.adopt(&self.roster, &moves.gone);
+        self.alarms.adopt(&self.roster, &moves.gone);
         for slot in &moves.changed {
             let mut facts = Vec::new();
             if let (Some(state), Some(device)) = (self.devices.get_mut(*slot), self.roster.device(*slot)) {
@@ -96,6 +96,5 @@ impl HubState {
             self.publish(*slot, now.wall, facts);
             self.arm(*slot);
         }
-        self.alarm(changes, now.wall);
     }
 }

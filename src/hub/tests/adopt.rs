@@ -209,6 +209,89 @@ fn an_alarm_of_a_client_covers_what_comes_and_is_cleared_where_it_goes() {
     );
 }
 
+fn warm(rig: &mut Rig, kind: AlarmKind, hold: Duration) {
+    let alarm = ClientAlarm {
+        id: 0,
+        name: "warm".into(),
+        property: "temperature".into(),
+        devices: Selector::All,
+        link: Some("rs485".into()),
+        kind,
+        value: 30.0,
+        hold,
+        level: Level::Info,
+    };
+    rig.ask(1, &all_rights("demo"), Question::Alarms(AlarmAsk::Put(Box::new(alarm))));
+    rig.heard(1);
+}
+
+/// The product with a property before all others.
+fn shifted(rig: &Rig) -> Arc<Product> {
+    let mut changed = (*product(rig)).clone();
+    changed.properties.insert(0, Property::new("before", ValueType::Bool));
+    for property in &mut changed.properties {
+        property.alarms.clear();
+    }
+    changed.events.clear();
+    Arc::new(changed)
+}
+
+#[test]
+fn an_alarm_of_a_client_waits_on_while_its_device_changes_around_it() {
+    let mut rig = Rig::new();
+    rig.watcher(1, &all_rights("demo"));
+    warm(&mut rig, AlarmKind::Above, Duration::from_secs(60));
+    rig.values("press-1", &[(TEMPERATURE, Value::Float(40.0))]);
+    rig.pass(Duration::from_secs(30));
+    rig.adopt(with(&rig, device("press-1", &shifted(&rig), "rs485", "1")));
+    rig.heard(1);
+    rig.pass(Duration::from_secs(29));
+    assert_eq!(rig.heard(1), [""; 0]);
+    rig.pass(Duration::from_secs(1));
+    assert_eq!(rig.heard(1), ["press-1 alarm client-1 raised at 40, active [client-1]"]);
+    rig.adopt(with(&rig, device("press-1", &product(&rig), "rs485", "1")));
+    assert_eq!(rig.heard(1), [""; 0], "it stays raised");
+    rig.values("press-1", &[(TEMPERATURE, Value::Float(20.0))]);
+    assert_eq!(rig.heard(1).last().unwrap(), "press-1 alarm client-1 cleared at 20, active []");
+}
+
+#[test]
+fn an_alarm_of_a_client_is_cleared_where_a_change_takes_its_property_its_kind_or_its_link() {
+    let mut without_it = (*shifted(&Rig::new())).clone();
+    without_it.properties.retain(|property| &*property.id != "temperature");
+    let mut otherwise = (*shifted(&Rig::new())).clone();
+    otherwise.properties[TEMPERATURE + 1].kind = ValueType::Text;
+    let same = product(&Rig::new());
+    for (next, link) in [(Arc::new(without_it), "rs485"), (Arc::new(otherwise), "rs485"), (same, "local")] {
+        let mut rig = Rig::new();
+        rig.watcher(1, &all_rights("demo"));
+        warm(&mut rig, AlarmKind::Above, Duration::ZERO);
+        rig.values("press-1", &[(TEMPERATURE, Value::Float(40.0))]);
+        rig.heard(1);
+        rig.adopt(with(&rig, device("press-1", &next, link, "1")));
+        assert_eq!(rig.heard(1)[0], "press-1 alarm client-1 cleared at 40, active []", "{link}");
+        rig.adopt(with(&rig, device("press-1", &product(&rig), "rs485", "1")));
+        rig.heard(1);
+        rig.values("press-1", &[(TEMPERATURE, Value::Float(41.0))]);
+        assert_eq!(rig.heard(1).last().unwrap(), "press-1 alarm client-1 raised at 41, active [client-1]");
+    }
+}
+
+#[test]
+fn a_wait_that_has_begun_ends_where_a_change_takes_the_property() {
+    let mut rig = Rig::new();
+    rig.watcher(1, &all_rights("demo"));
+    warm(&mut rig, AlarmKind::Above, Duration::from_secs(60));
+    rig.values("press-1", &[(TEMPERATURE, Value::Float(40.0))]);
+    let mut without_it = (*shifted(&rig)).clone();
+    without_it.properties.retain(|property| &*property.id != "temperature");
+    rig.adopt(with(&rig, device("press-1", &Arc::new(without_it), "rs485", "1")));
+    rig.adopt(with(&rig, device("press-1", &shifted(&rig), "rs485", "1")));
+    rig.heard(1);
+    rig.pass(Duration::from_secs(120));
+    assert!(!rig.heard(1).iter().any(|line| line.contains("client-1")));
+}
+
 /// One thing that happens to the hub.
 #[derive(Clone, Debug)]
 enum Step {
