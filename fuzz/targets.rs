@@ -85,20 +85,30 @@ fn frames(version: Version, pieces: std::slice::Chunks<'_, u8>) -> (Vec<Frame>, 
 /// with its close, and is one heart-beat or one whole frame a message. The first byte is the size of the pieces.
 pub fn stomp_session(data: &[u8]) {
     let Some((size, octets)) = data.split_first() else { return };
-    let whole = stomp_conversation(octets.chunks(octets.len().max(1)));
-    let pieces = stomp_conversation(octets.chunks(usize::from(*size).max(1)));
-    assert_eq!(whole, pieces, "cut into pieces of {size}");
+    for lenient in [false, true] {
+        let whole = stomp_conversation(octets.chunks(octets.len().max(1)), lenient, false);
+        let pieces = stomp_conversation(octets.chunks(usize::from(*size).max(1)), lenient, false);
+        assert_eq!(whole, pieces, "cut into pieces of {size}");
+    }
+    // Where messages end frames, the cuts count.
+    stomp_conversation(octets.chunks(usize::from(*size).max(1)), false, true);
 }
 
 /// Everything that a session wants done while the client sends these messages and every subscription gets a message
 /// for each thing that the client sends.
-fn stomp_conversation(messages: std::slice::Chunks<'_, u8>) -> Vec<String> {
+fn stomp_conversation(
+    messages: std::slice::Chunks<'_, u8>,
+    lenient_content_length: bool,
+    frames_without_nul: bool,
+) -> Vec<String> {
     let start = fixed_now();
     let settings = Settings {
         number: 7,
         server: "pentad/fuzz",
         frame_bytes: 1 << 16,
         heart_beat: Offer { sends: 10_000, wants: 10_000 },
+        lenient_content_length,
+        frames_without_nul,
     };
     let mut session = Session::new(settings, start);
     let mut said = Vec::new();
@@ -213,7 +223,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// Any conversation with a Janus session.
+/// Any conversation with a Janus session, and device calls beside it.
 pub fn janus(data: &[u8]) {
     converse(Dialect::Janus, "/websocket?token=demo", data);
 }
@@ -228,7 +238,7 @@ pub fn ithings(data: &[u8]) {
     converse(Dialect::Ithings, "/api/v1/system/common/websocket/connect?token=demo", data);
 }
 
-/// Any conversation with a WCS OAM session.
+/// Any conversation with a WCS OAM session, and calls by REST beside it.
 pub fn oam(data: &[u8]) {
     converse(Dialect::Oam, "/ws?token=demo", data);
 }
@@ -331,19 +341,66 @@ fn opening(target: &str) -> Opening {
     }
 }
 
+/// Calls beside the socket, with what has to stand before their parameters.
+const CALLS: [(Dialect, &str, &str); 20] = [
+    (Dialect::Janus, "GET", "/api/device/list?token=demo&"),
+    (Dialect::Janus, "GET", "/api/device/query?token=demo&"),
+    (Dialect::Janus, "GET", "/api/device/data?token=demo&"),
+    (Dialect::Janus, "POST", "/api/device/pushdata?token=demo&"),
+    (Dialect::Janus, "GET", "/api/janus/websocket?token=demo&"),
+    (Dialect::Oam, "POST", "/api/metric/list?token=demo"),
+    (Dialect::Oam, "POST", "/api/profile/create?token=demo"),
+    (Dialect::Oam, "POST", "/api/profile/update?token=demo"),
+    (Dialect::Oam, "POST", "/api/profile/list?token=demo"),
+    (Dialect::Oam, "POST", "/api/rule/create?token=demo"),
+    (Dialect::Oam, "POST", "/api/rule/update?token=demo"),
+    (Dialect::Oam, "POST", "/api/rule/list?token=demo"),
+    (Dialect::Oam, "POST", "/api/node/update?token=demo"),
+    (Dialect::Oam, "POST", "/api/node/delete?token=demo"),
+    (Dialect::Oam, "POST", "/api/stream/list?token=demo"),
+    (Dialect::Oam, "POST", "/api/stream/metrics?token=demo"),
+    (Dialect::Oam, "POST", "/api/stream/history?token=demo"),
+    (Dialect::Oam, "POST", "/api/alarm/create?token=demo"),
+    (Dialect::Oam, "POST", "/api/alarm/update?token=demo"),
+    (Dialect::Oam, "POST", "/api/alarm/list?token=demo"),
+];
+
+/// The call that a message stands for: one that begins with its path, a line with more of the query, and the body.
+fn call(dialect: Dialect, message: &str) -> Option<Opening> {
+    let known = CALLS.iter().filter(|(whose, ..)| *whose == dialect);
+    let (method, target, rest) = known
+        .filter_map(|(_, method, target)| {
+            let path = target.split('?').next().unwrap_or_default();
+            Some((method, target, message.strip_prefix(path)?.strip_prefix('?')?))
+        })
+        .next()?;
+    let (query, body) = rest.split_once('\n').unwrap_or((rest, ""));
+    let query = if dialect == Dialect::Janus { query } else { "" };
+    let (method, target) = ((*method).to_owned(), format!("{target}{query}"));
+    Some(Opening { method, target, headers: Vec::new(), body: body.to_owned(), upgrade: false })
+}
+
 /// Sends the messages while the plant goes on reporting and time passes.
 fn converse(dialect: Dialect, target: &str, data: &[u8]) {
     let mut stage = PureStage::new(dialect);
     stage.open(1, &opening(target));
     assert!(stage.accepted(1), "the login of the target is good");
     for (round, message) in data.split(|byte| *byte == NEXT).take(64).enumerate() {
-        stage.send(1, &String::from_utf8_lossy(message));
+        let message = String::from_utf8_lossy(message);
+        let call = call(dialect, &message);
+        match &call {
+            Some(call) => stage.open(2, call),
+            None => stage.send(1, &message),
+        }
         let temperature = serde_json::json!(if round % 2 == 0 { 81.5 } else { 20.0 });
         stage.observe("press-1", &[("temperature".to_owned(), temperature)]);
         while stage.command(true).is_some() {
             stage.settle(None, &super::common::transcript::Settle::TimedOut);
         }
         stage.wait(Duration::from_millis(300));
+        if call.is_some() {
+            assert!(matches!(stage.next(2, false), Seen::Http(..)), "a call is answered");
+        }
     }
     stage.presence("press-1", false);
     stage.wait(Duration::from_secs(90));

@@ -11,6 +11,7 @@ use super::problem::{Problem, Spot};
 use super::reader::{Entry, Table};
 use super::server::{Listener, addresses, read_listeners, set};
 use super::{Server, scalar};
+use crate::dialects::shared::stomp::Tolerance;
 use crate::dialects::{self, Common, ithings, janus, oam, sagoo, uplus};
 use crate::model::client::{Anonymous, Client, DeviceFilter, Dialect, Rights, Secret};
 use crate::model::device::Device;
@@ -36,6 +37,7 @@ pub(super) fn dialects(
         set(&mut janus.ticket_lifetime, table.key("ticket_lifetime").read(|node| node.duration(range)));
         let words = [("colon", janus::TimeForm::Colon), ("dot", janus::TimeForm::Dot)];
         set(&mut janus.time, table.key("time").read(|node| node.word(&words)));
+        janus.stomp = stomp(&table);
         table.finish();
     }
     let given = table("sagoo");
@@ -73,9 +75,27 @@ fn oam(common: Common, table: Option<Table<'_>>) -> oam::Settings {
         set(&mut settings.stomp_max_metrics, table.key("stomp_max_metrics").read(|node| node.int(1..=1000)));
         let origin = table.key("access_control_allow_origin").read(|node| node.line().map(Arc::from));
         set(&mut settings.access_control_allow_origin, origin);
+        set(&mut settings.rest_always_200, table.key("rest_always_200").read(Node::bool));
+        settings.stomp = stomp(&table);
         table.finish();
     }
     settings
+}
+
+/// What both STOMP dialects have.
+fn stomp(table: &Table<'_>) -> Tolerance {
+    let heart_beat = table.key("client_heart_beat").read(|node| {
+        if node.is_word("off") {
+            return None;
+        }
+        node.duration(Duration::from_secs(1)..=Duration::from_secs(3600))
+    });
+    let switch = |key| table.key(key).read(Node::bool).unwrap_or(false);
+    Tolerance {
+        lenient_content_length: switch("lenient_content_length"),
+        frames_without_nul: switch("frames_without_nul"),
+        client_heart_beat: heart_beat,
+    }
 }
 
 fn uplus(common: Common, table: Option<Table<'_>>) -> uplus::Settings {

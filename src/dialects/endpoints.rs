@@ -13,11 +13,12 @@ use crate::model::time::Now;
 
 /// `/websocket`: Janus alone.
 pub fn websocket(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
-    stomp::open(request, context, now, || vec![janus::app(context)])
+    let tolerance = context.settings.janus.stomp;
+    stomp::open(request, context, tolerance, now, || vec![janus::app(context)])
 }
 
 /// Whether one listener serves both dialects, so that they share `/ws`. It is opened as WCS OAM then, whose setting
-/// says which pages may come.
+/// says which pages may come and what is put up with.
 pub fn share_ws(context: &Context) -> bool {
     let (janus, oam) = (&context.settings.janus.common, &context.settings.oam.common);
     janus.enabled && oam.enabled && janus.listen == oam.listen
@@ -42,7 +43,9 @@ pub fn ws(
             vec![oam::app(context)]
         }
     };
-    let session = || -> Box<dyn Session> { stomp::session(request, context, now, apps()) };
+    let settings = &context.settings;
+    let tolerance = if dialect == Dialect::Janus { settings.janus.stomp } else { settings.oam.stomp };
+    let session = || -> Box<dyn Session> { stomp::session(request, context, tolerance, now, apps()) };
     let raw = || Upgrade { session: session(), subprotocol: stomp::subprotocol(request) };
     sockjs::open(request, path, context, now, &Base { session: &session, raw: &raw, admits_origin })
 }

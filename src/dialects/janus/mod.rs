@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::credentials::Credentials;
-use super::shared::stomp::App;
+use super::shared::stomp::{App, Tolerance};
 use super::{Common, Context, Opening, Request, Response};
 use crate::model::client::Dialect;
 use crate::model::time::Now;
@@ -42,12 +42,19 @@ pub struct Settings {
     pub ticket_lifetime: Duration,
     /// How `time` is written.
     pub time: TimeForm,
+    /// What is put up with on `/websocket`, and on `/ws` where it is this dialect's alone.
+    pub stomp: Tolerance,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         // Long enough for a page that connects again and again on a bad link, short enough for a log file.
-        Self { common: Common::default(), ticket_lifetime: Duration::from_secs(600), time: TimeForm::Colon }
+        Self {
+            common: Common::default(),
+            ticket_lifetime: Duration::from_secs(600),
+            time: TimeForm::Colon,
+            stomp: Tolerance::default(),
+        }
     }
 }
 

@@ -32,7 +32,16 @@ pub(super) struct Telemetry {
     client: Option<Arc<Client>>,
     /// The only device that a ticket opens.
     only: Option<String>,
-    subscriptions: Vec<(Key, Arc<Device>)>,
+    subscriptions: Vec<Subscription>,
+}
+
+/// A topic that the client hears, and the device behind it. A topic of no device is kept, because a change of the
+/// configuration may bring one; the protocol bounds how many there are and how long.
+#[derive(Debug)]
+struct Subscription {
+    key: Key,
+    topic: String,
+    device: Option<Arc<Device>>,
 }
 
 impl Telemetry {
@@ -67,8 +76,13 @@ impl App for Telemetry {
         self.client.clone()
     }
 
-    fn reconfigure(&mut self, context: &Arc<Context>) {
+    fn reconfigure(&mut self, context: &Arc<Context>, _desk: &mut Desk<'_>) {
         self.context = Arc::clone(context);
+        let mut subscriptions = std::mem::take(&mut self.subscriptions);
+        for subscription in &mut subscriptions {
+            subscription.device = self.device(&subscription.topic);
+        }
+        self.subscriptions = subscriptions;
     }
 
     fn claims(&self, destination: &str) -> bool {
@@ -76,15 +90,15 @@ impl App for Telemetry {
     }
 
     fn subscribe(&mut self, key: Key, destination: &str, _desk: &mut Desk<'_>) {
-        if let Some(device) = self.device(destination) {
-            self.subscriptions.push((key, device));
-        } else {
+        let device = self.device(destination);
+        if device.is_none() {
             debug!(destination, "subscription to a device that this client does not see");
         }
+        self.subscriptions.push(Subscription { key, topic: destination.to_owned(), device });
     }
 
     fn unsubscribe(&mut self, key: Key) {
-        self.subscriptions.retain(|(subscribed, _)| *subscribed != key);
+        self.subscriptions.retain(|subscription| subscription.key != key);
     }
 
     fn send(&mut self, destination: &str, body: &Bytes, _desk: &mut Desk<'_>) {
@@ -93,7 +107,7 @@ impl App for Telemetry {
 
     fn interests(&self) -> Vec<Interest> {
         let mut interests: Vec<Interest> = Vec::new();
-        for (_, device) in &self.subscriptions {
+        for device in self.subscriptions.iter().filter_map(|subscription| subscription.device.as_ref()) {
             let selector = Selector::Device(Arc::clone(&device.id));
             let interest = Interest { selector, kinds: Kinds::PROPERTIES };
             if !interests.contains(&interest) {
@@ -107,13 +121,14 @@ impl App for Telemetry {
         let Body::Properties(reports) = &message.body else { return };
         let context = &self.context;
         let (zone, form) = (&context.gateway.timezone, context.settings.janus.time);
-        for (key, _) in self.subscriptions.iter().filter(|(_, device)| device.id == message.device.id) {
+        let about = |device: &Arc<Device>| device.id == message.device.id;
+        for subscription in self.subscriptions.iter().filter(|each| each.device.as_ref().is_some_and(about)) {
             // An empty form is a message without a good value.
             let body = message.form(Form::JANUS, |message| {
                 wire::sample(&message.device, message.at, reports, zone, form).unwrap_or_default()
             });
             if !body.is_empty() {
-                desk.message(*key, &body);
+                desk.message(subscription.key, &body);
             }
         }
     }

@@ -7,6 +7,8 @@ use crate::dialects::shared::fixture;
 use crate::dialects::shared::stomp::rig::{Rig, context, report, upgrade};
 use crate::dialects::{Input, Token};
 use crate::model::client::{Anonymous, Client, DeviceFilter, Rights, Secret};
+use crate::model::device::Device;
+use crate::model::directory::Directory;
 use crate::model::history::{History, HistoryRow};
 use crate::model::snapshot::{Answer, Question};
 use crate::model::time::UnixMillis;
@@ -219,4 +221,66 @@ fn past_values_are_told_page_by_page() {
           {\"time\":\"1970-01-01 00:00:00.000\",\"data\":{\"setpoint\":50.0}},\
           {\"time\":\"1970-01-01 00:00:01.500\",\"data\":{\"setpoint\":50.0}}]}}"]
     );
+}
+
+fn reported(context: &Arc<Context>, uuid: &str) -> Input {
+    let device = context.directory.by_uuid(uuid).expect("a device of the context");
+    report(device, &[("setpoint", Value::Float(1.0), Quality::Good)])
+}
+
+#[test]
+fn a_topic_finds_its_device_when_a_reload_brings_changes_or_takes_it() {
+    let both = fixture::context();
+    let devices = both.directory.devices().to_vec();
+    let with = |devices: Vec<Arc<Device>>| {
+        context(|context| context.directory = Arc::new(Directory::new(devices, Vec::new())))
+    };
+    let first = with(devices.get(..1).unwrap().to_vec());
+    let (mut rig, _) = connect(&first, &[("token", "demo")], fixture::now());
+    assert_eq!(rig.send(&subscribe("0", "press-2")), [""; 0], "there is none yet");
+    rig.input(Input::Reconfigured(Arc::clone(&both)));
+    assert_eq!((std::mem::take(&mut rig.said), rig.watched.len()), (vec!["watch".to_owned()], 1));
+    rig.input(reported(&both, "press-2"));
+    assert!(std::mem::take(&mut rig.said)[0].contains("\"uuid\":\"press-2\""));
+    // Another device has the uuid now.
+    let renamed = Device { id: "other".into(), ..(*devices[1]).clone() };
+    let renamed = with(vec![Arc::new(renamed)]);
+    rig.input(Input::Reconfigured(Arc::clone(&renamed)));
+    rig.input(reported(&both, "press-2"));
+    assert_eq!(std::mem::take(&mut rig.said), ["watch"]);
+    rig.input(reported(&renamed, "press-2"));
+    assert_eq!(std::mem::take(&mut rig.said).len(), 1);
+    rig.input(Input::Reconfigured(first));
+    assert_eq!((std::mem::take(&mut rig.said), rig.watched.len()), (vec!["watch".to_owned()], 0));
+    assert_eq!(rig.send("UNSUBSCRIBE\nid:0\n\n\0"), [""; 0]);
+    rig.input(Input::Reconfigured(both));
+    assert_eq!(rig.said, [""; 0], "it is not subscribed any more");
+}
+
+#[test]
+fn a_ticket_opens_no_other_device_after_a_reload() {
+    let context = fixture::context();
+    let ticket = ticket(&context, "demo", "press-1");
+    let (mut rig, _) = connect(&context, &[("ticket", &ticket)], fixture::now());
+    rig.send(&subscribe("0", "press-2"));
+    rig.input(Input::Reconfigured(context));
+    assert_eq!((rig.said.len(), rig.watched.len()), (0, 0));
+}
+
+/// A ticket is as good as a token for as long as it lives, so no word of the log or of a panic may hold one.
+#[test]
+fn a_ticket_is_in_no_debug_text() {
+    let context = fixture::context();
+    let ticket = ticket(&context, "demo", "press-1");
+    let request = upgrade("/websocket", &[("ticket", &ticket)]);
+    let credentials = Credentials::of(&request);
+    let opening = open(&request, &context, fixture::now());
+    for text in [format!("{request:?}"), format!("{credentials:?}"), format!("{opening:?}")] {
+        assert!(!text.contains(&ticket) && !text.contains(&key_of(&context)), "{text}");
+    }
+}
+
+/// The key of the seals as its `Debug` would write it.
+fn key_of(context: &Context) -> String {
+    format!("{:?}", context.seal.0)
 }

@@ -47,7 +47,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shared::stomp::App;
+use super::shared::stomp::{App, Tolerance};
 use super::{Common, Context, Opening, Request};
 use crate::model::client::Dialect;
 use crate::model::time::Now;
@@ -79,6 +79,11 @@ pub struct Settings {
     /// What REST answers as Access-Control-Allow-Origin; `*` admits every origin. Otherwise one origin or several
     /// with commas between, and a WebSocket from another origin is refused.
     pub access_control_allow_origin: Arc<str>,
+    /// Whether REST answers HTTP 200 whatever the status in the body is. The vendor's pages do not show which the real
+    /// server does.
+    pub rest_always_200: bool,
+    /// What is put up with on `/ws`.
+    pub stomp: Tolerance,
 }
 
 impl Default for Settings {
@@ -89,6 +94,8 @@ impl Default for Settings {
             stomp_max_timeout: Duration::from_secs(1),
             stomp_max_metrics: 10,
             access_control_allow_origin: "*".into(),
+            rest_always_200: false,
+            stomp: Tolerance::default(),
         }
     }
 }

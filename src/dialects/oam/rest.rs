@@ -20,32 +20,32 @@ const ALLOWED: &str = "POST, OPTIONS";
 
 /// Answers a call, or begins one that the hub has to be asked for.
 pub(super) fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
-    let cors = Cors::of(request, context);
-    let done = |response| Opening::Respond(cors.on(response));
+    let manner = Manner::of(request, context);
+    let done = |response| Opening::Respond(manner.on(response));
     match request.method.as_str() {
         "POST" => {}
         "OPTIONS" => {
             let response = Response { status: 204, headers: Vec::new(), body: Bytes::new() };
             return done(response.with("allow", ALLOWED).with("access-control-max-age", "86400"));
         }
-        _ => return done(render(&Reply::failure(405, "Method not allowed")).with("allow", ALLOWED)),
+        _ => return done(manner.render(&Reply::failure(405, "Method not allowed")).with("allow", ALLOWED)),
     }
     let common = &context.settings.oam.common;
     let credentials = Credentials::of(request);
     let Some(client) = credentials.admit(context, Dialect::Oam, common) else {
         credentials.refused("oam", now);
-        let response = render(&Reply::failure(401, "Unauthorized"));
+        let response = manner.render(&Reply::failure(401, "Unauthorized"));
         return done(response.with("www-authenticate", "Bearer"));
     };
-    let Some(payload) = payload(&request.body) else { return done(render(&Reply::bad_request())) };
+    let Some(payload) = payload(&request.body) else { return done(manner.render(&Reply::bad_request())) };
     let path = format!("/{}", request.segments().join("/"));
     let caller = Caller { context, client: &client, dates: wire::Dates::Millis, now };
     match api::call(&path, &payload, caller) {
-        Call::Done(reply) => done(render(&reply)),
+        Call::Done(reply) => done(manner.render(&reply)),
         Call::Ask(question, pending) => {
             let step = Some((question, pending));
             let context = Arc::clone(context);
-            Opening::Call(Box::new(RestCall { context, client, cors, step, waiting: None, output: None }))
+            Opening::Call(Box::new(RestCall { context, client, manner, step, waiting: None, output: None }))
         }
     }
 }
@@ -64,11 +64,6 @@ fn payload(body: &Bytes) -> Option<Json> {
     lenient::parse(&String::from_utf8_lossy(body)).ok()
 }
 
-fn render(reply: &Reply) -> Response {
-    let body = wire::response(None, reply.status, reply.reason, reply.payload.as_ref());
-    Response::json(reply.status, body)
-}
-
 /// The value of Access-Control-Allow-Origin for a page of this origin.
 fn allowed<'a>(context: &Context, origin: &'a str) -> Option<&'a str> {
     let setting = &*context.settings.oam.access_control_allow_origin;
@@ -78,16 +73,23 @@ fn allowed<'a>(context: &Context, origin: &'a str) -> Option<&'a str> {
     setting.split(',').any(|allowed| allowed.trim().eq_ignore_ascii_case(origin)).then_some(origin)
 }
 
-/// What is said about origins on every answer.
+/// How answers are given: what is said about origins on every one, and whether the status is in the body alone.
 #[derive(Debug)]
-struct Cors {
+struct Manner {
     origin: Option<String>,
+    always_200: bool,
 }
 
-impl Cors {
+impl Manner {
     fn of(request: &Request, context: &Context) -> Self {
         let origin = request.header("origin").unwrap_or_default();
-        Self { origin: allowed(context, origin).map(str::to_owned) }
+        let always_200 = context.settings.oam.rest_always_200;
+        Self { origin: allowed(context, origin).map(str::to_owned), always_200 }
+    }
+
+    fn render(&self, reply: &Reply) -> Response {
+        let body = wire::response(None, reply.status, reply.reason, reply.payload.as_ref());
+        Response::json(if self.always_200 { 200 } else { reply.status }, body)
     }
 
     fn on(&self, response: Response) -> Response {
@@ -107,7 +109,7 @@ impl Cors {
 struct RestCall {
     context: Arc<Context>,
     client: Arc<Client>,
-    cors: Cors,
+    manner: Manner,
     /// What is to be asked first.
     step: Option<(Question, Pending)>,
     /// What goes on with the answer.
@@ -122,7 +124,7 @@ impl RestCall {
     }
 
     fn respond(&mut self, reply: &Reply) {
-        self.output = Some(Output::Respond(self.cors.on(render(reply))));
+        self.output = Some(Output::Respond(self.manner.on(self.manner.render(reply))));
     }
 }
 

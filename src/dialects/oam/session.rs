@@ -23,6 +23,7 @@ use crate::dialects::shared::lenient;
 use crate::dialects::shared::stomp::{App, Desk};
 use crate::dialects::{Context, Token};
 use crate::model::client::{Client, Dialect};
+use crate::model::device::Device;
 use crate::model::history::DocumentAnswer;
 use crate::model::interest::{Interest, Selector};
 use crate::model::message::{DeviceMessage, Form, Kinds};
@@ -38,6 +39,9 @@ pub(super) struct Monitor {
     alarms: Vec<Key>,
     service: Vec<Key>,
     streams: Vec<Stream>,
+    /// Subscriptions to streams that this client does not see, which a change of the configuration may bring. The
+    /// protocol bounds how many there are and how long.
+    waiting: Vec<(Key, String)>,
     /// Calls that wait for the hub, with their requestId. The endpoint bounds how many.
     pending: Vec<(Token, Json, Pending)>,
     /// What is known of profiles and rules.
@@ -78,6 +82,7 @@ impl Monitor {
             alarms: Vec::new(),
             service: Vec::new(),
             streams: Vec::new(),
+            waiting: Vec::new(),
             pending: Vec::new(),
             registry: Registry::default(),
             reading: Reading::default(),
@@ -179,6 +184,33 @@ impl Monitor {
         }
     }
 
+    /// Begins to tell a stream, or keeps its place until there is one.
+    fn listen(&mut self, key: Key, destination: String, desk: &mut Desk<'_>) {
+        let names = destination.strip_prefix("/stream/").and_then(|rest| rest.split_once('/'));
+        let device = names.zip(self.client.as_ref()).and_then(|((node, media), client)| {
+            catalogue::stream(&self.context.directory, client, node, media).map(Arc::clone)
+        });
+        let Some(device) = device else {
+            debug!(destination, "subscription to a stream that this client does not see");
+            self.waiting.push((key, destination));
+            return;
+        };
+        let mut stream = Stream::new(key, device, &destination);
+        match self.reading {
+            Reading::Never => self.read_registry(desk),
+            Reading::Known => stream.follow(self.registry.plan(&stream.device), desk.now().instant),
+            Reading::Asked { .. } => {}
+        }
+        self.streams.push(stream);
+    }
+
+    /// The device of a stream as it is now, if it is still on its node and this client still sees it.
+    fn successor(&self, device: &Device) -> Option<Arc<Device>> {
+        let next = self.context.directory.device(&device.id)?;
+        let sees = self.client.as_ref().is_some_and(|client| client.sees(next));
+        (sees && next.link == device.link).then(|| Arc::clone(next))
+    }
+
     fn answer_call(&self, request_id: &Json, reply: &Reply, desk: &mut Desk<'_>) {
         let body = wire::response(Some(request_id), reply.status, reply.reason, reply.payload.as_ref());
         for key in &self.service {
@@ -198,8 +230,30 @@ impl App for Monitor {
         self.client.clone()
     }
 
-    fn reconfigure(&mut self, context: &Arc<Context>) {
+    /// Streams go on with their devices as they are now. One whose device has gone is looked for again by its name, as
+    /// those that were not there before.
+    fn reconfigure(&mut self, context: &Arc<Context>, desk: &mut Desk<'_>) {
         self.context = Arc::clone(context);
+        // The answer that is on its way counts properties as they were.
+        self.sampling.asked = None;
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for mut stream in std::mem::take(&mut self.streams) {
+            if let Some(device) = self.successor(&stream.device) {
+                stream.device = device;
+                if !matches!(self.reading, Reading::Never) {
+                    stream.follow(self.registry.plan(&stream.device), desk.now().instant);
+                }
+                self.streams.push(stream);
+            } else {
+                if let Some(batch) = stream.rest() {
+                    desk.message(stream.key, &batch);
+                }
+                waiting.push((stream.key, stream.destination));
+            }
+        }
+        for (key, destination) in waiting {
+            self.listen(key, destination, desk);
+        }
     }
 
     fn claims(&self, destination: &str) -> bool {
@@ -211,25 +265,7 @@ impl App for Monitor {
         match destination {
             "/alarm" | "/alarms" => self.alarms.push(key),
             "/user/service" => self.service.push(key),
-            _ => {
-                let names = destination.strip_prefix("/stream/").and_then(|rest| rest.split_once('/'));
-                let device = names.zip(self.client.as_ref()).and_then(|((node, media), client)| {
-                    catalogue::stream(&self.context.directory, client, node, media)
-                });
-                if let Some(device) = device {
-                    let mut stream = Stream::new(key, Arc::clone(device));
-                    match self.reading {
-                        Reading::Never => self.read_registry(desk),
-                        Reading::Known => {
-                            stream.follow(self.registry.plan(&stream.device), desk.now().instant);
-                        }
-                        Reading::Asked { .. } => {}
-                    }
-                    self.streams.push(stream);
-                } else {
-                    debug!(destination, "subscription to a stream that this client does not see");
-                }
-            }
+            _ => self.listen(key, destination.to_owned(), desk),
         }
     }
 
@@ -237,6 +273,7 @@ impl App for Monitor {
         self.alarms.retain(|other| *other != key);
         self.service.retain(|other| *other != key);
         self.streams.retain(|stream| stream.key != key);
+        self.waiting.retain(|(waiting, _)| *waiting != key);
     }
 
     fn send(&mut self, destination: &str, body: &Bytes, desk: &mut Desk<'_>) {

@@ -29,6 +29,8 @@ pub(super) struct Stream {
     pub key: Key,
     /// What it is about.
     pub device: Arc<Device>,
+    /// As the client wrote it.
+    pub destination: String,
     /// Samples with commas between.
     batch: String,
     values: usize,
@@ -39,8 +41,9 @@ pub(super) struct Stream {
 
 impl Stream {
     /// A subscription with nothing gathered yet.
-    pub(super) fn new(key: Key, device: Arc<Device>) -> Self {
-        Self { key, device, batch: String::new(), values: 0, until: None, sampler: None }
+    pub(super) fn new(key: Key, device: Arc<Device>, destination: &str) -> Self {
+        let destination = destination.to_owned();
+        Self { key, device, destination, batch: String::new(), values: 0, until: None, sampler: None }
     }
 
     /// From now on it is sampled by this plan, or told as it changes.
@@ -128,6 +131,11 @@ impl Stream {
     /// Gives the batch if it has waited long enough.
     pub(super) fn due(&mut self, now: Instant) -> Option<String> {
         self.until.is_some_and(|until| until <= now).then(|| self.flush())
+    }
+
+    /// What is gathered, full or not.
+    pub(super) fn rest(&mut self) -> Option<String> {
+        (!self.batch.is_empty()).then(|| self.flush())
     }
 
     fn flush(&mut self) -> String {

@@ -12,7 +12,7 @@ use crate::dialects::shared::json;
 use crate::model::directory::Directory;
 use crate::model::history::ClientAlarm;
 use crate::model::message::{Body, DeviceMessage, Report};
-use crate::model::product::AlarmCondition;
+use crate::model::product::{AlarmCondition, AlarmRule};
 use crate::model::time::UnixMillis;
 use crate::model::value::Quality;
 
@@ -168,19 +168,10 @@ pub(super) fn client_alarm(id: u64, alarm: &ClientAlarm, metric: u64, node: Opti
     tree(&Alarm { id, kind, name: &alarm.name, value, metric, node, time: millis(alarm.hold) })
 }
 
-/// One entry of the alarm list that the configuration has. Every rule holds for all nodes and at once, so `node` is
-/// null and `time` zero.
+/// One entry of the alarm list that the configuration has. Every rule holds for all nodes, so `node` is null.
 pub(super) fn alarm(entry: &AlarmEntry<'_>) -> Json {
-    let (kind, value, _) = condition(&entry.rule.condition);
-    tree(&Alarm {
-        id: entry.id,
-        kind,
-        name: &entry.rule.name,
-        value,
-        metric: entry.metric,
-        node: None,
-        time: 0,
-    })
+    let (kind, value, time) = condition(entry.rule);
+    tree(&Alarm { id: entry.id, kind, name: &entry.rule.name, value, metric: entry.metric, node: None, time })
 }
 
 /// The body of an `/alarm` message; `None` for any other device message.
@@ -206,7 +197,7 @@ pub(super) fn alarm_message(message: &DeviceMessage, directory: &Directory) -> O
         return None;
     };
     let device = &message.device;
-    let (kind, value, time) = condition(&rule.condition);
+    let (kind, value, time) = condition(rule);
     Some(text(&AlarmMessage {
         id: alarm_id(directory, &device.product.id, &rule.id),
         name: &rule.name,
@@ -257,16 +248,17 @@ fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// The vendor's number for a condition, its limit, and how long a client's had to hold. The vendor's numbers end at 5;
+/// The vendor's number for a rule's condition, its limit, and how long it has to hold. The vendor's numbers end at 5;
 /// those above are ours, for conditions that it does not have.
-fn condition(condition: &AlarmCondition) -> (u8, Json, u64) {
-    match condition {
-        AlarmCondition::Below(limit) => (0, (*limit).into(), 0),
-        AlarmCondition::Above(limit) => (1, (*limit).into(), 0),
-        AlarmCondition::Equal(value) => (2, json::to_json(value), 0),
-        AlarmCondition::NotEqual(value) => (6, json::to_json(value), 0),
-        AlarmCondition::Rate(rate) => (7, rate.limit.into(), 0),
-        AlarmCondition::NoData(silence) => (8, millis(*silence).into(), 0),
+fn condition(rule: &AlarmRule) -> (u8, Json, u64) {
+    let delay = millis(rule.delay);
+    match &rule.condition {
+        AlarmCondition::Below(limit) => (0, (*limit).into(), delay),
+        AlarmCondition::Above(limit) => (1, (*limit).into(), delay),
+        AlarmCondition::Equal(value) => (2, json::to_json(value), delay),
+        AlarmCondition::NotEqual(value) => (6, json::to_json(value), delay),
+        AlarmCondition::Rate(rate) => (7, rate.limit.into(), delay),
+        AlarmCondition::NoData(silence) => (8, millis(*silence).into(), delay),
         AlarmCondition::Client { kind, limit, hold } => (kind_number(*kind), (*limit).into(), millis(*hold)),
     }
 }

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-/// How many of its intervals a client may let pass. Three, as Spring grants: a browser slows the timers of a
-/// hidden page down, and a network may hold a message back for a while.
+/// How many of its intervals a client may let pass. Three, as Spring grants: a network may hold a message back for a
+/// while.
 const TOLERANCE: u32 = 3;
+
+/// How long a client may be silent whatever its interval: a browser runs the timers of a hidden page once a minute.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What the server can do and wants, in milliseconds; zero means not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub struct Offer {
 
 impl Default for Offer {
     /// Sends every ten seconds, as most clients ask; wants none, because the WebSocket has a ping of its own that
-    /// no hidden page forgets to answer.
+    /// no hidden or frozen page forgets to answer.
     fn default() -> Self {
         Self { sends: 10_000, wants: 0 }
     }
@@ -56,7 +59,8 @@ impl HeartBeat {
         };
         Self {
             send_every: every(offer.sends, wants),
-            lost_after: every(offer.wants, sends).map(|interval| interval * TOLERANCE),
+            lost_after: every(offer.wants, sends)
+                .map(|interval| interval.saturating_mul(TOLERANCE).max(PATIENCE)),
             sent: now,
             received: now,
         }
@@ -116,9 +120,9 @@ mod tests {
     fn the_slower_of_both_sides_sets_the_pace() {
         let now = start();
         let offer = Offer { sends: 10_000, wants: 5_000 };
-        let beat = HeartBeat::negotiate(offer, Some("8000,20000"), now);
+        let beat = HeartBeat::negotiate(offer, Some("40000,20000"), now);
         assert_eq!(beat.send_every, Some(seconds(20)));
-        assert_eq!(beat.lost_after, Some(seconds(24)));
+        assert_eq!(beat.lost_after, Some(seconds(120)));
     }
 
     #[test]
@@ -144,13 +148,16 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_client_is_lost_after_three_intervals() {
+    fn a_silent_client_is_lost_after_three_intervals_and_never_sooner_than_a_hidden_page_beats() {
         let now = start();
-        let mut beat = HeartBeat::negotiate(Offer { sends: 0, wants: 1000 }, Some("10000,10000"), now);
-        assert_eq!(beat.due(now + seconds(29)), None);
-        beat.received(now + seconds(29));
-        assert_eq!(beat.due(now + seconds(58)), None);
-        assert_eq!(beat.due(now + seconds(59)), Some(Due::Lost));
+        for (every, lost) in [(40, 120), (10, 90)] {
+            let header = format!("{every}000,0");
+            let mut beat = HeartBeat::negotiate(Offer { sends: 0, wants: 1000 }, Some(&header), now);
+            assert_eq!(beat.due(now + seconds(lost - 1)), None);
+            beat.received(now + seconds(lost - 1));
+            assert_eq!(beat.due(now + seconds(2 * lost - 2)), None);
+            assert_eq!(beat.due(now + seconds(2 * lost - 1)), Some(Due::Lost));
+        }
     }
 
     #[test]

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn only_1_0_goes_without_an_id_and_removes_by_destination() {
+    fn only_1_0_subscribes_without_an_id() {
         let mut all = Subscriptions::default();
         assert_eq!(all.add(None, "/x", AckMode::Auto, Version::V1_1), Err(SubscribeError::NoId));
         assert_eq!(all.add(None, "/x", AckMode::Auto, Version::V1_0), Ok(Some(Key(0))));

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tracing::debug;
@@ -46,13 +46,24 @@ const BACKLOG: usize = 4;
 /// Applications that one endpoint can host: a token tells by its lowest digit whose it is.
 const APPS: u64 = 8;
 
+/// What an endpoint puts up with or asks for beyond the protocol, off unless it is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tolerance {
+    /// A body may be longer than its `content-length`.
+    pub lenient_content_length: bool,
+    /// A frame may lack its NUL, as those of React Native do.
+    pub frames_without_nul: bool,
+    /// The interval at which clients are asked for heart-beats.
+    pub client_heart_beat: Option<Duration>,
+}
+
 /// One dialect's share of a STOMP connection.
 pub trait App: Debug + Send {
     /// Who the client is here, if it may come in. Called once, before anything else.
     fn admit(&mut self, credentials: &Credentials, now: Now) -> Option<Arc<Client>>;
 
-    /// The configuration has changed.
-    fn reconfigure(&mut self, context: &Arc<Context>);
+    /// The configuration has changed: devices may have come, gone and changed under the subscriptions.
+    fn reconfigure(&mut self, context: &Arc<Context>, desk: &mut Desk<'_>);
 
     /// Whether subscriptions to this destination, and messages sent there, are this application's.
     fn claims(&self, destination: &str) -> bool;
@@ -89,6 +100,7 @@ pub trait App: Debug + Send {
 pub fn open(
     request: &Request,
     context: &Arc<Context>,
+    tolerance: Tolerance,
     now: Now,
     apps: impl FnOnce() -> Vec<Box<dyn App>>,
 ) -> Opening {
@@ -98,7 +110,7 @@ pub fn open(
     if !request.upgrade {
         return Opening::Respond(Response::text(400, "this address speaks STOMP over WebSocket\n"));
     }
-    let session = session(request, context, now, apps());
+    let session = session(request, context, tolerance, now, apps());
     Opening::Upgrade(Upgrade { session, subprotocol: subprotocol(request) })
 }
 
@@ -106,10 +118,11 @@ pub fn open(
 pub fn session(
     request: &Request,
     context: &Arc<Context>,
+    tolerance: Tolerance,
     now: Now,
     apps: Vec<Box<dyn App>>,
 ) -> Box<dyn Session> {
-    Box::new(Endpoint::new(Credentials::of(request), context, apps, now))
+    Box::new(Endpoint::new(Credentials::of(request), context, tolerance, apps, now))
 }
 
 /// The first offered subprotocol that is STOMP, as the client wrote it. It does not bind the version: `stomp.js`
@@ -188,12 +201,21 @@ struct Hosted {
 static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
 impl Endpoint {
-    fn new(credentials: Credentials, context: &Context, apps: Vec<Box<dyn App>>, now: Now) -> Self {
+    fn new(
+        credentials: Credentials,
+        context: &Context,
+        tolerance: Tolerance,
+        apps: Vec<Box<dyn App>>,
+        now: Now,
+    ) -> Self {
+        let wants = |every: Duration| u32::try_from(every.as_millis()).unwrap_or(u32::MAX);
         let settings = stomp::Settings {
             number: SESSIONS.fetch_add(1, Ordering::Relaxed),
             server: SERVER,
             frame_bytes: context.frame_bytes,
-            heart_beat: Offer::default(),
+            heart_beat: Offer { wants: tolerance.client_heart_beat.map_or(0, wants), ..Offer::default() },
+            lenient_content_length: tolerance.lenient_content_length,
+            frames_without_nul: tolerance.frames_without_nul,
         };
         let core = Core {
             stomp: stomp::Session::new(settings, now.instant),
@@ -341,9 +363,10 @@ impl Session for Endpoint {
             // The newest values follow by themselves, and these dialects have no word for what was missed.
             Input::Lagged(missed) => debug!(missed, "the client reads too slowly"),
             Input::Reconfigured(context) => {
-                for hosted in &mut self.apps {
-                    hosted.app.reconfigure(&context);
+                for (at, hosted) in self.apps.iter_mut().enumerate() {
+                    hosted.app.reconfigure(&context, &mut Desk { core: &mut self.core, app: at });
                 }
+                self.watch();
             }
             Input::Timeout => {
                 self.core.stomp.handle_timeout(now.instant);

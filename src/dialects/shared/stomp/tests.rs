@@ -69,7 +69,7 @@ fn many_requests_in_one_message_are_answered_in_bursts() {
     assert!(answers < 2000, "{answers} answers in one burst");
     let mut bursts = 1;
     while rig.rests() {
-        answers += rig.wait(std::time::Duration::ZERO).len();
+        answers += rig.wait(Duration::ZERO).len();
         bursts += 1;
     }
     assert_eq!(answers, 5000);
@@ -117,6 +117,59 @@ fn binary_and_text_may_be_mixed_within_a_frame() {
     rig.input(Input::Binary(Bytes::from_static(b"SUBSCRIBE\nid:\xc3")));
     rig.input(Input::Binary(Bytes::from_static(b"\xbc\ndestination:/nowhere\nrec")));
     assert_eq!(rig.send("eipt:1\n\n\0"), ["RECEIPT\nreceipt-id:1\n\n\0"]);
+}
+
+/// Sessions of both dialects with the same setting, the other one's left alone.
+fn tolerant(tolerance: Tolerance) -> [Rig; 2] {
+    let janus = context(|context| context.settings.janus.stomp = tolerance);
+    let janus = endpoints::websocket(
+        &upgrade("/websocket", &[("token", "demo")]),
+        &janus,
+        super::super::fixture::now(),
+    );
+    let oam = context(|context| context.settings.oam.stomp = tolerance);
+    [Rig::upgraded(janus), Rig::upgraded(ws(&upgrade("/ws", &[("token", "demo")]), &oam))]
+}
+
+#[test]
+fn heart_beats_of_clients_are_asked_for_by_setting_only() {
+    let connect = "CONNECT\naccept-version:1.2\nheart-beat:10000,0\n\n\0";
+    for mut rig in tolerant(Tolerance::default()) {
+        assert!(rig.send(connect)[0].contains("\nheart-beat:10000,0\n"));
+        assert_eq!(rig.wait(Duration::from_secs(86_400)), [""; 0], "silence is no fault");
+    }
+    let asked = Tolerance { client_heart_beat: Some(Duration::from_secs(20)), ..Tolerance::default() };
+    for mut rig in tolerant(asked) {
+        assert!(rig.send(connect)[0].contains("\nheart-beat:10000,20000\n"));
+        assert_eq!(rig.wait(Duration::from_secs(89)), [""; 0]);
+        rig.send("\n");
+        assert_eq!(rig.wait(Duration::from_secs(89)), [""; 0]);
+        let said = rig.wait(Duration::from_secs(1));
+        assert!(said[0].starts_with("ERROR\nmessage:No heart-beat\n"), "{said:?}");
+        assert_eq!(said[1], "close 1002");
+    }
+}
+
+#[test]
+fn what_is_put_up_with_is_each_dialects_own_setting() {
+    let subscribe = "SUBSCRIBE\nid:a\ndestination:/x\nreceipt:1\n\n";
+    let without_nul = Tolerance { frames_without_nul: true, ..Tolerance::default() };
+    for mut rig in tolerant(without_nul) {
+        assert_eq!(rig.send("CONNECT\naccept-version:1.2\n\n"), [""; 0]);
+        assert!(rig.send(subscribe)[0].starts_with("CONNECTED\n"), "the next frame ends the one before");
+        assert_eq!(rig.wait(Duration::from_millis(250)), ["RECEIPT\nreceipt-id:1\n\n\0"]);
+    }
+    let counted_short = "SEND\ndestination:/x\nreceipt:2\ncontent-length:1\n\nabc\0";
+    let lenient = Tolerance { lenient_content_length: true, ..Tolerance::default() };
+    for (tolerance, answer) in
+        [(lenient, "RECEIPT\n"), (without_nul, "ERROR\n"), (Tolerance::default(), "ERROR\n")]
+    {
+        for mut rig in tolerant(tolerance) {
+            rig.send(CONNECT);
+            let said = rig.send(counted_short);
+            assert!(said[0].starts_with(answer), "{tolerance:?}: {said:?}");
+        }
+    }
 }
 
 proptest! {

@@ -199,6 +199,8 @@ pub struct Decoder {
     /// `None` until the client has connected: headers are then taken as they stand.
     version: Option<Version>,
     limit: usize,
+    /// See [`Decoder::lenient`].
+    lenient: bool,
     buffer: BytesMut,
     /// Octets at the start of `buffer` that were searched already.
     seen: usize,
@@ -225,6 +227,7 @@ impl Default for Decoder {
         Self {
             version: None,
             limit: FRAME_BYTES_BEFORE_CONNECT,
+            lenient: false,
             buffer: BytesMut::new(),
             seen: 0,
             taken: 0,
@@ -235,6 +238,21 @@ impl Default for Decoder {
 }
 
 impl Decoder {
+    /// Takes a body that was counted short, which no NUL follows where it should end, up to the next NUL. A browser
+    /// that cuts a large frame within a character makes it longer than it was counted, and people count by hand.
+    #[must_use]
+    pub fn lenient(self, lenient: bool) -> Self {
+        Self { lenient, ..self }
+    }
+
+    /// Whether nothing but the NUL of a frame is missing.
+    pub fn awaits_terminator(&self) -> bool {
+        match self.state {
+            State::Body(_, _, length) => length.is_none_or(|length| length == self.buffer.len()),
+            State::Between | State::Command | State::Headers(..) => false,
+        }
+    }
+
     /// From the next frame on headers follow the rules of this version and frames may be this large.
     pub fn connected(&mut self, version: Version, limit: usize) {
         self.version = Some(version);
@@ -379,12 +397,15 @@ impl Decoder {
     fn body(&mut self, length: Option<usize>) -> Result<Option<Bytes>, FrameError> {
         let end = match length {
             Some(length) if self.buffer.len() <= length => return Ok(None),
-            Some(length) => length,
-            None => match self.find(|octet| octet == 0) {
-                Some(end) if end <= self.room() => end,
-                None if self.seen <= self.room() => return Ok(None),
-                Some(_) | None => return Err(FrameError::TooLarge(self.limit)),
-            },
+            Some(length) if !self.lenient || self.buffer.get(length) == Some(&0) => length,
+            Some(_) | None => {
+                self.seen = self.seen.max(length.unwrap_or(0));
+                match self.find(|octet| octet == 0) {
+                    Some(end) if end <= self.room() => end,
+                    None if self.seen <= self.room() => return Ok(None),
+                    Some(_) | None => return Err(FrameError::TooLarge(self.limit)),
+                }
+            }
         };
         let body = self.take(end).freeze();
         if self.buffer.get_u8() == 0 { Ok(Some(body)) } else { Err(FrameError::NoTerminator(end)) }

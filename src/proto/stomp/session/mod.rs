@@ -24,6 +24,10 @@ use super::heartbeat::{Due, HeartBeat, Offer};
 use super::subscriptions::{AckMode, Key, Subscriptions};
 use super::transactions::{Action, Transactions};
 
+mod unterminated;
+
+use unterminated::Unterminated;
+
 /// A client that has not connected by then is not going to.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
@@ -60,6 +64,10 @@ pub struct Settings {
     pub frame_bytes: usize,
     /// Heart-beats.
     pub heart_beat: Offer,
+    /// Whether a body may be longer than it was counted; see [`Decoder::lenient`].
+    pub lenient_content_length: bool,
+    /// Whether a frame may lack its NUL, as those of React Native do.
+    pub frames_without_nul: bool,
 }
 
 /// What is to be done.
@@ -84,6 +92,7 @@ pub enum Output {
 pub struct Session {
     settings: Settings,
     decoder: Decoder,
+    unterminated: Unterminated,
     phase: Phase,
     version: Version,
     heart_beat: HeartBeat,
@@ -126,8 +135,9 @@ impl Session {
     /// A session whose WebSocket has just opened.
     pub fn new(settings: Settings, now: Instant) -> Self {
         Self {
+            decoder: Decoder::default().lenient(settings.lenient_content_length),
+            unterminated: Unterminated::new(settings.frames_without_nul),
             settings,
-            decoder: Decoder::default(),
             phase: Phase::Fresh { until: now + CONNECT_WITHIN },
             version: Version::V1_0,
             heart_beat: HeartBeat::none(now),
@@ -142,7 +152,12 @@ impl Session {
     pub fn receive(&mut self, octets: &[u8], now: Instant) {
         self.heart_beat.received(now);
         match self.phase {
-            Phase::Fresh { .. } | Phase::Deciding { .. } | Phase::Open => self.decoder.feed(octets),
+            Phase::Fresh { .. } | Phase::Deciding { .. } | Phase::Open => {
+                if self.unterminated.ends_before(octets, now) {
+                    self.terminate();
+                }
+                self.decoder.feed(octets);
+            }
             Phase::Leaving { .. } | Phase::Closed => {}
         }
     }
@@ -199,15 +214,20 @@ impl Session {
 
     /// When [`Session::handle_timeout`] is to be called.
     pub fn timeout(&self) -> Option<Instant> {
+        let frame = self.unterminated.timeout();
         match self.phase {
-            Phase::Fresh { until } | Phase::Leaving { until } => Some(until),
-            Phase::Open => self.heart_beat.timeout(),
+            Phase::Fresh { until } => Some(frame.map_or(until, |frame| frame.min(until))),
+            Phase::Leaving { until } => Some(until),
+            Phase::Open => self.heart_beat.timeout().into_iter().chain(frame).min(),
             Phase::Deciding { .. } | Phase::Closed => None,
         }
     }
 
     /// Does what the time is for.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.unterminated.ends_by(now) {
+            self.terminate();
+        }
         match self.phase {
             Phase::Fresh { until } if now >= until => {
                 self.fail(&Fault::new("No CONNECT", "no CONNECT came in time"), None);
@@ -276,6 +296,13 @@ impl Session {
         match message {
             Some(message) => self.fail(&Fault { message, details: reason.to_owned(), code }, None),
             None => self.close(code, reason),
+        }
+    }
+
+    /// Puts the NUL in the place of one that was lost on the way.
+    fn terminate(&mut self) {
+        if self.decoder.awaits_terminator() {
+            self.decoder.feed(&[0]);
         }
     }
 

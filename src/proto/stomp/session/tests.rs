@@ -9,6 +9,8 @@ const SETTINGS: Settings = Settings {
     server: "pentad/0",
     frame_bytes: 1 << 16,
     heart_beat: Offer { sends: 10_000, wants: 0 },
+    lenient_content_length: false,
+    frames_without_nul: false,
 };
 
 /// A session with a short notation for what it gives.
@@ -19,8 +21,12 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::of(SETTINGS)
+    }
+
+    fn of(settings: Settings) -> Self {
         let now = crate::clock::instant();
-        Self { session: Session::new(SETTINGS, now), now }
+        Self { session: Session::new(settings, now), now }
     }
 
     fn connected(version: &str) -> Self {
@@ -338,4 +344,84 @@ proptest! {
         let closes = said.iter().position(|line| line.starts_with("close "));
         prop_assert!(closes.is_none_or(|at| at + 1 == said.len()), "{:?}", said);
     }
+}
+
+#[test]
+fn a_client_that_was_asked_for_heart_beats_and_falls_silent_is_closed() {
+    let mut rig = Rig::of(Settings { heart_beat: Offer { sends: 0, wants: 10_000 }, ..SETTINGS });
+    let said = rig.send("CONNECT\naccept-version:1.2\nheart-beat:10000,0\n\n\0");
+    assert!(said[0].contains("\nheart-beat:0,10000\n"), "{said:?}");
+    for beat in ["\n", "\r\n", "SEND\ndestination:/a\n\n\0"] {
+        assert_eq!(rig.wait(89), [""; 0]);
+        rig.send(beat);
+    }
+    let said = rig.wait(90);
+    assert!(said[0].starts_with("ERROR\nmessage:No heart-beat\n"), "{said:?}");
+    assert_eq!(said[1], "close 1002");
+}
+
+fn tolerant(frames_without_nul: bool) -> Rig {
+    let lenient_content_length = !frames_without_nul;
+    let mut rig = Rig::of(Settings { lenient_content_length, frames_without_nul, ..SETTINGS });
+    rig.send("CONNECT\naccept-version:1.2\n\n\0");
+    rig
+}
+
+#[test]
+fn a_body_that_was_counted_short_is_taken_whole_where_that_is_allowed() {
+    let frame = "SEND\ndestination:/a\ncontent-length:3\n\nabcde\0";
+    let mut rig = tolerant(false);
+    assert_eq!(rig.send(frame), ["send /a abcde"]);
+    let (first, second) = frame.split_at(frame.len() - 3);
+    assert_eq!(rig.send(first), [""; 0]);
+    assert_eq!(rig.send(second), ["send /a abcde"], "cut behind what was counted");
+    assert_eq!(
+        rig.send("SEND\ndestination:/a\ncontent-length:3\n\na\0b\0"),
+        ["send /a a\0b"],
+        "a right count"
+    );
+    let endless = format!("SEND\ndestination:/a\ncontent-length:3\n\n{}", "x".repeat(1 << 16));
+    rig.ends(&endless, "Malformed frame", 1009);
+    Rig::connected("1.2").ends(frame, "Malformed frame", 1002);
+}
+
+#[test]
+fn frames_without_nul_end_with_their_message_where_that_is_allowed() {
+    let quarter = Duration::from_millis(250);
+    let mut rig = tolerant(true);
+    assert_eq!(rig.send("SEND\ndestination:/a\n\none"), [""; 0]);
+    assert_eq!(rig.session.timeout(), Some(rig.now + quarter));
+    rig.now += quarter;
+    assert_eq!(rig.wait(0), ["send /a one"], "nothing followed");
+    rig.send("SEND\ndestination:/a\ncontent-length:3\n\ntwo");
+    assert_eq!(rig.send("SEND\ndestination:/a\n\nthree"), ["send /a two"], "a frame followed");
+    assert_eq!(rig.send("\n"), ["send /a three"], "a heart-beat followed");
+    assert_eq!(rig.send("SEND\ndestination:/a\n\nfour\0"), ["send /a four"], "a whole frame");
+    assert_eq!(rig.session.timeout(), None);
+}
+
+#[test]
+fn a_connection_without_any_nul_can_be_made() {
+    let mut rig = Rig::of(Settings { frames_without_nul: true, ..SETTINGS });
+    assert_eq!(rig.send("CONNECT\naccept-version:1.2\n\n"), [""; 0]);
+    assert!(rig.wait(1)[0].starts_with("CONNECTED\n"));
+    rig.send("SUBSCRIBE\nid:0\ndestination:/a\n\n");
+    assert_eq!(rig.wait(1), ["subscribe 0 /a"]);
+}
+
+#[test]
+fn pieces_of_a_large_frame_are_never_taken_for_frames() {
+    let mut rig = tolerant(true);
+    let head = "SEND\ndestination:/a\n\n";
+    let piece = format!("{head}{}", "x".repeat(8192 - head.len()));
+    rig.send(&piece);
+    assert_eq!(rig.wait(5), [""; 0], "a message of just that length");
+    assert_eq!(rig.send("y\0")[0].len(), "send /a ".len() + 8193 - head.len());
+    rig.send("SEND\ndestination:/a\n\none");
+    assert_eq!(rig.send(" and more"), [""; 0]);
+    assert_eq!(rig.wait(5), [""; 0], "more came");
+    assert_eq!(rig.send("\0"), ["send /a one and more"]);
+    rig.send("SEND\ndestination:/a\ncontent-length:9\n\nhalf");
+    assert_eq!(rig.wait(5), [""; 0], "more was counted");
+    assert_eq!(rig.send(" full\0"), ["send /a half full"]);
 }

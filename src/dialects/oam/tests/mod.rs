@@ -10,7 +10,8 @@ use crate::model::client::{Client, DeviceFilter, Rights, Secret};
 use crate::model::device::{Device, Link};
 use crate::model::directory::Directory;
 use crate::model::history::{AlarmAnswer, Document, DocumentAnswer, DocumentAsk, Past, PastMessage};
-use crate::model::message::{Body, Report};
+use crate::model::message::{Body, DeviceMessage, Report};
+use crate::model::product::{AlarmCondition, AlarmRule};
 use crate::model::snapshot::{Answer, DeviceSnapshot, Question, Snapshot};
 use crate::model::time::UnixMillis;
 use crate::model::value::{Quality, Reading, Value};
@@ -442,6 +443,46 @@ fn past_samples_are_counted_by_time_and_number() {
     }
 }
 
+#[test]
+fn an_alarm_of_the_configuration_says_how_long_it_waits() {
+    let context = context(|context| {
+        let mut product = (*fixture::press(context).product).clone();
+        let rule = AlarmRule {
+            delay: Duration::from_secs(5),
+            ..AlarmRule::new("too-hot", AlarmCondition::Above(80.0))
+        };
+        product.properties[0].alarms.push(Arc::new(rule));
+        let device = Device { product: Arc::new(product), ..(*fixture::press(context)).clone() };
+        context.directory = Arc::new(Directory::new(vec![Arc::new(device)], Vec::new()));
+    });
+    let press = fixture::press(&context);
+    let client = context.clients.by_id(Dialect::Oam, "demo").unwrap();
+    let listed = wire::alarm(&catalogue::alarms(&context.directory, client)[0]);
+    assert_eq!(listed["time"], 5000, "{listed}");
+    let body = Body::Alarm {
+        rule: Arc::clone(&press.product.properties[0].alarms[0]),
+        property: 0,
+        raised: true,
+        value: Value::Float(81.0),
+        active: Vec::new(),
+    };
+    let message = DeviceMessage::new(1, UnixMillis(0), press, body);
+    let told = wire::alarm_message(&message, &context.directory).unwrap();
+    assert!(told.contains("\"value\":80.0,\"time\":5000,"), "{told}");
+}
+
+#[test]
+fn rest_keeps_statuses_in_the_body_alone_where_that_is_set() {
+    let forced = context(|context| context.settings.oam.rest_always_200 = true);
+    for (body, status) in [("{", "400"), (r#"{"id":"nothing"}"#, "400"), ("{}", "200")] {
+        let response = respond(&post("/api/metric/list", body), &forced);
+        assert_eq!(response.status, 200, "{body}");
+        let text = String::from_utf8_lossy(&response.body);
+        assert!(text.starts_with(&format!("{{\"status\":{status},")), "{text}");
+    }
+    assert_eq!(respond(&post("/api/metric/list", "{"), &fixture::context()).status, 400);
+}
+
 proptest! {
     #[test]
     fn no_body_makes_a_call_panic(body in any::<String>(), id in any::<String>(), at in 0_usize..13) {
@@ -485,3 +526,5 @@ proptest! {
         }
     }
 }
+
+mod reload;
