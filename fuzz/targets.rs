@@ -367,13 +367,11 @@ const CALLS: [(Dialect, &str, &str); 20] = [
 
 /// The call that a message stands for: one that begins with its path, a line with more of the query, and the body.
 fn call(dialect: Dialect, message: &str) -> Option<Opening> {
-    let known = CALLS.iter().filter(|(whose, ..)| *whose == dialect);
-    let (method, target, rest) = known
-        .filter_map(|(_, method, target)| {
-            let path = target.split('?').next().unwrap_or_default();
-            Some((method, target, message.strip_prefix(path)?.strip_prefix('?')?))
-        })
-        .next()?;
+    let mut known = CALLS.iter().filter(|(whose, ..)| *whose == dialect);
+    let (method, target, rest) = known.find_map(|(_, method, target)| {
+        let path = target.split('?').next().unwrap_or_default();
+        Some((method, target, message.strip_prefix(path)?.strip_prefix('?')?))
+    })?;
     let (query, body) = rest.split_once('\n').unwrap_or((rest, ""));
     let query = if dialect == Dialect::Janus { query } else { "" };
     let (method, target) = ((*method).to_owned(), format!("{target}{query}"));
