@@ -403,6 +403,7 @@ fn the_service_manager_hears_of_a_reload_and_of_its_end() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what another process catches has nothing to wait on")]
 fn a_hangup_while_the_configuration_is_read_does_not_kill() {
     let (folder, path) = configured(GOOD);
     let text = std::fs::read_to_string(&path).unwrap();
