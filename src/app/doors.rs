@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{Address, BuildError};
-use crate::config::Server;
+use crate::config::{self, Server};
 use crate::dialects::{ENTRIES, Entry, Settings};
 use crate::serve::listener::{Face, FaceKeeper, Listener};
 use crate::serve::live::Live;
-use crate::serve::tls;
+use crate::serve::tls::Tls;
 use crate::supervisor::{Stage, Supervisor};
 
 /// What is open.
@@ -122,22 +122,25 @@ impl Prepared {
 /// Every listener as configured. Those of the server serve every dialect that has none of its own.
 fn faces(server: &Server, settings: &Settings) -> Result<Vec<(SocketAddr, Face)>, BuildError> {
     let enabled = || ENTRIES.into_iter().filter(|entry| (entry.common)(settings).enabled);
-    let general: Arc<[Entry]> =
-        enabled().filter(|entry| (entry.common)(settings).listen.is_empty()).collect();
-    let mut own: BTreeMap<SocketAddr, Vec<Entry>> = BTreeMap::new();
+    let general: Arc<[Entry]> = enabled().filter(|entry| !(entry.common)(settings).is_apart()).collect();
+    let mut own: BTreeMap<(SocketAddr, bool), Vec<Entry>> = BTreeMap::new();
     for entry in enabled() {
-        for address in &(entry.common)(settings).listen {
-            own.entry(*address).or_default().push(entry);
+        let common = (entry.common)(settings);
+        let plain = common.listen.iter().map(|address| (*address, false));
+        for door in plain.chain(common.tls_listen.iter().map(|address| (*address, true))) {
+            own.entry(door).or_default().push(entry);
         }
     }
     let mut faces: Vec<(SocketAddr, Face)> =
         server.listen.iter().map(|address| (*address, Face::new(Arc::clone(&general), None))).collect();
-    if let Some(tls) = &server.tls {
-        let acceptor = tls::acceptor(&tls.certificate, &tls.key).map_err(BuildError::Tls)?;
-        for address in &tls.listen {
-            faces.push((*address, Face::new(Arc::clone(&general), Some(acceptor.clone()))));
-        }
+    let load = |tls: &config::Tls| Tls::load(&tls.certificate, &tls.key, tls.clients.as_ref());
+    let tls = server.tls.as_ref().map(load).transpose().map_err(BuildError::Tls)?;
+    for address in server.tls.iter().flat_map(|tls| &tls.listen) {
+        faces.push((*address, Face::new(Arc::clone(&general), tls.clone())));
     }
-    faces.extend(own.into_iter().map(|(address, entries)| (address, Face::new(entries.into(), None))));
+    // The configuration has no secure listener without a certificate.
+    faces.extend(own.into_iter().map(|((address, secure), entries)| {
+        (address, Face::new(entries.into(), tls.clone().filter(|_| secure)))
+    }));
     Ok(faces)
 }

@@ -32,11 +32,12 @@ use crate::report::Chain;
 use crate::serve::admission::Admission;
 use crate::serve::inherited;
 use crate::serve::listener::BindError;
-use crate::serve::sockjs;
 use crate::serve::tls::TlsError;
+use crate::serve::{advertise, sockjs};
 use crate::status;
 use crate::store::{self, Archive, Keeper};
 use crate::supervisor::{Ending, Stage, Supervisor};
+use crate::telemetry;
 
 mod control;
 mod doors;
@@ -160,7 +161,11 @@ impl App {
         let (mut gateway, live) =
             Gateway::new(config, directory, hub, seal, sockjs, admission, links, meters);
         let token = supervisor.token(Stage::Serve);
-        supervisor.spawn(Stage::Serve, "sockjs", desk.run(live, token));
+        supervisor.spawn(Stage::Serve, "sockjs", desk.run(live.clone(), token));
+        let token = supervisor.token(Stage::Serve);
+        supervisor.spawn(Stage::Serve, "advertiser", advertise::run(live, token));
+        let token = supervisor.token(Stage::Serve);
+        supervisor.spawn(Stage::Serve, "log", telemetry::tell_what_was_held_back(token));
         gateway.open(doors, &mut supervisor);
         inherited::warn_of_unclaimed();
         notify::ready(&gateway.status());

@@ -93,12 +93,14 @@ pub(super) fn origin(config: &Config, dialect: Dialect, host: Option<&str>) -> O
     if let (Some(public), None) = (&config.server.public_url, host) {
         return Some(public.clone());
     }
-    let plain = common.listen.first().or_else(|| config.server.listen.first());
-    let (address, secure) = match (plain, &config.server.tls) {
-        (Some(address), _) => (*address, false),
-        (None, Some(tls)) => (*tls.listen.first()?, true),
-        (None, None) => return None,
+    let tls = config.server.tls.as_ref().and_then(|tls| tls.listen.first());
+    let (plain, secure) = if common.is_apart() {
+        (common.listen.first(), common.tls_listen.first())
+    } else {
+        (config.server.listen.first(), tls)
     };
+    let (address, secure) =
+        plain.map(|address| (*address, false)).or_else(|| secure.map(|address| (*address, true)))?;
     let host = host.map_or_else(|| reachable(address).to_string(), str::to_owned);
     Some(Origin { secure, host })
 }

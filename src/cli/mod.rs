@@ -21,6 +21,7 @@ mod demo;
 mod manual;
 mod run;
 mod scan;
+mod tls;
 
 /// Wrong usage.
 const USAGE: u8 = 64;
@@ -89,6 +90,11 @@ enum Command {
     Scan(scan::Scan),
     /// Print a fresh random secret for a client
     Token,
+    /// Make a certificate
+    Tls {
+        #[command(subcommand)]
+        command: tls::Tls,
+    },
     /// Print what makes a shell complete the arguments of pentad
     Completions {
         /// Which shell
@@ -161,6 +167,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Scan(scan) => scan::scan(&scan),
         Command::Token => commands::token(),
+        Command::Tls { command } => tls::tls(command),
         Command::Completions { shell } => commands::completions(shell, &mut command()),
         Command::Man { page } => say(manual::page(page, &command()).trim_end()),
     }

@@ -124,11 +124,14 @@ fn common(table: &Table<'_>, devices: &[Arc<Device>], listeners: &mut Vec<Listen
     let enabled = table.key("enabled").read(Node::bool).unwrap_or(true);
     let mut own = read_listeners(&table.key("listen"), true);
     let listen = addresses(&own);
+    let secure = read_listeners(&table.key("tls_listen"), true);
+    let tls_listen = addresses(&secure);
+    own.extend(secure);
     if enabled {
         listeners.append(&mut own);
     }
     let anonymous = table.table("anonymous").map(|table| anonymous(table, devices));
-    Common { enabled, listen, anonymous }
+    Common { enabled, listen, tls_listen, anonymous }
 }
 
 fn anonymous(table: Table<'_>, devices: &[Arc<Device>]) -> Anonymous {

@@ -37,6 +37,7 @@ use crate::drivers::modbus::{BusSettings, ModbusDevice};
 use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
 use crate::model::client::ClientBook;
 use crate::model::device::{Device, Gateway, Link};
+use crate::serve::tls::ClientCertificates;
 
 pub use self::catalogue::catalogue;
 pub use self::difference::{Difference, LinkChange};
@@ -124,6 +125,8 @@ pub struct Server {
     pub public_url: Option<dialects::Origin>,
     /// Whose X-Forwarded headers are believed.
     pub trusted_proxies: Vec<IpAddr>,
+    /// Whether the local network is told where the gateway is.
+    pub advertise: bool,
     /// Bounds.
     pub limits: Limits,
 }
@@ -137,6 +140,8 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
+    /// Whether clients are to show certificates.
+    pub clients: Option<ClientCertificates>,
 }
 
 /// Bounds on what clients may take.

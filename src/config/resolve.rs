@@ -96,6 +96,7 @@ pub(super) fn build(sources: &[Source], surroundings: &dyn Surroundings, report:
     let dialects = access::dialects(&root, &devices, &mut listeners);
     let clients = access::clients(&root, &devices, &listeners);
     server::check_listeners(&root, &listeners);
+    server::check_certificate(&root, &server, &dialects);
     access::check_proxies(&root, &server, &dialects);
     access::check_entry(&root, &clients, &dialects);
     check_devices(&root, &links, &attached);

@@ -9,7 +9,9 @@ use super::node::Node;
 use super::problem::{Problem, Spot};
 use super::reader::{Entry, Table};
 use super::{History, Limits, Server, Surroundings, Tls, scalar};
+use crate::dialects::{ENTRIES, Settings};
 use crate::model::device::Gateway;
+use crate::serve::tls::ClientCertificates;
 
 /// The gateway's id when none is configured; the same everywhere, so that it is plainly no real one.
 const DEFAULT_ID: &str = "pentad";
@@ -69,6 +71,7 @@ pub(super) fn server(root: &Table<'_>, surroundings: &dyn Surroundings) -> (Serv
         tls: None,
         public_url: None,
         trusted_proxies: Vec::new(),
+        advertise: false,
         limits: Limits::default(),
     };
     let mut listeners = Vec::new();
@@ -108,6 +111,7 @@ pub(super) fn server(root: &Table<'_>, surroundings: &dyn Surroundings) -> (Serv
         listeners.append(&mut more);
         server.tls = tls;
     }
+    set(&mut server.advertise, table.key("advertise").read(Node::bool));
     if let Some(limits) = table.table("limits") {
         server.limits = read_limits(limits);
     }
@@ -137,11 +141,21 @@ fn read_tls(table: Table<'_>, surroundings: &dyn Surroundings) -> (Option<Tls>, 
         read_listeners(&table.key("listen").required("a list of addresses, as in [\"0.0.0.0:8443\"]"), false);
     let certificate = file(&table.key("certificate").required("the path of a PEM file"), surroundings);
     let key = file(&table.key("key").required("the path of a PEM file"), surroundings);
+    let authorities = file(&table.key("client_ca"), surroundings);
+    let demanded = table.key("client_certificates");
+    if demanded.given() && !table.key("client_ca").given() {
+        let problem = Problem::error(&demanded.spot(), "nobody signs the certificates of clients");
+        table.report().add(problem.allowed("client_ca, the path of a PEM file, beside it"));
+    }
+    let required = demanded.read(|node| node.word(&[("required", true), ("optional", false)]));
+    let clients =
+        authorities.map(|authorities| ClientCertificates { authorities, required: required.unwrap_or(true) });
     table.finish();
     let tls = certificate.zip(key).map(|(certificate, key)| Tls {
         listen: addresses(&listeners),
         certificate,
         key,
+        clients,
     });
     (tls, listeners)
 }
@@ -207,6 +221,17 @@ pub(super) fn history(root: &Table<'_>) -> Option<History> {
 pub(super) fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
+    }
+}
+
+/// Reports dialects that want TLS where there is no certificate.
+pub(super) fn check_certificate(root: &Table<'_>, server: &Server, dialects: &Settings) {
+    let wanted = ENTRIES.iter().find(|entry| !(entry.common)(dialects).tls_listen.is_empty());
+    if let (Some(entry), None) = (wanted, &server.tls) {
+        let name = entry.dialect.name();
+        let spot = Spot { path: format!("dialects.{name}.tls_listen"), ..root.spot() };
+        let problem = Problem::error(&spot, "there is no certificate for it");
+        root.report().add(problem.allowed("only beside [server.tls] with certificate and key"));
     }
 }
 

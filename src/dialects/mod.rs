@@ -437,12 +437,21 @@ pub struct Common {
     pub enabled: bool,
     /// Its own listeners; when empty it is served on the server's.
     pub listen: Vec<SocketAddr>,
+    /// The same with TLS, by the server's certificate.
+    pub tls_listen: Vec<SocketAddr>,
     /// Who may come in without a credential.
     pub anonymous: Option<Anonymous>,
 }
 
 impl Default for Common {
     fn default() -> Self {
-        Self { enabled: true, listen: Vec::new(), anonymous: None }
+        Self { enabled: true, listen: Vec::new(), tls_listen: Vec::new(), anonymous: None }
+    }
+}
+
+impl Common {
+    /// Whether it is served on listeners of its own, and so not on the server's.
+    pub fn is_apart(&self) -> bool {
+        !(self.listen.is_empty() && self.tls_listen.is_empty())
     }
 }

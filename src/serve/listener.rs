@@ -15,8 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio::time::{MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
@@ -27,8 +26,10 @@ use super::inherited;
 use super::live::Live;
 use super::origin::Ends;
 use super::socket::Socket;
+use super::tls::Tls;
 use super::{Patience, connection};
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::dialects::Entry;
 use crate::supervisor::panic_message;
 
@@ -37,6 +38,9 @@ const BACKLOG: u32 = 256;
 
 /// hyper's smallest: our requests have short heads.
 const HTTP_BUFFER: usize = 8 * 1024;
+
+/// How often a certificate is looked at: those who renew one do so days before the old one ends.
+const CERTIFICATE_EVERY: Duration = Duration::from_secs(30);
 
 /// Connections that are told they are one too many at the same time. Beyond that they are closed without a word.
 const REFUSALS: usize = 32;
@@ -61,9 +65,9 @@ pub struct Face {
 }
 
 impl Face {
-    /// These dialects, behind TLS if an acceptor is given.
-    pub fn new(entries: Arc<[Entry]>, tls: Option<TlsAcceptor>) -> Self {
-        Self { tls: tls.map(Tls), entries }
+    /// These dialects, behind TLS if there is a certificate.
+    pub fn new(entries: Arc<[Entry]>, tls: Option<Tls>) -> Self {
+        Self { tls, entries }
     }
 
     /// Whether it speaks TLS.
@@ -84,16 +88,6 @@ impl FaceKeeper {
     }
 }
 
-/// Hides the acceptor's insides from `Debug`.
-#[derive(Clone)]
-struct Tls(TlsAcceptor);
-
-impl std::fmt::Debug for Tls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Tls(..)")
-    }
-}
-
 /// A socket could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}")]
@@ -106,11 +100,7 @@ pub struct BindError {
 
 impl Listener {
     /// Binds a socket through which these dialects are served. Must be called inside the runtime.
-    pub fn bind(
-        address: SocketAddr,
-        entries: Arc<[Entry]>,
-        tls: Option<TlsAcceptor>,
-    ) -> Result<Self, BindError> {
+    pub fn bind(address: SocketAddr, entries: Arc<[Entry]>, tls: Option<Tls>) -> Result<Self, BindError> {
         Self::bind_with(address, Face::new(entries, tls))
     }
 
@@ -156,12 +146,19 @@ impl Listener {
         let mut connections = JoinSet::new();
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
         let mut failures = 0_u64;
+        let mut certificate = interval_at((clock::instant() + CERTIFICATE_EVERY).into(), CERTIFICATE_EVERY);
+        certificate.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let accepted = tokio::select! {
                 // Cancel-safe: a cancelled token stays cancelled.
                 () = stop.cancelled() => break,
                 // Cancel-safe by its documentation: no accepted connection is lost.
                 accepted = socket.accept() => accepted,
+                // Cancel-safe: a tick that was not taken comes again.
+                _ = certificate.tick() => {
+                    refresh(faces.borrow().tls.clone());
+                    continue;
+                }
                 // Cancel-safe by its documentation.
                 Some(ended) = connections.join_next() => {
                     note_end(ended);
@@ -224,6 +221,13 @@ impl Listener {
     }
 }
 
+/// Looks after a certificate that may have been renewed. Reading files may take long on a worn card.
+fn refresh(tls: Option<Tls>) {
+    if let Some(tls) = tls {
+        drop(tokio::task::spawn_blocking(move || tls.refresh()));
+    }
+}
+
 /// Waits for the connections, then cuts off what is left.
 async fn farewell(mut connections: JoinSet<()>, address: SocketAddr, goodbye: Duration) {
     let all = async {
@@ -283,9 +287,9 @@ impl Guest {
         }
         let socket = match tls {
             None => Socket::Plain(stream),
-            Some(Tls(acceptor)) => {
+            Some(tls) => {
                 // Boxed, and so freed again: a handshake's state is large.
-                match timeout(self.patience.head, Box::pin(acceptor.accept(stream))).await {
+                match timeout(self.patience.head, Box::pin(tls.accept(stream))).await {
                     Ok(Ok(stream)) => Socket::Tls(Box::new(stream)),
                     Ok(Err(error)) => {
                         debug!(peer = %self.peer.ip(), %error, "the TLS handshake failed");

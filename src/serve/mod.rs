@@ -21,6 +21,7 @@ use crate::meters::Meters;
 use crate::proto::sockjs::Pace;
 
 pub mod admission;
+pub mod advertise;
 mod body;
 mod captures;
 mod connection;

@@ -77,6 +77,7 @@ impl SocketStage {
             listen: Vec::new(),
             tls: None,
             public_url: None,
+            advertise: false,
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
         };

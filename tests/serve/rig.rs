@@ -9,12 +9,12 @@ use pentad::config::{Limits, Server};
 use pentad::hub::handle::{HubHandle, HubRequest};
 use pentad::serve::admission::Admission;
 use pentad::serve::listener::Listener;
+use pentad::serve::tls::Tls;
 use pentad::serve::{Patience, Shared, sockjs};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -38,7 +38,7 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) patience: Patience,
     pub(crate) trusted_proxies: Vec<std::net::IpAddr>,
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Default for Setup {
@@ -80,6 +80,7 @@ impl Rig {
                 listen: vec![address],
                 tls: None,
                 public_url: None,
+                advertise: false,
                 trusted_proxies: setup.trusted_proxies,
                 limits,
             },

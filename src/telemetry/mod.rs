@@ -8,9 +8,14 @@ use std::os::fd::AsFd;
 
 use tracing::level_filters::LevelFilter;
 use tracing_log::{AsLog, LogTracer};
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
+
+mod flood;
+
+use self::flood::Flood;
+pub use self::flood::tell as tell_what_was_held_back;
 
 /// The environment variable that sets the level.
 pub const VARIABLE: &str = "PENTAD_LOG";
@@ -50,7 +55,7 @@ pub fn init(level: Option<&str>) -> Result<(), TelemetryError> {
         Some(journal) => Box::new(journal),
         None => Box::new(terminal()),
     };
-    let subscriber = Registry::default().with(output.with_filter(filter));
+    let subscriber = Registry::default().with(output.with_filter(filter.and(Flood)));
     tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Twice)?;
     // The bridge is told the level, so that records nobody wants cost one comparison.
     let bridge =
@@ -70,7 +75,8 @@ fn journal() -> Option<tracing_journald::Layer> {
         return None;
     }
     let layer = tracing_journald::layer().ok()?;
-    Some(layer.with_field_prefix(Some("PENTAD".to_owned())).with_syslog_identifier("pentad".to_owned()))
+    // Fields keep their names, so that `journalctl DEVICE=meter-1` finds what there is to know of a device.
+    Some(layer.with_field_prefix(None).with_syslog_identifier("pentad".to_owned()))
 }
 
 /// Whether the file is the one that systemd named as `device:inode`; a program started from a service inherits the
