@@ -6,10 +6,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use pentad::config::{Source, resolve};
 use pentad::dialects::uplus::signed_query;
+use pentad::drivers::mqtt::packet::{self, Hello, Version as Mqtt};
 use pentad::drivers::mqtt::path::Path;
 use pentad::drivers::mqtt::payload::Form;
+use pentad::drivers::mqtt::session as mqtt;
 use pentad::model::client::{Client, DeviceFilter, Dialect, Rights, Secret};
 use pentad::model::expression::{self, Kind, Name};
 use pentad::model::time::UnixMillis;
@@ -210,6 +213,32 @@ pub fn mqtt_payload(data: &[u8]) {
         assert!(!format!("{:?}", form.read_text(payload)).is_empty());
         if let (Ok(path), Some(json)) = (Path::parse(path), &json) {
             assert!(path.find(json).is_none_or(|found| !format!("{:?}", form.read_json(found)).is_empty()));
+        }
+    }
+}
+
+/// Whatever a broker sends is digested by both versions' codecs and by the session above them. The first byte is the
+/// version.
+pub fn mqtt_packet(data: &[u8]) {
+    let Some((version, bytes)) = data.split_first() else { return };
+    let version = if version & 1 == 0 { Mqtt::V3 } else { Mqtt::V5 };
+    let hello = Hello { client_id: "c".into(), keep_alive: 30, clean: true, login: None, will: None };
+    let now = pentad::clock::instant();
+    let mut session = mqtt::Session::new(hello, now);
+    let mut arrived = BytesMut::from(bytes);
+    let mut out = BytesMut::new();
+    while let Ok(Some(packet)) = packet::decode(version, &mut arrived) {
+        if session.handle_packet(packet, now).is_err() {
+            return;
+        }
+        while let Some(event) = session.poll_event() {
+            if let mqtt::Event::Message(message) = event {
+                session.publish((), message);
+            }
+        }
+        while let Some(packet) = session.poll_packet(now) {
+            // What is answered to a broker can be written, unless it is more than the broker takes.
+            drop(packet::encode(version, packet, session.largest(), &mut out));
         }
     }
 }

@@ -41,6 +41,7 @@ corpora!(
     stomp_frames,
     stomp_session,
     modbus_reply,
+    mqtt_packet,
     mqtt_payload,
     config,
     janus,

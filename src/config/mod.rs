@@ -4,6 +4,7 @@
 
 mod access;
 mod binding;
+mod broker;
 mod buses;
 mod catalogue;
 mod device;

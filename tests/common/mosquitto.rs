@@ -48,7 +48,7 @@ impl Mosquitto {
         self.run_with("allow_anonymous true").await;
     }
 
-    /// The same with these lines about who may come in.
+    /// The same with these lines about its listener and who may come in.
     pub async fn run_with(&mut self, access: &str) {
         let file = self.folder.path().join("mosquitto.conf");
         let port = self.port;
@@ -74,6 +74,11 @@ impl Mosquitto {
         let done = command.args(["-b", "-c"]).arg(&file).args([user, password]).status().await.unwrap();
         assert!(done.success());
         file
+    }
+
+    /// The broker's own folder, for certificates.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Kills it without a goodbye.

@@ -8,12 +8,16 @@ use crate::model::device::Device;
 
 pub mod client;
 pub mod map;
+pub mod packet;
 pub mod path;
 pub mod payload;
 pub mod route;
+pub mod session;
 pub mod state;
 mod station;
 pub mod template;
+pub mod tls;
+pub mod transport;
 
 /// One broker as configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,14 +28,29 @@ pub struct BrokerSettings {
     pub host: Arc<str>,
     /// TCP port.
     pub port: u16,
+    /// What lies between TCP and MQTT.
+    pub transport: Transport,
+    /// Which MQTT.
+    pub version: packet::Version,
     /// The address for people and logs, without credentials.
     pub display: Arc<str>,
     /// MQTT client id, stable so that the broker knows us again.
     pub client_id: Arc<str>,
     /// Login, if the broker wants one.
     pub login: Option<(Arc<str>, Secret)>,
-    /// Longest silence before a ping.
+    /// Silence that the broker and we allow each other; whole seconds, at most 65,535.
     pub keep_alive: Duration,
+    /// Whether the broker forgets us between two connections.
+    pub clean_session: bool,
+}
+
+/// What lies between TCP and MQTT.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transport {
+    /// TLS.
+    pub tls: Option<tls::TlsSettings>,
+    /// A WebSocket at this path, which begins with a slash.
+    pub web: Option<Arc<str>>,
 }
 
 /// One device behind a broker.

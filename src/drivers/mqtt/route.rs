@@ -65,7 +65,7 @@ pub fn covers(general: &str, special: &str) -> bool {
 pub struct Routes {
     exact: HashMap<Arc<str>, Vec<Feed>>,
     wild: Vec<(Arc<str>, Feed)>,
-    filters: Vec<Arc<str>>,
+    filters: Vec<(Arc<str>, u8)>,
 }
 
 /// What a message of one topic means to one device.
@@ -119,6 +119,7 @@ impl Routes {
     ) -> (Self, Vec<(usize, RouteError)>) {
         let mut routes = Self::default();
         let mut errors = Vec::new();
+        let mut filters = BTreeMap::<Arc<str>, u8>::new();
         for (device, (device_topic, map)) in devices.into_iter().enumerate() {
             // By topic, so that a message that feeds several properties is one feed.
             let mut feeds = BTreeMap::<Arc<str>, Feed>::new();
@@ -152,18 +153,16 @@ impl Routes {
                 } else {
                     routes.exact.entry(Arc::clone(&topic)).or_default().push(feed);
                 }
-                routes.filters.push(topic);
+                filters.insert(topic, 1);
             }
         }
-        routes.filters.sort_unstable();
-        routes.filters.dedup();
-        routes.filters = uncovered(&routes.filters);
+        routes.filters = uncovered(filters);
         (routes, errors)
     }
 
-    /// What to subscribe to. A filter that a wider one covers is left out: some brokers deliver a message once for
-    /// every filter that it matches.
-    pub fn filters(&self) -> &[Arc<str>] {
+    /// What to subscribe to, and the highest QoS that is wanted there. A filter that a wider one covers is left out:
+    /// some brokers deliver a message once for every filter that it matches.
+    pub fn filters(&self) -> &[(Arc<str>, u8)] {
         &self.filters
     }
 
@@ -191,11 +190,26 @@ fn path_of(source: &Source) -> Result<Option<Path>, RouteError> {
     source.path.as_ref().map(parse).transpose()
 }
 
-fn uncovered(filters: &[Arc<str>]) -> Vec<Arc<str>> {
-    let wide: Vec<_> = filters.iter().filter(|filter| has_wildcards(filter)).collect();
-    let is_covered =
-        |filter: &Arc<str>| wide.iter().any(|general| *general != filter && covers(general, filter));
-    filters.iter().filter(|filter| !is_covered(filter)).map(Arc::clone).collect()
+/// Without the filters that a wider one covers, whose QoS it takes over where that is higher.
+fn uncovered(filters: BTreeMap<Arc<str>, u8>) -> Vec<(Arc<str>, u8)> {
+    let mut wide: Vec<_> = filters
+        .iter()
+        .filter(|(filter, _)| has_wildcards(filter))
+        .map(|(f, qos)| (Arc::clone(f), *qos))
+        .collect();
+    let mut kept = Vec::new();
+    for (filter, qos) in filters {
+        let covering = wide.iter_mut().find(|(general, _)| *general != filter && covers(general, &filter));
+        match covering {
+            Some((_, highest)) => *highest = qos.max(*highest),
+            None => kept.push((filter, qos)),
+        }
+    }
+    for (filter, qos) in &mut kept {
+        let raised = wide.iter().find(|(general, _)| general == filter);
+        *qos = raised.map_or(*qos, |(_, highest)| *highest);
+    }
+    kept
 }
 
 fn has_wildcards(text: &str) -> bool {
@@ -270,7 +284,7 @@ mod tests {
         assert_eq!((power.len(), power[0].device, &power[0].spots[0].paths), (1, 0, &vec![None]));
         assert!(routes.feeds("tele/plug-1/LWT").any(|feed| feed.availability));
         assert_eq!(routes.feeds("tele/plug-3/SENSOR").count(), 0);
-        let filters: Vec<_> = routes.filters().iter().map(AsRef::as_ref).collect();
+        let filters: Vec<_> = routes.filters().iter().map(|(filter, _)| filter.as_ref()).collect();
         assert_eq!(filters, ["stat/plug-1/POWER", "stat/plug-2/POWER", "tele/plug-1/#", "tele/plug-2/#"]);
     }
 

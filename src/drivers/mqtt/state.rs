@@ -47,7 +47,7 @@ pub struct Ticket {
 /// A message for the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Comes back with [`State::handle_handed_over`] and [`State::handle_acknowledged`].
+    /// Comes back with [`State::handle_acknowledged`] or [`State::handle_refused`].
     pub ticket: Ticket,
     /// Where to.
     pub topic: Arc<str>,
@@ -116,8 +116,8 @@ impl State {
         self.up == Some(false)
     }
 
-    /// What to subscribe to after each connect.
-    pub fn filters(&self) -> &[Arc<str>] {
+    /// What to subscribe to after each connect, and the highest QoS that is wanted there.
+    pub fn filters(&self) -> &[(Arc<str>, u8)] {
         self.routes.filters()
     }
 
@@ -206,20 +206,25 @@ impl State {
         }
     }
 
-    /// The connection has taken the message over and written it.
-    pub fn handle_handed_over(&mut self, ticket: Ticket, qos: u8, now: Now) {
-        if qos == 0 {
-            self.handle_acknowledged(ticket, now);
-        }
-    }
-
-    /// The broker has the message.
+    /// The broker has the message or, with QoS 0, the connection has taken it over.
     pub fn handle_acknowledged(&mut self, ticket: Ticket, now: Now) {
         let Some(command) = self.commands.get_mut(&ticket.command) else { return };
         if let Some(step) = command.steps.get_mut(ticket.step) {
             step.done |= step.awaited.is_none();
         }
         self.confirm_if_done(ticket.command, now);
+    }
+
+    /// The broker refuses the message, for this reason. What is left of its command is not sent.
+    pub fn handle_refused(&mut self, ticket: Ticket, reason: &str, now: Now) {
+        if self.commands.remove(&ticket.command).is_some() {
+            self.outgoing.retain(|message| message.ticket.command != ticket.command);
+            self.settled(
+                ticket.command,
+                by_device(&format!("the broker refuses the message: {reason}")),
+                now,
+            );
+        }
     }
 
     /// Time passed.

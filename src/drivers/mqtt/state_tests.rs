@@ -76,7 +76,9 @@ impl Bed {
     /// The next message, written by the connection.
     fn sent(&mut self) -> Outgoing {
         let message = self.state.poll_publish().expect("a message to send");
-        self.state.handle_handed_over(message.ticket, message.qos, self.now);
+        if message.qos == 0 {
+            self.state.handle_acknowledged(message.ticket, self.now);
+        }
         message
     }
 
@@ -375,7 +377,9 @@ proptest! {
                 Act::Write(POWER) => given.push(bed.write(&[(POWER, Value::Bool(true)), (LEVEL, Value::Int(1))])),
                 Act::Write(property) => given.push(bed.write(&[(property, Value::Int(1))])),
                 Act::Send => if let Some(message) = bed.state.poll_publish() {
-                    bed.state.handle_handed_over(message.ticket, message.qos, bed.now);
+                    if message.qos == 0 {
+                        bed.state.handle_acknowledged(message.ticket, bed.now);
+                    }
                     sent.push(message.ticket);
                 },
                 Act::Acknowledge(at) => if let Some(ticket) = sent.get(at) {

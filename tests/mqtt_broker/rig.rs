@@ -1,0 +1,247 @@
+//! A driver with one device, on a broker of the test's own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pentad::clock;
+use pentad::drivers::mqtt::map::{Availability, MqttMap, Point, Publish, Reply, Source};
+use pentad::drivers::mqtt::packet::Version;
+use pentad::drivers::mqtt::{BrokerSettings, MqttDevice, Transport, client};
+use pentad::drivers::{
+    COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, LinkPort, OBSERVATION_QUEUE, Observation, Sample,
+};
+use pentad::meters::LinkMeters;
+use pentad::model::command::Outcome;
+use pentad::model::device::Device;
+use pentad::model::product::{Access, Function, Parameter, Product, Property};
+use pentad::model::value::{Value, ValueType};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::mosquitto::{DEADLINE, Mosquitto};
+
+/// Positions of the properties of the product below.
+pub(crate) const POWER: usize = 0;
+pub(crate) const WATTS: usize = 1;
+pub(crate) const LEVEL: usize = 2;
+
+/// A driver with one device, and the hub's ends of its queues.
+pub(crate) struct Rig {
+    pub(crate) display: Arc<str>,
+    pub(crate) device: Arc<Device>,
+    pub(crate) commands: mpsc::Sender<DriverCommand>,
+    pub(crate) observations: mpsc::Receiver<Observation>,
+    /// Everything seen, for the message of a failure.
+    pub(crate) seen: Vec<Observation>,
+    pub(crate) next_command: u64,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: JoinSet<()>,
+}
+
+impl Rig {
+    pub(crate) fn new(broker: &Mosquitto) -> Self {
+        Self::with(broker, false)
+    }
+
+    pub(crate) fn with(broker: &Mosquitto, availability: bool) -> Self {
+        Self::start(settings(broker), availability)
+    }
+
+    pub(crate) fn start(settings: BrokerSettings, availability: bool) -> Self {
+        let device = device();
+        let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
+        let (observations, observed) = mpsc::channel(OBSERVATION_QUEUE);
+        let stop = CancellationToken::new();
+        let display = Arc::clone(&settings.display);
+        let port = LinkPort {
+            link: Arc::clone(&settings.id),
+            commands,
+            observations,
+            meters: LinkMeters::default(),
+            announcer: None,
+        };
+        let mqtt = MqttDevice {
+            device: Arc::clone(&device),
+            topic: "plug-1".into(),
+            map: Arc::new(map(availability)),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(client::run(settings, vec![mqtt], port, stop.clone()));
+        let seen = Vec::new();
+        Self {
+            display,
+            device,
+            commands: command_sender,
+            observations: observed,
+            seen,
+            next_command: 1,
+            stop,
+            tasks,
+        }
+    }
+
+    /// The link is up, and the subscriptions stand.
+    pub(crate) async fn connected(&mut self) {
+        assert!(self.link().await.0);
+        // The subscriptions were asked for before this write, and a broker answers in order.
+        self.command(DriverAction::Write(vec![(LEVEL, Value::Int(0))])).await;
+        assert_eq!(self.outcome().await, confirmed(&[("level", Value::Int(0))]));
+    }
+
+    pub(crate) async fn write(&mut self, values: &[(usize, Value)]) {
+        self.command(DriverAction::Write(values.to_vec())).await;
+    }
+
+    pub(crate) async fn command(&mut self, action: DriverAction) {
+        let id = CommandId(self.next_command);
+        self.next_command += 1;
+        let deadline = clock::instant() + DEADLINE;
+        self.commands
+            .send(DriverCommand { id, device: Arc::clone(&self.device), action, deadline })
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn next(&mut self) -> Observation {
+        let next = timeout(DEADLINE, self.observations.recv()).await;
+        let next = next.unwrap_or_else(|_| panic!("nothing more was seen after {:#?}", self.seen));
+        let observation = next.unwrap_or_else(|| panic!("the driver ended after {:#?}", self.seen));
+        self.seen.push(observation.clone());
+        observation
+    }
+
+    pub(crate) async fn find<T>(&mut self, wanted: impl Fn(&Observation) -> Option<T>) -> T {
+        loop {
+            let observation = self.next().await;
+            if let Some(found) = wanted(&observation) {
+                return found;
+            }
+        }
+    }
+
+    pub(crate) async fn link(&mut self) -> (bool, Option<String>) {
+        self.find(|seen| {
+            let Observation::Link { up, reason, .. } = seen else { return None };
+            Some((*up, reason.as_ref().map(ToString::to_string)))
+        })
+        .await
+    }
+
+    pub(crate) async fn presence(&mut self) -> (bool, Option<String>) {
+        self.find(|seen| {
+            let Observation::Presence { online, reason, .. } = seen else { return None };
+            Some((*online, reason.as_ref().map(ToString::to_string)))
+        })
+        .await
+    }
+
+    pub(crate) async fn values(&mut self) -> Vec<(usize, Sample)> {
+        self.find(|seen| {
+            let Observation::Values { values, .. } = seen else { return None };
+            Some(values.clone())
+        })
+        .await
+    }
+
+    pub(crate) async fn outcome(&mut self) -> Outcome {
+        self.find(|seen| {
+            let Observation::Settled { outcome, .. } = seen else { return None };
+            Some(outcome.clone())
+        })
+        .await
+    }
+}
+
+pub(crate) fn on() -> Sample {
+    Sample::Value(Value::Bool(true))
+}
+
+pub(crate) fn confirmed(values: &[(&str, Value)]) -> Outcome {
+    let values = values.iter().map(|(id, value)| ((*id).into(), value.clone())).collect();
+    Outcome::Confirmed { values, outputs: vec![] }
+}
+
+pub(crate) fn settings(broker: &Mosquitto) -> BrokerSettings {
+    BrokerSettings {
+        id: "local".into(),
+        host: "127.0.0.1".into(),
+        port: broker.port(),
+        display: format!("mqtt://127.0.0.1:{}", broker.port()).into(),
+        client_id: "pentad-test".into(),
+        login: None,
+        keep_alive: Duration::from_secs(30),
+        transport: Transport::default(),
+        version: Version::V3,
+        clean_session: true,
+    }
+}
+
+pub(crate) fn device() -> Arc<Device> {
+    let property = |id: &str, kind, access| Property { access, ..Property::new(id, kind) };
+    let input = |id: &str, kind| Parameter { id: id.into(), kind, required: false, range: None };
+    let product = Product {
+        id: "plug".into(),
+        name: "plug".into(),
+        type_id: "plug".into(),
+        properties: vec![
+            property("power", ValueType::Bool, Access::ReadWrite),
+            property("watts", ValueType::Float, Access::Read),
+            property("level", ValueType::Int, Access::Write),
+        ],
+        functions: vec![Function {
+            id: "say".into(),
+            name: "say".into(),
+            inputs: vec![input("text", ValueType::Text), input("times", ValueType::Int)],
+            outputs: vec![],
+            ..Function::new("")
+        }],
+        events: vec![],
+    };
+    Arc::new(Device {
+        id: "plug-1".into(),
+        name: "plug-1".into(),
+        product: Arc::new(product),
+        link: "local".into(),
+        project: "1".into(),
+        area: "1".into(),
+        tags: vec![],
+        uuid: "0000-0000-0000-0001".into(),
+        mac: "000000000001".into(),
+    })
+}
+
+pub(crate) fn map(availability: bool) -> MqttMap {
+    let source = |path: &str| Source { topic: "{topic}/state".into(), path: Some(path.into()) };
+    let publish = |topic: &str, payload: &str| Publish {
+        topic: topic.into(),
+        payload: payload.into(),
+        qos: 1,
+        retain: false,
+        reply: None,
+    };
+    let point = |sources, write| Point { sources, scale: 1.0, offset: 0.0, on: None, off: None, write };
+    let reply = Some(Reply { timeout: Duration::from_millis(1500) });
+    let power = Publish { reply, ..publish("{topic}/set/power", "{value}") };
+    MqttMap {
+        properties: vec![
+            Some(Point {
+                on: Some("ON".into()),
+                off: Some("OFF".into()),
+                ..point(vec![source("$.power")], Some(power))
+            }),
+            Some(point(vec![source("meter.watts")], None)),
+            Some(point(vec![], Some(publish("{topic}/set/level", r#"{"level":{value}}"#)))),
+        ],
+        functions: vec![Some(publish("{topic}/do", r#"{"text":"{text}","times":{times}}"#))],
+        availability: availability.then(|| Availability {
+            topic: "{topic}/online".into(),
+            path: None,
+            online: Value::Bool(true),
+            offline: Value::Bool(false),
+        }),
+        offline_after: None,
+        publish: vec!["{topic}/log/+".into(), "{topic}/set/#".into()],
+    }
+}
