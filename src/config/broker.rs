@@ -69,6 +69,7 @@ pub(super) fn broker(
     table.finish();
     let settings = id.as_ref().zip(address).map(|((id, _), address)| BrokerSettings {
         id: Arc::clone(id),
+        gateway: gateway.into(),
         host: address.endpoint.host.as_str().into(),
         port: address.endpoint.port,
         transport: Transport { tls, web: address.web },

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::links::{LinkEntry, LinkKind};
 use super::node::Node;
-use super::problem::{Problem, Spot};
+use super::problem::{Problem, Report, Spot};
 use super::product::{ProductEntry, Products};
 use super::reader::{Table, nearest};
 use super::{identity, scalar, tuning};
 use crate::drivers::modbus::{ModbusDevice, Target};
-use crate::drivers::mqtt::MqttDevice;
+use crate::drivers::mqtt::map::MqttMap;
+use crate::drivers::mqtt::packet::Version;
+use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
 use crate::model::device::{Device, Gateway};
 
 /// A device on its link.
@@ -130,15 +132,25 @@ fn device(table: Table<'_>, id: Option<Arc<str>>, parts: &Parts<'_>) -> Option<A
             idle("Modbus", &|at| map.functions.get(at).is_some_and(|steps| !steps.is_empty()));
             Some(Attached::Modbus(ModbusDevice { map: Arc::clone(map), unit: unit?, device }))
         }
-        LinkKind::Broker(_) => {
+        LinkKind::Broker(settings) => {
             let Some(map) = &product.mqtt else {
                 unbound("MQTT");
                 return None;
             };
             idle("MQTT", &|at| map.functions.get(at).is_some_and(Option::is_some));
+            check_version(settings, map, &device, report, &spot);
             let topic = topic.unwrap_or_else(|| Arc::clone(&device.id));
             Some(Attached::Mqtt(MqttDevice { map: Arc::clone(map), topic, device }))
         }
+    }
+}
+
+/// Calls that are answered by what only MQTT 5 has need a broker that is spoken to in it.
+fn check_version(settings: &BrokerSettings, map: &MqttMap, device: &Device, report: &Report, spot: &Spot) {
+    let mut answers = map.functions.iter().flatten().filter_map(|call| call.answer.as_ref());
+    if settings.version == Version::V3 && answers.any(|answer| answer.properties) {
+        let found = format!("product {} has calls answered by properties of MQTT 5", device.product.id);
+        report.add(Problem::error(spot, found).allowed("a broker with version = \"5\""));
     }
 }
 

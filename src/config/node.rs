@@ -129,6 +129,11 @@ impl<'a> Node<'a> {
         self.value.get_ref().is_bool()
     }
 
+    /// Whether it is a list, without complaint if not.
+    pub(super) fn is_list(&self) -> bool {
+        self.value.get_ref().is_array()
+    }
+
     /// Whether it is this word, without complaint if not.
     pub(super) fn is_word(&self, word: &str) -> bool {
         self.value.get_ref().as_str() == Some(word)
@@ -343,6 +348,19 @@ impl<'a> Node<'a> {
             self.wrong("a string, a number, true or false");
         }
         found
+    }
+
+    /// One scalar, or a list of them that is not empty.
+    pub(super) fn scalars(&self) -> Option<Vec<Value>> {
+        if !self.is_list() {
+            return self.scalar().map(|value| vec![value]);
+        }
+        let items = self.list()?;
+        if items.is_empty() {
+            self.wrong("at least one of them");
+            return None;
+        }
+        items.iter().map(Self::scalar).collect()
     }
 
     /// A pair of numbers, the first not above the second.

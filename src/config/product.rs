@@ -104,7 +104,8 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
     }
     let rows = table.tables("event");
     unique(&table, &rows, "event");
-    let events = rows.into_iter().filter_map(|row| rules::event(row, &properties, &names)).collect();
+    let (events, occurrences): (Vec<_>, Vec<_>) =
+        rows.into_iter().filter_map(|row| rules::event(row, &properties, &names)).unzip();
     let spot = table.spot();
     let report_to = table.report();
     table.finish();
@@ -113,6 +114,7 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
     let on_modbus = modbus_points.iter().any(Option::is_some) || steps.iter().any(|steps| !steps.is_empty());
     let on_mqtt = mqtt_points.iter().any(Option::is_some)
         || publishes.iter().any(Option::is_some)
+        || occurrences.iter().any(Option::is_some)
         || !mqtt_settings.publish.is_empty();
     let product = Arc::new(Product {
         name: name.map_or_else(|| Arc::clone(&id), Arc::from),
@@ -130,7 +132,7 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
         product,
         polled,
         modbus: on_modbus.then(|| Arc::new(modbus_settings.map(modbus_points, steps))),
-        mqtt: on_mqtt.then(|| Arc::new(mqtt_settings.map(mqtt_points, publishes))),
+        mqtt: on_mqtt.then(|| Arc::new(mqtt_settings.map(mqtt_points, publishes, occurrences))),
         spot,
         layer,
     })
@@ -288,7 +290,7 @@ fn labels(table: &Table<'_>, kind: Option<ValueType>) -> Vec<(i64, Arc<str>)> {
 }
 
 type BoundFunction =
-    (Function, Vec<crate::drivers::modbus::map::Step>, Option<crate::drivers::mqtt::map::Publish>);
+    (Function, Vec<crate::drivers::modbus::map::Step>, Option<crate::drivers::mqtt::map::Call>);
 
 fn function(table: Table<'_>, settings: &modbus::Settings, scope: Scope<'_>) -> Option<BoundFunction> {
     let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
@@ -309,7 +311,7 @@ fn function(table: Table<'_>, settings: &modbus::Settings, scope: Scope<'_>) -> 
         let problem = Problem::error(&table.key("steps").spot(), "steps and a binding stand together");
         table.report().add(problem.allowed("one of them; a step may call a function with a binding"));
     }
-    let publish = mqtt.and_then(|table| mqtt::function(table, &inputs));
+    let publish = mqtt.and_then(|table| mqtt::function(table, &inputs, &outputs));
     table.finish();
     let id = id?;
     let name = name.map_or_else(|| Arc::clone(&id), Arc::from);

@@ -215,6 +215,12 @@ impl<'a> Table<'a> {
         tables
     }
 
+    /// The tables of a key that has one table, or a list of them.
+    pub(super) fn one_or_more(&self, key: &'static str) -> Vec<Self> {
+        let is_list = self.key(key).node().is_some_and(Node::is_list);
+        if is_list { self.tables(key) } else { self.table(key).into_iter().collect() }
+    }
+
     /// Every pair of a table whose keys are the user's own.
     pub(super) fn pairs(&self) -> Vec<(&'a str, Node<'a>)> {
         let mut pairs = Vec::new();

@@ -4,11 +4,13 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::binding::mqtt;
 use super::node::{Lapse, Node};
 use super::problem::{Problem, Spot};
 use super::product::{parameter, unique};
 use super::reader::{Entry, Table, nearest};
 use super::scalar;
+use crate::drivers::mqtt::map::Occurrence;
 use crate::model::product::{
     AlarmCondition, AlarmRule, Change, Direction, Edge, EventTrigger, EventType, Level, Parameter, Property,
     Rate, ReportOn, ReportRule,
@@ -193,8 +195,12 @@ fn rate_limit(table: Table<'_>) -> Option<Rate> {
     limit.map(|(limit, direction)| Rate { direction, limit, per, over })
 }
 
-/// One event of a product.
-pub(super) fn event(table: Table<'_>, properties: &[Property], names: &[&str]) -> Option<EventType> {
+/// One event of a product, and how a device sends it by MQTT.
+pub(super) fn event(
+    table: Table<'_>,
+    properties: &[Property],
+    names: &[&str],
+) -> Option<(EventType, Option<Occurrence>)> {
     let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
     let name = table.key("name").read(Node::line);
     let level = table.key("level").read(|node| node.word(&LEVELS)).unwrap_or(Level::Info);
@@ -204,6 +210,7 @@ pub(super) fn event(table: Table<'_>, properties: &[Property], names: &[&str]) -
     let (mut params, carries) = carrying(&table, "params", properties, names, refusal);
     let when = when.and_then(|when| trigger(when, id.as_ref(), properties, names));
     let when = when.map(|when| EventTrigger { carries, ..when });
+    let sent = table.table("mqtt");
     table.finish();
     let id = id?;
     if let Some(Change::Bits { .. }) = when.as_ref().map(|when| &when.change) {
@@ -215,7 +222,9 @@ pub(super) fn event(table: Table<'_>, properties: &[Property], names: &[&str]) -
             }
         }
     }
-    Some(EventType { name: name.map_or_else(|| Arc::clone(&id), Arc::from), id, level, params, when })
+    let sent = sent.and_then(|table| mqtt::occurrence(table, &params));
+    let name = name.map_or_else(|| Arc::clone(&id), Arc::from);
+    Some((EventType { id, name, level, params, when }, sent))
 }
 
 /// Parameters of which some carry the value of a property. `refusal` says why none may, and what would be allowed.

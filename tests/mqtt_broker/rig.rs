@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pentad::clock;
-use pentad::drivers::mqtt::map::{Availability, MqttMap, Point, Publish, Reply, Source};
+use pentad::drivers::mqtt::map::{Availability, Call, MqttMap, Part, Place, Point, Publish, Reply, Source};
 use pentad::drivers::mqtt::packet::Version;
 use pentad::drivers::mqtt::{BrokerSettings, MqttDevice, Transport, client};
 use pentad::drivers::{
@@ -166,6 +166,7 @@ pub(crate) fn confirmed(values: &[(&str, Value)]) -> Outcome {
 pub(crate) fn settings(broker: &Mosquitto) -> BrokerSettings {
     BrokerSettings {
         id: "local".into(),
+        gateway: "g".into(),
         host: "127.0.0.1".into(),
         port: broker.port(),
         display: format!("mqtt://127.0.0.1:{}", broker.port()).into(),
@@ -213,12 +214,13 @@ pub(crate) fn device() -> Arc<Device> {
 }
 
 pub(crate) fn map(availability: bool) -> MqttMap {
-    let source = |path: &str| Source { topic: "{topic}/state".into(), path: Some(path.into()) };
+    let source = |path: &str| Source { place: Place::of("{topic}/state"), part: Part::Path(path.into()) };
     let publish = |topic: &str, payload: &str| Publish {
         topic: topic.into(),
         payload: payload.into(),
         qos: 1,
         retain: false,
+        user: vec![],
         reply: None,
     };
     let point = |sources, write| Point { sources, scale: 1.0, offset: 0.0, on: None, off: None, write };
@@ -234,14 +236,21 @@ pub(crate) fn map(availability: bool) -> MqttMap {
             Some(point(vec![source("meter.watts")], None)),
             Some(point(vec![], Some(publish("{topic}/set/level", r#"{"level":{value}}"#)))),
         ],
-        functions: vec![Some(publish("{topic}/do", r#"{"text":"{text}","times":{times}}"#))],
-        availability: availability.then(|| Availability {
-            topic: "{topic}/online".into(),
-            path: None,
-            online: Value::Bool(true),
-            offline: Value::Bool(false),
-        }),
-        offline_after: None,
-        publish: vec!["{topic}/log/+".into(), "{topic}/set/#".into()],
+        functions: vec![Some(Call {
+            publish: publish("{topic}/do", r#"{"text":"{text}","times":{times}}"#),
+            answer: None,
+        })],
+        availability: if availability {
+            vec![Availability {
+                place: Place::of("{topic}/online"),
+                path: None,
+                online: vec![Value::Bool(true)],
+                offline: vec![Value::Bool(false)],
+            }]
+        } else {
+            vec![]
+        },
+        publish: vec![Place::of("{topic}/log/+"), Place::of("{topic}/set/#")],
+        ..MqttMap::default()
     }
 }

@@ -1,5 +1,6 @@
-//! Reads how a product travels over MQTT: `[product.mqtt]`, `mqtt = { ... }` of a property and of a function.
+//! How a product is bound to topics: `[product.mqtt]`, and `mqtt = { ... }` of a property, a function and an event.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,29 +8,44 @@ use super::super::node::{Node, list_words};
 use super::super::problem::Problem;
 use super::super::reader::{Entry, Table};
 use super::super::scalar;
-use crate::drivers::mqtt::map::{Availability, MqttMap, Point, Publish, Reply, Source};
+use crate::drivers::mqtt::body::Pattern;
+use crate::drivers::mqtt::map::{
+    Answer, Availability, Call, Condition, MqttMap, Occurrence, PLACES, Part, Place, Point, Progress,
+    Publish, REQUEST, Reply, Source,
+};
 use crate::drivers::mqtt::path::Path;
-use crate::drivers::mqtt::route::{concrete, is_filter, is_topic};
+use crate::drivers::mqtt::route::{Names, is_filter, is_topic};
 use crate::model::product::{Access, Parameter};
 use crate::model::value::Value;
+
+/// How long a device may take to confirm or answer.
+const REPLY: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+
+/// How long an answer to a call is waited for when the product does not say.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where answers are asked for by properties of MQTT 5 when the product does not say.
+const RESPONSE_TOPIC: &str = "pentad/{gateway}/reply/{device}";
 
 /// What a product says once for all its topics.
 #[derive(Debug, Default)]
 pub(in super::super) struct Settings {
-    availability: Option<Availability>,
+    availability: Vec<Availability>,
     offline_after: Option<Duration>,
-    pub(in super::super) publish: Vec<Arc<str>>,
+    ota: Vec<Progress>,
+    pub(in super::super) publish: Vec<Place>,
 }
 
 impl Settings {
-    /// The whole map, from what stands at each property and function.
+    /// The whole map, from what stands at each property, function and event.
     pub(in super::super) fn map(
         self,
         properties: Vec<Option<Point>>,
-        functions: Vec<Option<Publish>>,
+        functions: Vec<Option<Call>>,
+        events: Vec<Option<Occurrence>>,
     ) -> MqttMap {
-        let Self { availability, offline_after, publish } = self;
-        MqttMap { properties, functions, availability, offline_after, publish }
+        let Self { availability, offline_after, ota, publish } = self;
+        MqttMap { properties, functions, events, ota, availability, offline_after, publish }
     }
 }
 
@@ -37,25 +53,51 @@ pub(in super::super) fn settings(table: Option<Table<'_>>) -> Settings {
     let Some(table) = table else { return Settings::default() };
     let range = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
     let settings = Settings {
-        availability: table.table("availability").and_then(availability),
+        availability: table.one_or_more("availability").into_iter().filter_map(availability).collect(),
         offline_after: table.key("offline_after").read(|node| node.duration(range)),
-        publish: table.key("publish").read(|node| node.list_of(|item| topic(item, true))).unwrap_or_default(),
+        ota: table.one_or_more("ota").into_iter().filter_map(progress).collect(),
+        publish: table
+            .key("publish")
+            .read(|node| node.list_of(|item| topic(item, true).map(Place::of)))
+            .unwrap_or_default(),
     };
     table.finish();
     settings
 }
 
 fn availability(table: Table<'_>) -> Option<Availability> {
-    let topic = source_topic(&table);
-    let path = path(&table);
-    let online = table.key("online").read(Node::scalar).unwrap_or_else(|| Value::text("online"));
-    let offline = table.key("offline").read(Node::scalar).unwrap_or_else(|| Value::text("offline"));
-    if online == offline {
+    let place = place(&table, true);
+    let path = path(&table, "path");
+    let words =
+        |key, usual: &str| table.key(key).read(Node::scalars).unwrap_or_else(|| vec![Value::text(usual)]);
+    let (online, offline) = (words("online", "online"), words("offline", "offline"));
+    if online.iter().any(|word| offline.contains(word)) {
         let problem = Problem::error(&table.spot(), "online and offline are the same payload");
         table.report().add(problem);
     }
     table.finish();
-    Some(Availability { topic: topic?, path, online, offline })
+    Some(Availability { place: place?, path, online, offline })
+}
+
+fn progress(table: Table<'_>) -> Option<Progress> {
+    let place = place(&table, false);
+    let step = path(&table, "step").map(Part::Path);
+    let detail = table.key("detail");
+    // The whole message is the device's word where only words are told.
+    let detail = match path(&table, "detail") {
+        Some(path) => Some(Part::Path(path)),
+        None => (!detail.given() && step.is_none()).then_some(Part::Whole),
+    };
+    let mut steps = Vec::new();
+    for (glob, node) in table.table("steps").iter().flat_map(Table::pairs) {
+        steps.extend(node.int::<i32>(-1_000_000..=100).map(|step| (Arc::from(glob), step)));
+    }
+    if step.is_none() && steps.is_empty() {
+        let problem = Problem::error(&table.spot(), "neither step nor steps, so there is never any progress");
+        table.report().add(problem.allowed("step with a JSON path, or steps = { \"word*\" = 100 }"));
+    }
+    table.finish();
+    Some(Progress { place: place?, step, detail, steps })
 }
 
 /// The place of a property.
@@ -79,9 +121,8 @@ pub(in super::super) fn point(table: Table<'_>, access: Access) -> Point {
         table.report().add(problem.hint("did you mean access = \"rw\"?"));
     }
     let write = write.and_then(|table| {
-        let publish = publish(&table, "{value}", |name| name == "value");
-        let range = Duration::from_millis(100)..=Duration::from_secs(60);
-        let reply = table.key("reply").read(|node| node.duration(range)).map(|timeout| Reply { timeout });
+        let publish = publish(&table, &["value".to_owned()]);
+        let reply = table.key("reply").read(|node| node.duration(REPLY)).map(|timeout| Reply { timeout });
         if publish.as_ref().is_some_and(|publish| !publish.payload.contains("{value}")) {
             let problem =
                 Problem::warning(&table.key("payload").spot(), "every value is written as the same payload");
@@ -96,92 +137,215 @@ pub(in super::super) fn point(table: Table<'_>, access: Access) -> Point {
 
 /// Where values come from: one place, written short, or several in a list.
 fn sources(table: &Table<'_>, access: Access) -> Vec<Source> {
-    let short = table.key("topic");
+    let short = table.key("topic").given();
     let list = table.key("sources");
-    if short.given() && list.given() {
+    if short && list.given() {
         let problem = Problem::error(&list.spot(), "topic and sources are both given");
         table.report().add(problem.allowed("one of them"));
     }
-    let mut sources: Vec<Source> = table.tables("sources").into_iter().filter_map(source).collect();
-    let path = path(table);
-    sources.extend(short.read(|node| topic(node, true)).map(|topic| Source { topic, path }));
-    if access.readable() && !short.given() && !list.given() {
-        let problem = Problem::error(&short.spot(), "missing");
+    let mut sources: Vec<Source> = table
+        .tables("sources")
+        .into_iter()
+        .filter_map(|table| {
+            let source = source(&table, true);
+            table.finish();
+            source
+        })
+        .collect();
+    sources.extend(source(table, short));
+    if access.readable() && !short && !list.given() {
+        let problem = Problem::error(&table.key("topic").spot(), "missing");
         table.report().add(problem.allowed("topic and perhaps path, or sources = [{ topic = ... }]"));
     }
     sources
 }
 
-fn source(table: Table<'_>) -> Option<Source> {
-    let topic = source_topic(&table);
-    let path = path(&table);
+/// One source; its keys are known even where it is not there.
+fn source(table: &Table<'_>, required: bool) -> Option<Source> {
+    let part = part(table);
+    let place = if required { place(table, true) } else { known_place(table) };
+    Some(Source { place: place?, part })
+}
+
+/// Where in a message something stands: `path`, or `text` with `{value}` in it, or all of it.
+fn part(table: &Table<'_>) -> Part {
+    let text = table.key("text");
+    let path_key = table.key("path");
+    if text.given() && path_key.given() {
+        let problem = Problem::error(&text.spot(), "path and text are both given");
+        table.report().add(problem.allowed("one of them"));
+    }
+    let pattern = text.read(|node| {
+        node.parse("text with {value} in it once, as in \"T={value} *\"", |text| {
+            Pattern::parse(text).is_some().then(|| Arc::<str>::from(text))
+        })
+    });
+    match (path(table, "path"), pattern) {
+        (Some(path), _) => Part::Path(path),
+        (None, Some(pattern)) => Part::Pattern(pattern),
+        (None, None) => Part::Whole,
+    }
+}
+
+/// Which messages are of interest. `retained` is what holds when the product does not say.
+fn place(table: &Table<'_>, retained: bool) -> Option<Place> {
+    let entry = table.key("topic").required("a topic, as in \"tele/{topic}/STATE\"");
+    place_at(table, &entry, None, retained)
+}
+
+/// The same for keys that may be absent altogether.
+fn known_place(table: &Table<'_>) -> Option<Place> {
+    place_at(table, &table.key("topic"), None, true)
+}
+
+fn place_at(table: &Table<'_>, entry: &Entry<'_>, usual: Option<&str>, retained: bool) -> Option<Place> {
+    let topic = entry.read(|node| topic(node, true));
+    let qos = table.key("qos").read(|node| node.int(0..=2)).unwrap_or(1);
+    let retained = table.key("retained").read(Node::bool).unwrap_or(retained);
+    let when = table.table("when").and_then(condition);
+    let usual = usual.filter(|_| !entry.given()).map(Arc::from);
+    Some(Place { topic: topic.or(usual)?, qos, retained, when })
+}
+
+fn condition(table: Table<'_>) -> Option<Condition> {
+    let path = path(&table, "path");
+    let equals =
+        table.key("equals").required("a word, perhaps with *, or a list of words").read(Node::scalars);
     table.finish();
-    Some(Source { topic: topic?, path })
+    let equals = equals?.iter().map(|word| word.to_string().into()).collect();
+    Some(Condition { path, equals })
 }
 
-fn source_topic(table: &Table<'_>) -> Option<Arc<str>> {
-    table.key("topic").required("a topic, as in \"tele/{topic}/STATE\"").read(|node| topic(node, true))
-}
-
-/// What a call of a function sends.
-pub(in super::super) fn function(table: Table<'_>, inputs: &[Parameter]) -> Option<Publish> {
-    let known: Vec<String> = inputs.iter().map(|input| format!("{{{}}}", input.id)).collect();
-    let publish = publish(&table, &list_words(&known), |name| inputs.iter().any(|input| *input.id == *name));
+/// What a call of a function sends, and how it is answered.
+pub(in super::super) fn function(
+    table: Table<'_>,
+    inputs: &[Parameter],
+    outputs: &[Parameter],
+) -> Option<Call> {
+    let names: Vec<String> = inputs.iter().map(|input| input.id.to_string()).collect();
+    let publish = publish(&table, &names);
+    let answer = table.table("reply");
+    let asked = answer.is_some();
+    let answer = answer.and_then(|table| answer_of(table, outputs));
+    if !asked && !outputs.is_empty() {
+        let problem = Problem::warning(&table.spot(), "outputs without a reply that could carry them");
+        table.report().add(problem.allowed("reply = { topic = ... }"));
+    }
     table.finish();
-    publish
+    let publish = publish?;
+    if asked && answer.is_none() {
+        return None;
+    }
+    Some(Call { publish, answer })
 }
 
-/// Topic, payload, qos and retain. `known` says which names in braces stand for something.
-fn publish(table: &Table<'_>, allowed: &str, known: impl Fn(&str) -> bool) -> Option<Publish> {
+fn answer_of(table: Table<'_>, outputs: &[Parameter]) -> Option<Answer> {
+    let properties = table
+        .key("via")
+        .read(|node| node.word(&[("topic", false), ("properties", true)]))
+        .unwrap_or_default();
+    let entry = table.key("topic");
+    let entry = if properties { entry } else { entry.required("the topic of the answer") };
+    let place = place_at(&table, &entry, properties.then_some(RESPONSE_TOPIC), false);
+    if properties && place.as_ref().is_some_and(|place| place.topic.contains(['+', '#'])) {
+        let problem = Problem::error(&entry.spot(), "a response topic with + or #");
+        table.report().add(problem.allowed("a single topic"));
+    }
+    let id = path(&table, "id");
+    let error = path(&table, "error");
+    let ok = table.table("ok").and_then(condition);
+    let mut found: Vec<Option<Arc<str>>> =
+        outputs.iter().map(|output| Some(format!("$['{}']", output.id).into())).collect();
+    let known: Vec<&str> = outputs.iter().map(|output| &*output.id).collect();
+    for (name, node) in table.table("outputs").iter().flat_map(Table::pairs) {
+        if let Some(output) = known.iter().position(|known| *known == name).and_then(|at| found.get_mut(at)) {
+            *output = path_of(&node);
+        } else {
+            let problem = Problem::error(&node.spot(), format!("no output {name:?}"));
+            node.report().add(problem.allowed(list_words(&known)));
+        }
+    }
+    let timeout = table.key("timeout").read(|node| node.duration(REPLY)).unwrap_or(ANSWER_WITHIN);
+    table.finish();
+    Some(Answer { place: place?, properties, id, error, ok, outputs: found, timeout })
+}
+
+/// How a device sends an event.
+pub(in super::super) fn occurrence(table: Table<'_>, params: &[Parameter]) -> Option<Occurrence> {
+    let place = place(&table, false);
+    let known: Vec<&str> = params.iter().map(|param| &*param.id).collect();
+    let mut parts: Vec<Option<Part>> = vec![None; params.len()];
+    for (name, node) in table.table("params").iter().flat_map(Table::pairs) {
+        if let Some(part) = known.iter().position(|known| *known == name).and_then(|at| parts.get_mut(at)) {
+            *part = path_of(&node).map(Part::Path);
+        } else {
+            let problem = Problem::error(&node.spot(), format!("the event has no parameter {name:?}"));
+            node.report().add(problem.allowed(list_words(&known)));
+        }
+    }
+    table.finish();
+    Some(Occurrence { place: place?, params: parts })
+}
+
+/// Topic, payload, qos, retain and user properties. `values` are the names in braces that stand for what is sent.
+fn publish(table: &Table<'_>, values: &[String]) -> Option<Publish> {
     let topic =
         table.key("topic").required("a topic, as in \"cmnd/{topic}/POWER\"").read(|node| topic(node, false));
-    let entry = table.key("payload");
-    let payload = payload(&entry, allowed, known);
+    let payload = payload(&table.key("payload"), values);
     let qos = table.key("qos").read(|node| node.int(0..=2)).unwrap_or(1);
     let retain = table.key("retain").read(Node::bool).unwrap_or_default();
-    Some(Publish { topic: topic?, payload: payload?, qos, retain, reply: None })
+    let pair = |(name, node): (&str, Node<'_>)| Some((Arc::from(name), node.line()?.into()));
+    let user = table.table("user").iter().flat_map(Table::pairs).filter_map(pair).collect();
+    Some(Publish { topic: topic?, payload: payload?, qos, retain, user, reply: None })
 }
 
-fn payload(entry: &Entry<'_>, allowed: &str, known: impl Fn(&str) -> bool) -> Option<Arc<str>> {
+fn payload(entry: &Entry<'_>, values: &[String]) -> Option<Arc<str>> {
     if !entry.given() {
         // For a property there is one value to send; for a function nothing in particular.
-        return Some(if allowed == "{value}" { "{value}".into() } else { "".into() });
+        return Some(if values == ["value"] { "{value}".into() } else { "".into() });
     }
     entry.read(|node| {
         let text = node.text()?;
-        if let Some(unknown) = scalar::placeholders(text).into_iter().find(|name| !known(name)) {
+        let common = PLACES.into_iter().chain([REQUEST]);
+        let known: Vec<&str> = values.iter().map(String::as_str).chain(common).collect();
+        if let Some(unknown) = scalar::placeholders(text).into_iter().find(|name| !known.contains(name)) {
             let hint = format!("{{{unknown}}} stands for nothing here");
-            let allowed = if allowed.is_empty() { "text without names in braces" } else { allowed };
-            node.wrong_with(allowed, Some(hint));
+            let braced: Vec<String> = known.iter().map(|name| format!("{{{name}}}")).collect();
+            node.wrong_with(list_words(&braced), Some(hint));
         }
         Some(text.into())
     })
 }
 
-/// A topic template: `{topic}` stands for the device's own. Only what is subscribed to may have wildcards.
+/// A topic template. Only what is subscribed to may have wildcards.
 fn topic(node: &Node<'_>, subscribed: bool) -> Option<Arc<str>> {
     let (allowed, fits): (_, fn(&str) -> bool) = if subscribed {
-        ("a topic filter, in which {topic} stands for the device's own topic", is_filter)
+        (
+            "a topic filter, in which {topic} stands for the device's own topic, {device} and {gateway} for ids",
+            is_filter,
+        )
     } else {
-        ("a topic without + and #, in which {topic} stands for the device's own topic", is_topic)
+        (
+            "a topic without + and #, in which {topic} stands for the device's own topic, {device} and {gateway} for ids",
+            is_topic,
+        )
     };
+    let names = Names { topic: "topic".into(), device: "device".into(), gateway: "gateway".into() };
     node.parse(allowed, |text| {
-        let known = scalar::placeholders(text).into_iter().all(|name| name == "topic");
-        (known && fits(&concrete(text, "topic"))).then(|| text.into())
+        let known = scalar::placeholders(text).into_iter().all(|name| PLACES.contains(&name));
+        (known && fits(&names.fill(text))).then(|| text.into())
     })
 }
 
-fn path(table: &Table<'_>) -> Option<Arc<str>> {
-    let entry = table.key("path");
-    let text = entry.read(Node::text)?;
+fn path(table: &Table<'_>, key: &'static str) -> Option<Arc<str>> {
+    table.key(key).read(path_of)
+}
+
+fn path_of(node: &Node<'_>) -> Option<Arc<str>> {
+    let text = node.text()?;
     if let Err(error) = Path::parse(text) {
-        entry.read(|node| {
-            node.wrong_with(
-                "a JSON path, as in \"$.ENERGY.Power\" or \"switch[0].on\"",
-                Some(error.to_string()),
-            );
-            None::<()>
-        });
+        node.wrong_with("a JSON path, as in \"$.ENERGY.Power\" or \"switch[0].on\"", Some(error.to_string()));
+        return None;
     }
     Some(text.into())
 }

@@ -18,7 +18,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use super::packet::{self, Extra, Hello, Message, Version};
+use super::packet::{self, Hello, Message, Version};
 use super::session::{Event, Session};
 use super::state::{Outgoing, State, Ticket};
 use super::transport::{self, Pipe};
@@ -86,7 +86,7 @@ impl Driver {
         port: LinkPort,
         stop: CancellationToken,
     ) -> Self {
-        let (state, errors) = State::new(Arc::clone(&settings.id), devices);
+        let (state, errors) = State::new(Arc::clone(&settings.id), &settings.gateway, devices);
         for (device, error) in errors {
             let device = devices.get(device).map(|mqtt| Arc::clone(&mqtt.device.id));
             warn!(device = device.as_deref(), error = %Chain(&error), "left out");
@@ -251,7 +251,7 @@ impl Driver {
             }
             Event::Message(message) => {
                 self.port.meters.broker.received.inc();
-                self.state.handle_message(&message.topic, &message.payload, message.retain, now);
+                self.state.handle_message(&message, now);
             }
             Event::Acknowledged(ticket) => self.state.handle_acknowledged(ticket, now),
             Event::Refused(ticket, reason) => self.state.handle_refused(ticket, &reason, now),
@@ -319,14 +319,16 @@ impl Wire {
     fn take_messages(&mut self, state: &mut State) -> u64 {
         let mut taken = 0;
         while self.session.has_room() && self.outbox.len() < UNSENT {
-            let Some(Outgoing { ticket, topic, payload, qos, retain }) = state.poll_publish() else { break };
+            let Some(Outgoing { ticket, topic, payload, qos, retain, extra }) = state.poll_publish() else {
+                break;
+            };
             taken += 1;
             debug!(%topic, %payload, qos, retain, "publish");
             if qos == 0 {
                 self.unsent.push(ticket);
             }
             let payload = Bytes::from(payload);
-            self.session.publish(ticket, Message { topic, payload, qos, retain, extra: Extra::default() });
+            self.session.publish(ticket, Message { topic, payload, qos, retain, extra });
         }
         taken
     }

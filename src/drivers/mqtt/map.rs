@@ -1,25 +1,65 @@
-//! How a product's properties and functions travel over MQTT.
+//! How a product's properties, functions, events and updates travel over MQTT.
 //!
-//! Pure: no connection, no clock.
+//! Pure: no connection, no clock. In every topic `{topic}` stands for the device's own topic, `{device}` for its id and
+//! `{gateway}` for the gateway's; see [`PLACES`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::value::Value;
 
-/// The MQTT side of a product, in the product's order. In every topic `{topic}` stands for the device's own.
-#[derive(Clone, Debug, PartialEq)]
+/// What may stand in braces in a topic, and in a payload beside the values that are sent.
+pub const PLACES: [&str; 3] = ["topic", "device", "gateway"];
+
+/// What stands in a payload for the number of the request, by which its answer is known.
+pub const REQUEST: &str = "request";
+
+/// The MQTT side of a product, in the product's order.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct MqttMap {
     /// By position in the product's properties; `None` for a property that is not on MQTT.
     pub properties: Vec<Option<Point>>,
     /// By position in the product's functions.
-    pub functions: Vec<Option<Publish>>,
-    /// Says that the device is there or gone.
-    pub availability: Option<Availability>,
+    pub functions: Vec<Option<Call>>,
+    /// By position in the product's events; `None` for one that the device does not send itself.
+    pub events: Vec<Option<Occurrence>>,
+    /// Where updates of the device's firmware are told of.
+    pub ota: Vec<Progress>,
+    /// Say that the device is there or gone. It is gone as soon as one says so.
+    pub availability: Vec<Availability>,
     /// Offline when nothing was heard for this long; `None` trusts the availability topic alone.
     pub offline_after: Option<Duration>,
     /// Topics whose payloads are passed on as they come.
-    pub publish: Vec<Arc<str>>,
+    pub publish: Vec<Place>,
+}
+
+/// Messages that are of interest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// Topic filter template.
+    pub topic: Arc<str>,
+    /// Highest QoS that is asked for.
+    pub qos: u8,
+    /// Whether messages that the broker had kept count; their age is unknown.
+    pub retained: bool,
+    /// What else a message must say to count.
+    pub when: Option<Condition>,
+}
+
+impl Place {
+    /// All messages of a topic, at least once.
+    pub fn of(topic: impl Into<Arc<str>>) -> Self {
+        Self { topic: topic.into(), qos: 1, retained: true, when: None }
+    }
+}
+
+/// What a message must say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// JSON path; `None` takes the whole payload as plain text.
+    pub path: Option<Arc<str>>,
+    /// Globs, of which one must fit the scalar there; names in braces as in topics.
+    pub equals: Vec<Arc<str>>,
 }
 
 /// One property's place.
@@ -42,10 +82,21 @@ pub struct Point {
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
-    /// Topic template.
-    pub topic: Arc<str>,
-    /// JSON path such as `$.ENERGY.Power` or `switch[0].on`; `None` takes the whole payload as plain text.
-    pub path: Option<Arc<str>>,
+    /// In which messages.
+    pub place: Place,
+    /// Where in them.
+    pub part: Part,
+}
+
+/// A part of a payload.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part {
+    /// All of it, as plain text.
+    Whole,
+    /// A JSON path such as `$.ENERGY.Power` or `switch[0].on`.
+    Path(Arc<str>),
+    /// What stands in the place of `{value}` in this text; `*` stands for any run.
+    Pattern(Arc<str>),
 }
 
 /// A message to send.
@@ -60,6 +111,8 @@ pub struct Publish {
     pub qos: u8,
     /// Whether the broker keeps it.
     pub retain: bool,
+    /// Names and values that travel beside it with MQTT 5.
+    pub user: Vec<(Arc<str>, Arc<str>)>,
     /// Where the device confirms, and how long that may take; `None` settles a command when the broker has it.
     pub reply: Option<Reply>,
 }
@@ -71,15 +124,67 @@ pub struct Reply {
     pub timeout: Duration,
 }
 
+/// How a function is called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// The request.
+    pub publish: Publish,
+    /// The answer; `None` settles the call when the broker has the request.
+    pub answer: Option<Answer>,
+}
+
+/// How a device answers a call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// In which messages.
+    pub place: Place,
+    /// Whether the request names that topic and a number by properties of MQTT 5, and the answer carries the number.
+    pub properties: bool,
+    /// Where the answer carries the number of the request; without this and `properties`, answers come in the order
+    /// of the calls.
+    pub id: Option<Arc<str>>,
+    /// JSON path of what went wrong: the call has failed when something other than null, false or "" stands there.
+    pub error: Option<Arc<str>>,
+    /// What an answer must say, unless the call has failed.
+    pub ok: Option<Condition>,
+    /// JSON paths of the function's outputs, by position; `None` where no answer carries it.
+    pub outputs: Vec<Option<Arc<str>>>,
+    /// Longest wait.
+    pub timeout: Duration,
+}
+
+/// How a device sends an event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Occurrence {
+    /// In which messages.
+    pub place: Place,
+    /// Where in them each of the event's parameters stands, by position; one that is absent is left out.
+    pub params: Vec<Option<Part>>,
+}
+
+/// How a device tells of an update.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// In which messages.
+    pub place: Place,
+    /// Where the percentage stands.
+    pub step: Option<Part>,
+    /// Where the device's words stand.
+    pub detail: Option<Part>,
+    /// Globs over the words, and the percentage (or negative failure code) that they mean; the first that fits goes
+    /// before `step`.
+    pub steps: Vec<(Arc<str>, i32)>,
+}
+
 /// Availability topic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Availability {
-    /// Topic template.
-    pub topic: Arc<str>,
+    /// In which messages.
+    pub place: Place,
     /// JSON path; `None` for plain text.
     pub path: Option<Arc<str>>,
-    /// The payload that means online.
-    pub online: Value,
-    /// The payload that means offline.
-    pub offline: Value,
+    /// The payloads that mean online.
+    pub online: Vec<Value>,
+    /// The payloads that mean offline.
+    pub offline: Vec<Value>,
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::model::client::Secret;
 use crate::model::device::Device;
 
+pub mod body;
 pub mod client;
+pub mod feed;
 pub mod map;
 pub mod packet;
 pub mod path;
@@ -24,6 +26,8 @@ pub mod transport;
 pub struct BrokerSettings {
     /// Unique over buses and brokers.
     pub id: Arc<str>,
+    /// The gateway's id, for topics.
+    pub gateway: Arc<str>,
     /// Host name or address.
     pub host: Arc<str>,
     /// TCP port.

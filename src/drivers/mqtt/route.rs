@@ -6,12 +6,35 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::map::{MqttMap, Source};
-use super::path::{Path, PathError};
+use super::body::PartError;
+use super::feed::{CallReply, Feed, Gate, Gauge, Sign, Spot, Trigger};
+use super::map::{MqttMap, PLACES, Place};
 
-/// The topic or filter that a template means for a device.
-pub fn concrete(template: &str, device_topic: &str) -> Arc<str> {
-    template.replace("{topic}", device_topic).into()
+/// What stands for the names in braces, in the order of [`PLACES`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The device's own topic.
+    pub topic: Arc<str>,
+    /// The device's id.
+    pub device: Arc<str>,
+    /// The gateway's id.
+    pub gateway: Arc<str>,
+}
+
+impl Names {
+    /// Each name and what it stands for.
+    pub fn pairs(&self) -> [(&'static str, &Arc<str>); 3] {
+        let [topic, device, gateway] = PLACES;
+        [(topic, &self.topic), (device, &self.device), (gateway, &self.gateway)]
+    }
+
+    /// The topic or filter that a template means for a device. None of what is filled in has braces.
+    pub fn fill(&self, template: &str) -> Arc<str> {
+        let fill = |text: String, (name, value): (&str, &Arc<str>)| {
+            if text.contains('{') { text.replace(&format!("{{{name}}}"), value) } else { text }
+        };
+        self.pairs().into_iter().fold(template.to_owned(), fill).into()
+    }
 }
 
 /// Whether messages can be published to this topic: not empty, no wildcard, no NUL, short enough for the wire.
@@ -68,28 +91,6 @@ pub struct Routes {
     filters: Vec<(Arc<str>, u8)>,
 }
 
-/// What a message of one topic means to one device.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Feed {
-    /// Position among the devices.
-    pub device: usize,
-    /// The properties that it may carry.
-    pub spots: Vec<Spot>,
-    /// Whether it says that the device is there or gone.
-    pub availability: bool,
-    /// Whether it is passed on as it comes.
-    pub raw: bool,
-}
-
-/// Where in a message one property's value stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spot {
-    /// Position in the product's properties.
-    pub property: usize,
-    /// The first that is present counts; `None` takes the whole payload as plain text.
-    pub paths: Vec<Option<Path>>,
-}
-
 /// Something that the routes had to leave out. The configuration's own check reports the same before it comes here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
@@ -101,59 +102,40 @@ pub enum RouteError {
         /// As configured, with the device's topic in place.
         topic: Arc<str>,
     },
-    /// A path that cannot be read.
-    #[error("the JSON path {path} cannot be read")]
-    Path {
-        /// As configured.
-        path: Arc<str>,
-        /// Why.
-        #[source]
-        source: PathError,
-    },
+    /// A part of a message.
+    #[error(transparent)]
+    Part(#[from] PartError),
+}
+
+/// The feeds of one device while they are put together.
+struct Builder<'a> {
+    device: usize,
+    names: &'a Names,
+    /// By topic, so that a message that feeds several properties is one feed.
+    feeds: BTreeMap<Arc<str>, (Feed, u8)>,
+    errors: Vec<RouteError>,
 }
 
 impl Routes {
-    /// The routes for devices, each with its topic and its product's map, and what had to be left out of them.
+    /// The routes for devices, each with its names and its product's map, and what had to be left out of them.
     pub fn build<'a>(
-        devices: impl IntoIterator<Item = (&'a str, &'a MqttMap)>,
+        devices: impl IntoIterator<Item = (&'a Names, &'a MqttMap)>,
     ) -> (Self, Vec<(usize, RouteError)>) {
         let mut routes = Self::default();
         let mut errors = Vec::new();
         let mut filters = BTreeMap::<Arc<str>, u8>::new();
-        for (device, (device_topic, map)) in devices.into_iter().enumerate() {
-            // By topic, so that a message that feeds several properties is one feed.
-            let mut feeds = BTreeMap::<Arc<str>, Feed>::new();
-            let mut feed = |template: &str, add: &mut dyn FnMut(&mut Feed)| {
-                let topic = concrete(template, device_topic);
-                if is_filter(&topic) {
-                    add(feeds.entry(topic).or_insert_with(|| Feed { device, ..Feed::default() }));
-                } else {
-                    errors.push((device, RouteError::Filter { topic }));
-                }
-            };
-            let mut unreadable = Vec::new();
-            for (property, point) in map.properties.iter().enumerate() {
-                for source in point.iter().flat_map(|point| &point.sources) {
-                    match path_of(source) {
-                        Ok(path) => feed(&source.topic, &mut |feed| feed.add(property, path.clone())),
-                        Err(error) => unreadable.push((device, error)),
-                    }
-                }
-            }
-            for template in &map.publish {
-                feed(template, &mut |feed| feed.raw = true);
-            }
-            if let Some(availability) = &map.availability {
-                feed(&availability.topic, &mut |feed| feed.availability = true);
-            }
-            errors.append(&mut unreadable);
-            for (topic, feed) in feeds {
+        for (device, (names, map)) in devices.into_iter().enumerate() {
+            let mut builder = Builder { device, names, feeds: BTreeMap::new(), errors: Vec::new() };
+            builder.take(map);
+            errors.extend(builder.errors.into_iter().map(|error| (device, error)));
+            for (topic, (feed, qos)) in builder.feeds {
                 if has_wildcards(&topic) {
                     routes.wild.push((Arc::clone(&topic), feed));
                 } else {
                     routes.exact.entry(Arc::clone(&topic)).or_default().push(feed);
                 }
-                filters.insert(topic, 1);
+                let highest = filters.entry(topic).or_default();
+                *highest = qos.max(*highest);
             }
         }
         routes.filters = uncovered(filters);
@@ -174,20 +156,59 @@ impl Routes {
     }
 }
 
-impl Feed {
-    fn add(&mut self, property: usize, path: Option<Path>) {
-        match self.spots.iter_mut().find(|spot| spot.property == property) {
-            Some(spot) => spot.paths.push(path),
-            None => self.spots.push(Spot { property, paths: vec![path] }),
+impl Builder<'_> {
+    fn take(&mut self, map: &MqttMap) {
+        for (property, point) in map.properties.iter().enumerate() {
+            for source in point.iter().flat_map(|point| &point.sources) {
+                self.add(&source.place, Spot::source(source, self.names), |feed, source| {
+                    match feed.spots.iter_mut().find(|spot| spot.property == property) {
+                        Some(spot) => spot.sources.push(source),
+                        None => feed.spots.push(Spot { property, sources: vec![source] }),
+                    }
+                });
+            }
+        }
+        for place in &map.publish {
+            self.add(place, Gate::parse(place, self.names), |feed, gate| feed.raw.push(gate));
+        }
+        for (at, availability) in map.availability.iter().enumerate() {
+            self.add(&availability.place, Sign::parse(at, availability, self.names), |feed, sign| {
+                feed.signs.push(sign);
+            });
+        }
+        for (event, occurrence) in map.events.iter().enumerate() {
+            let Some(occurrence) = occurrence else { continue };
+            self.add(&occurrence.place, Trigger::parse(event, occurrence, self.names), |feed, trigger| {
+                feed.triggers.push(trigger);
+            });
+        }
+        for progress in &map.ota {
+            self.add(&progress.place, Gauge::parse(progress, self.names), |feed, gauge| {
+                feed.gauges.push(gauge);
+            });
+        }
+        for (function, call) in map.functions.iter().enumerate() {
+            let Some(answer) = call.as_ref().and_then(|call| call.answer.as_ref()) else { continue };
+            self.add(&answer.place, CallReply::parse(function, answer, self.names), |feed, reply| {
+                feed.replies.push(reply);
+            });
         }
     }
-}
 
-fn path_of(source: &Source) -> Result<Option<Path>, RouteError> {
-    let parse = |path: &Arc<str>| {
-        Path::parse(path).map_err(|source| RouteError::Path { path: Arc::clone(path), source })
-    };
-    source.path.as_ref().map(parse).transpose()
+    fn add<T>(&mut self, place: &Place, part: Result<T, PartError>, put: impl FnOnce(&mut Feed, T)) {
+        let part = match part {
+            Ok(part) => part,
+            Err(error) => return self.errors.push(error.into()),
+        };
+        let topic = self.names.fill(&place.topic);
+        if !is_filter(&topic) {
+            return self.errors.push(RouteError::Filter { topic });
+        }
+        let device = self.device;
+        let (feed, qos) = self.feeds.entry(topic).or_insert_with(|| (Feed { device, ..Feed::default() }, 0));
+        *qos = place.qos.min(2).max(*qos);
+        put(feed, part);
+    }
 }
 
 /// Without the filters that a wider one covers, whose QoS it takes over where that is higher.
@@ -229,13 +250,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::drivers::mqtt::map::{Availability, Point};
+    use crate::drivers::mqtt::map::{Availability, Part, Point, Source};
     use crate::model::value::Value;
 
     fn point(sources: &[(&str, Option<&str>)]) -> Point {
         let source = |(topic, path): &(&str, Option<&str>)| Source {
-            topic: (*topic).into(),
-            path: path.map(Into::into),
+            place: Place::of(*topic),
+            part: path.map_or(Part::Whole, |path| Part::Path(path.into())),
         };
         Point {
             sources: sources.iter().map(source).collect(),
@@ -250,16 +271,19 @@ mod tests {
     fn map(properties: Vec<Option<Point>>, publish: &[&str]) -> MqttMap {
         MqttMap {
             properties,
-            functions: vec![],
-            availability: Some(Availability {
-                topic: "tele/{topic}/LWT".into(),
+            availability: vec![Availability {
+                place: Place::of("tele/{topic}/LWT"),
                 path: None,
-                online: Value::text("Online"),
-                offline: Value::text("Offline"),
-            }),
-            offline_after: None,
-            publish: publish.iter().map(|topic| (*topic).into()).collect(),
+                online: vec![Value::text("Online")],
+                offline: vec![Value::text("Offline")],
+            }],
+            publish: publish.iter().map(|topic| Place::of(*topic)).collect(),
+            ..MqttMap::default()
         }
+    }
+
+    fn names(topic: &str) -> Names {
+        Names { topic: topic.into(), device: "d".into(), gateway: "g".into() }
     }
 
     #[test]
@@ -273,16 +297,16 @@ mod tests {
             ],
             &["tele/{topic}/#"],
         );
-        let (routes, errors) = Routes::build([("plug-1", &plug), ("plug-2", &plug)]);
+        let (routes, errors) = Routes::build([(&names("plug-1"), &plug), (&names("plug-2"), &plug)]);
         assert_eq!(errors, []);
         let feeds: Vec<_> = routes.feeds("tele/plug-2/SENSOR").collect();
         assert_eq!(feeds.len(), 2, "the sensor message and the raw copy");
         assert_eq!(feeds[0].device, 1);
         assert_eq!(feeds[0].spots.iter().map(|spot| spot.property).collect::<Vec<_>>(), [0, 3]);
-        assert!(feeds[1].raw && feeds[1].spots.is_empty());
+        assert!(!feeds[1].raw.is_empty() && feeds[1].spots.is_empty());
         let power: Vec<_> = routes.feeds("stat/plug-1/POWER").collect();
-        assert_eq!((power.len(), power[0].device, &power[0].spots[0].paths), (1, 0, &vec![None]));
-        assert!(routes.feeds("tele/plug-1/LWT").any(|feed| feed.availability));
+        assert_eq!((power.len(), power[0].device, power[0].spots[0].sources.len()), (1, 0, 1));
+        assert!(routes.feeds("tele/plug-1/LWT").any(|feed| !feed.signs.is_empty()));
         assert_eq!(routes.feeds("tele/plug-3/SENSOR").count(), 0);
         let filters: Vec<_> = routes.filters().iter().map(|(filter, _)| filter.as_ref()).collect();
         assert_eq!(filters, ["stat/plug-1/POWER", "stat/plug-2/POWER", "tele/plug-1/#", "tele/plug-2/#"]);
@@ -292,7 +316,7 @@ mod tests {
     fn two_devices_may_share_a_topic() {
         let one = map(vec![Some(point(&[("site/all", Some("a"))]))], &[]);
         let two = map(vec![Some(point(&[("site/all", Some("b"))]))], &[]);
-        let (routes, _) = Routes::build([("x", &one), ("y", &two)]);
+        let (routes, _) = Routes::build([(&names("x"), &one), (&names("y"), &two)]);
         assert_eq!(routes.feeds("site/all").map(|feed| feed.device).collect::<Vec<_>>(), [0, 1]);
     }
 
@@ -302,10 +326,28 @@ mod tests {
             vec![Some(point(&[("a/{topic}/b", Some("a..b")), ("a/#/b", None), ("good", None)]))],
             &["a+"],
         );
-        let (routes, errors) = Routes::build([("t", &bad)]);
+        let (routes, errors) = Routes::build([(&names("t"), &bad)]);
         assert_eq!(errors.len(), 3, "{errors:?}");
         assert_eq!(routes.feeds("good").count(), 1);
         assert_eq!(routes.filters().len(), 2);
+    }
+
+    #[test]
+    fn the_highest_qos_of_a_topic_is_asked_for_and_a_wider_filter_takes_it_over() {
+        let place = |topic: &str, qos| Place { qos, ..Place::of(topic) };
+        let map = MqttMap {
+            publish: vec![
+                place("a/x", 0),
+                place("a/+", 1),
+                place("a/y", 2),
+                place("b", 0),
+                place("{device}/{gateway}", 2),
+            ],
+            ..MqttMap::default()
+        };
+        let (routes, errors) = Routes::build([(&names("t"), &map)]);
+        assert_eq!(errors, []);
+        assert_eq!(routes.filters(), [("a/+".into(), 2), ("b".into(), 0), ("d/g".into(), 2)]);
     }
 
     #[test]

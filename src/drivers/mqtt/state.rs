@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use super::MqttDevice;
-use super::route::{RouteError, Routes};
-use super::station::{Body, Change, Letter, Station};
+use super::body::Body;
+use super::packet::{Extra, Message};
+use super::route::{Names, RouteError, Routes};
+use super::station::{Change, Letter, Station};
 use super::template::Unwritable;
 use crate::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample};
 use crate::model::command::{Outcome, Rejection};
@@ -57,6 +59,8 @@ pub struct Outgoing {
     pub qos: u8,
     /// Whether the broker keeps it.
     pub retain: bool,
+    /// What travels beside it with MQTT 5.
+    pub extra: Extra,
 }
 
 /// The state of one broker link.
@@ -87,21 +91,42 @@ struct Command {
 /// One message of a command.
 #[derive(Debug)]
 struct Step {
-    /// The property that must report the value before the step is done; otherwise the acknowledgement does it.
-    awaited: Option<usize>,
+    /// What must come before the step is done; otherwise the acknowledgement does it.
+    awaited: Option<Awaited>,
     /// What it reported instead.
     other: Option<Value>,
     done: bool,
 }
 
+/// What a step waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    /// The property's report of the written value.
+    Report(usize),
+    /// The answer to a call of the function.
+    Answer(usize),
+}
+
 impl State {
     /// The state for these devices before the first connection, and what their maps say that cannot be used.
-    pub fn new(link: Arc<str>, devices: &[MqttDevice]) -> (Self, Vec<(usize, RouteError)>) {
+    pub fn new(
+        link: Arc<str>,
+        gateway: &Arc<str>,
+        devices: &[MqttDevice],
+    ) -> (Self, Vec<(usize, RouteError)>) {
+        let names: Vec<_> = devices
+            .iter()
+            .map(|mqtt| Names {
+                topic: Arc::clone(&mqtt.topic),
+                device: Arc::clone(&mqtt.device.id),
+                gateway: Arc::clone(gateway),
+            })
+            .collect();
         let (routes, errors) =
-            Routes::build(devices.iter().map(|mqtt| (mqtt.topic.as_ref(), mqtt.map.as_ref())));
+            Routes::build(names.iter().zip(devices).map(|(names, mqtt)| (names, mqtt.map.as_ref())));
         let state = Self {
             link,
-            stations: devices.iter().map(Station::new).collect(),
+            stations: devices.iter().zip(&names).map(|(mqtt, names)| Station::new(mqtt, names)).collect(),
             routes,
             up: None,
             commands: BTreeMap::new(),
@@ -159,38 +184,67 @@ impl State {
         self.settle_all(&Outcome::Busy, now);
     }
 
-    /// A message arrived. `retained` says that the broker had kept it, so that its age is unknown.
-    pub fn handle_message(&mut self, topic: &str, payload: &[u8], retained: bool, now: Now) {
-        let body = Body::new(payload);
+    /// A message arrived.
+    pub fn handle_message(&mut self, message: &Message, now: Now) {
+        let (topic, retained) = (message.topic.as_ref(), message.retain);
+        let body = Body::new(&message.payload);
         let mut reports = Vec::new();
+        let mut answers = Vec::new();
         for feed in self.routes.feeds(topic) {
             let Some(station) = self.stations.get_mut(feed.device) else { continue };
             let is_own = station.is_own_topic(topic);
-            if feed.availability {
-                let change = station.hear_availability(&body, now.instant);
-                tell(&mut self.observations, station, change, now.wall);
-            }
-            let samples = station.samples(feed, &body);
-            if is_own && (!samples.is_empty() || feed.raw) {
+            let change = station.hear_availability(feed, &body, retained, now.instant);
+            tell(&mut self.observations, station, change, now.wall);
+            let samples = station.samples(feed, &body, retained);
+            let events = if is_own { station.events(feed, &body, retained) } else { Vec::new() };
+            let update = if is_own { station.update(feed, &body, retained) } else { None };
+            let is_raw = is_own && feed.raw.iter().any(|gate| gate.lets(&body, retained));
+            if is_own && (!samples.is_empty() || !events.is_empty() || update.is_some() || is_raw) {
                 let change = station.hear(retained, now.instant);
                 tell(&mut self.observations, station, change, now.wall);
             }
+            let (device, at) = (|| Arc::clone(&station.device), now.wall);
             if !samples.is_empty() {
                 if is_own {
                     reports.push((feed.device, samples.clone()));
                 }
-                self.observations.push_back(Observation::Values {
-                    device: Arc::clone(&station.device),
-                    at: now.wall,
-                    values: samples,
-                });
+                self.observations.push_back(Observation::Values { device: device(), at, values: samples });
             }
-            if feed.raw && is_own {
-                self.observations.extend(raw_publish(station, topic, payload, now.wall));
+            let events = events.into_iter().map(|(event, params)| Observation::Event {
+                device: device(),
+                at,
+                event,
+                params,
+            });
+            self.observations.extend(events);
+            let update = update.map(|(step, detail)| Observation::Ota { device: device(), at, step, detail });
+            self.observations.extend(update);
+            if is_raw {
+                self.observations.extend(raw_publish(station, topic, &message.payload, at));
             }
+            // One message answers one call: the oldest that it fits.
+            let answered =
+                self.commands.iter().filter(|(_, command)| command.station == feed.device && command.sent);
+            let answered = answered.filter_map(|(id, command)| {
+                let waits = |step: &&Step| !step.done;
+                let Some(Awaited::Answer(function)) = command.steps.iter().find(waits)?.awaited else {
+                    return None;
+                };
+                let fits = |reply: &&super::feed::CallReply| {
+                    reply.function == function && reply.answers(&body, message, id.0)
+                };
+                let reply = feed.replies.iter().find(fits)?;
+                Some((*id, station.outcome(reply, &body)))
+            });
+            answers.extend(answered.take(1));
         }
         for (station, samples) in reports {
             self.compare(station, &samples, now);
+        }
+        for (id, outcome) in answers {
+            if self.commands.remove(&id).is_some() {
+                self.settled(id, outcome, now);
+            }
         }
     }
 
@@ -290,12 +344,13 @@ impl State {
         };
         let mut messages = Vec::new();
         let mut wait = Duration::ZERO;
-        let mut add = |(letter, payload): (&Letter, String), awaited: Option<usize>| {
+        let mut add = |(letter, payload): (&Letter, String), awaited: Option<(Awaited, Duration)>| {
             let ticket = Ticket { command: command.id, step: begun.steps.len() };
-            begun.steps.push(Step { awaited, other: None, done: false });
-            wait = wait.max(letter.reply.filter(|_| awaited.is_some()).unwrap_or(ACKNOWLEDGE_WITHIN));
-            let topic = Arc::clone(&letter.topic);
-            messages.push(Outgoing { ticket, topic, payload, qos: letter.qos, retain: letter.retain });
+            begun.steps.push(Step { awaited: awaited.map(|(what, _)| what), other: None, done: false });
+            wait = wait.max(awaited.map_or(ACKNOWLEDGE_WITHIN, |(_, time)| time));
+            let extra = Extra { user: letter.user.clone(), ..Extra::default() };
+            let (topic, qos, retain) = (Arc::clone(&letter.topic), letter.qos, letter.retain);
+            messages.push(Outgoing { ticket, topic, payload, qos, retain, extra });
         };
         match &command.action {
             // The hub answers reads of such links from its own state; asked all the same, the honest answer is no.
@@ -303,10 +358,11 @@ impl State {
             DriverAction::Write(values) => {
                 for (property, value) in values {
                     let id = station.property_id(*property);
-                    let written =
-                        station.write(*property, value).ok_or(Outcome::Rejected(Rejection::ReadOnly(id)))?;
+                    let written = station
+                        .write(*property, value, command.id.0)
+                        .ok_or(Outcome::Rejected(Rejection::ReadOnly(id)))?;
                     let written = written.map_err(|error| unwritable(&error))?;
-                    let awaited = written.0.reply.map(|_| *property);
+                    let awaited = written.0.reply.map(|time| (Awaited::Report(*property), time));
                     add(written, awaited);
                 }
                 begun.values =
@@ -314,10 +370,18 @@ impl State {
             }
             DriverAction::Invoke { function, inputs } => {
                 let called = station
-                    .call(*function, inputs)
+                    .call(*function, inputs, command.id.0)
                     .ok_or_else(|| by_device("the function is not bound to a topic"))?;
-                // A function has no property whose report could confirm it, so the acknowledgement does.
-                add(called.map_err(|error| unwritable(&error))?, None);
+                let (call, payload) = called.map_err(|error| unwritable(&error))?;
+                let answer = call.answer.as_ref();
+                // Without an answer the acknowledgement settles it: no property's report could.
+                let awaited = answer.map(|wait| (Awaited::Answer(*function), wait.timeout));
+                add((&call.letter, payload), awaited);
+                let response_topic = answer.and_then(|wait| wait.response_topic.clone());
+                if let Some(message) = messages.last_mut().filter(|_| response_topic.is_some()) {
+                    message.extra.response_topic = response_topic;
+                    message.extra.correlation = Some(command.id.0.to_string().into());
+                }
             }
         }
         if messages.iter().any(|message| message.payload.len() > LARGEST_PAYLOAD) {
@@ -340,7 +404,7 @@ impl State {
             for (step, (_, value)) in
                 command.steps.iter_mut().zip(&mut command.values).filter(|(step, _)| !step.done)
             {
-                let Some(property) = step.awaited else { continue };
+                let Some(Awaited::Report(property)) = step.awaited else { continue };
                 let reported =
                     samples.iter().find(|(reported, _)| *reported == property).map(|(_, sample)| sample);
                 let (Some(Sample::Value(reported)), Some(form)) = (reported, station.form(property)) else {

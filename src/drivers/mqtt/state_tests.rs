@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::drivers::mqtt::map::{Availability, MqttMap, Point, Publish, Reply, Source};
+use crate::drivers::mqtt::map::{Availability, Call, MqttMap, Part, Place, Point, Publish, Reply, Source};
 use crate::model::device::Device;
 use crate::model::product::{Access, Function, Product, Property};
 use crate::model::value::ValueType;
@@ -28,7 +28,7 @@ impl Bed {
         change(&mut map);
         let device = device();
         let mqtt = MqttDevice { device: Arc::clone(&device), topic: "d".into(), map: Arc::new(map) };
-        let (state, errors) = State::new("local".into(), &[mqtt]);
+        let (state, errors) = State::new("local".into(), &"g".into(), &[mqtt]);
         assert_eq!(errors, []);
         Self { state, now: crate::clock::now(), device, next: 0 }
     }
@@ -49,11 +49,17 @@ impl Bed {
     }
 
     fn message(&mut self, topic: &str, payload: &str) {
-        self.state.handle_message(topic, payload.as_bytes(), false, self.now);
+        self.receive(topic, payload.as_bytes(), false);
     }
 
     fn retained(&mut self, topic: &str, payload: &str) {
-        self.state.handle_message(topic, payload.as_bytes(), true, self.now);
+        self.receive(topic, payload.as_bytes(), true);
+    }
+
+    fn receive(&mut self, topic: &str, payload: &[u8], retain: bool) {
+        let payload = payload.to_vec().into();
+        let message = Message { topic: topic.into(), payload, retain, ..Message::default() };
+        self.state.handle_message(&message, self.now);
     }
 
     fn lose(&mut self) {
@@ -109,12 +115,12 @@ fn confirmed(values: &[(&str, Value)]) -> Outcome {
 }
 
 fn with_availability(map: &mut MqttMap) {
-    map.availability = Some(Availability {
-        topic: "{topic}/lwt".into(),
+    map.availability = vec![Availability {
+        place: Place::of("{topic}/lwt"),
         path: Some("state".into()),
-        online: Value::text("online"),
-        offline: Value::text("offline"),
-    });
+        online: vec![Value::text("online")],
+        offline: vec![Value::text("offline")],
+    }];
 }
 
 #[test]
@@ -187,9 +193,9 @@ fn a_lost_broker_is_said_once_for_the_link_and_each_device() {
 #[test]
 fn what_the_gateway_itself_publishes_proves_nothing() {
     let mut bed = Bed::connected(|map| {
-        map.publish = vec!["{topic}/#".into()];
+        map.publish = vec![Place::of("{topic}/#")];
         map.properties[LEVEL].as_mut().unwrap().sources =
-            vec![Source { topic: "{topic}/level/set".into(), path: None }];
+            vec![Source { place: Place::of("{topic}/level/set"), part: Part::Whole }];
     });
     bed.message("d/level/set", "7");
     let seen = bed.seen();
@@ -217,10 +223,10 @@ fn a_message_without_any_of_the_members_is_no_reading_and_a_broken_one_is() {
 
 #[test]
 fn a_raw_message_beyond_the_bound_is_not_passed_on() {
-    let mut bed = Bed::connected(|map| map.publish = vec!["{topic}/raw".into()]);
+    let mut bed = Bed::connected(|map| map.publish = vec![Place::of("{topic}/raw")]);
     bed.message("d/raw", &"x".repeat(LARGEST_RAW + 1));
     assert!(!bed.seen().iter().any(|seen| matches!(seen, Observation::Publish { .. })));
-    bed.state.handle_message("d/raw", b"\xff ok", false, bed.now);
+    bed.receive("d/raw", b"\xff ok", false);
     let seen = bed.seen();
     assert!(matches!(seen.as_slice(), [Observation::Publish { payload, .. }] if &**payload == "\u{fffd} ok"));
 }
@@ -434,10 +440,11 @@ fn map() -> MqttMap {
         payload: "{value}".into(),
         qos: 1,
         retain: false,
+        user: vec![],
         reply,
     };
     let point = |path: &str, write| {
-        let sources = vec![Source { topic: "{topic}/state".into(), path: Some(path.into()) }];
+        let sources = vec![Source { place: Place::of("{topic}/state"), part: Part::Path(path.into()) }];
         Some(Point { sources, scale: 1.0, offset: 0.0, on: None, off: None, write })
     };
     let mut fixed = point("fixed", None);
@@ -448,9 +455,7 @@ fn map() -> MqttMap {
             point("level", Some(publish("{topic}/level/set", None))),
             fixed,
         ],
-        functions: vec![Some(publish("{topic}/reset", None)), None],
-        availability: None,
-        offline_after: None,
-        publish: vec![],
+        functions: vec![Some(Call { publish: publish("{topic}/reset", None), answer: None }), None],
+        ..MqttMap::default()
     }
 }

@@ -2,22 +2,21 @@
 //!
 //! Pure.
 
-use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value as Json;
-
 use super::MqttDevice;
-use super::map::{Availability, Publish};
-use super::path::Path;
-use super::payload::{Form, scalar_text};
-use super::route::{Feed, Spot, concrete, is_topic};
+use super::body::Body;
+use super::feed::{CallReply, Feed};
+use super::map::{Answer, PLACES, Publish, REQUEST};
+use super::payload::Form;
+use super::route::{Names, is_topic};
 use super::template::{Template, Unwritable};
 use crate::drivers::Sample;
+use crate::model::command::Outcome;
 use crate::model::device::Device;
-use crate::model::value::Value;
+use crate::model::value::{Value, ValueType};
 
 /// A device and all that its messages need.
 #[derive(Debug)]
@@ -26,11 +25,14 @@ pub(super) struct Station {
     forms: Vec<Option<Form>>,
     writes: Vec<Option<Letter>>,
     functions: Vec<Option<Call>>,
-    availability: Option<Sign>,
+    /// What stands for the names of places in payloads.
+    places: Vec<(&'static str, Value)>,
     offline_after: Option<Duration>,
     /// Topics that the gateway itself publishes to: what arrives there proves nothing about the device.
     commanded: HashSet<Arc<str>>,
     presence: Presence,
+    /// The newest word of an update; the same again is no news.
+    update: Option<(i32, Arc<str>)>,
 }
 
 /// A message that can be sent.
@@ -40,32 +42,40 @@ pub(super) struct Letter {
     template: Template,
     pub(super) qos: u8,
     pub(super) retain: bool,
+    /// With MQTT 5 only.
+    pub(super) user: Vec<(Arc<str>, Arc<str>)>,
     pub(super) reply: Option<Duration>,
 }
 
+/// A function that can be called.
 #[derive(Debug)]
-struct Call {
-    letter: Letter,
+pub(super) struct Call {
+    pub(super) letter: Letter,
     inputs: Vec<(Arc<str>, Form)>,
+    pub(super) answer: Option<Wait>,
 }
 
+/// An answer that is waited for.
 #[derive(Debug)]
-struct Sign {
-    path: Option<Path>,
-    online: String,
-    offline: String,
+pub(super) struct Wait {
+    pub(super) timeout: Duration,
+    /// Where the request asks for it by properties of MQTT 5.
+    pub(super) response_topic: Option<Arc<str>>,
 }
 
 /// What is known since the broker was last connected.
 #[derive(Debug, Default)]
 struct Presence {
-    /// What the availability topic said.
-    available: Option<bool>,
+    /// What each availability topic said.
+    available: Vec<Option<bool>>,
     /// When the device was last heard of.
     heard: Option<Instant>,
     /// What the hub was told.
     told: Option<bool>,
 }
+
+/// Named parameters of an event.
+type Params = Vec<(Arc<str>, Value)>;
 
 /// A change of presence, with the reason when offline.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,59 +84,50 @@ pub(super) enum Change {
     Offline(Arc<str>),
 }
 
-/// A message as it came, read as JSON at most once.
-#[derive(Debug)]
-pub(super) struct Body<'a> {
-    bytes: &'a [u8],
-    json: OnceCell<Option<Json>>,
-}
-
-impl<'a> Body<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, json: OnceCell::new() }
-    }
-
-    fn text(&self) -> Option<&'a str> {
-        std::str::from_utf8(self.bytes).ok()
-    }
-
-    fn json(&self) -> Option<&Json> {
-        self.json.get_or_init(|| serde_json::from_slice(self.bytes).ok()).as_ref()
-    }
-}
-
 impl Letter {
     /// Nothing for a topic that nobody can publish to.
-    fn new(publish: &Publish, device_topic: &str, names: &[Arc<str>]) -> Option<Self> {
-        let topic = concrete(&publish.topic, device_topic);
+    fn new(publish: &Publish, names: &Names, slots: &[Arc<str>]) -> Option<Self> {
+        let topic = names.fill(&publish.topic);
+        let mut slots = slots.to_vec();
+        slots.extend(PLACES.into_iter().chain([REQUEST]).map(Arc::from));
         is_topic(&topic).then(|| Self {
             topic,
-            template: Template::parse(&publish.payload, names),
+            template: Template::parse(&publish.payload, &slots),
             qos: publish.qos.min(2),
             retain: publish.retain,
+            user: publish.user.iter().map(|(name, value)| (Arc::clone(name), names.fill(value))).collect(),
             reply: publish.reply.as_ref().map(|reply| reply.timeout),
         })
     }
 }
 
+impl Wait {
+    fn new(answer: &Answer, names: &Names) -> Self {
+        let response_topic = answer.properties.then(|| names.fill(&answer.place.topic));
+        Self { timeout: answer.timeout, response_topic }
+    }
+}
+
 impl Station {
-    pub(super) fn new(mqtt: &MqttDevice) -> Self {
+    pub(super) fn new(mqtt: &MqttDevice, names: &Names) -> Self {
         let product = &mqtt.device.product;
         let value = [Arc::from("value")];
         let points = || product.properties.iter().zip(&mqtt.map.properties);
-        let writes: Vec<_> = points()
-            .map(|(_, point)| Letter::new(point.as_ref()?.write.as_ref()?, &mqtt.topic, &value))
-            .collect();
+        let writes: Vec<_> =
+            points().map(|(_, point)| Letter::new(point.as_ref()?.write.as_ref()?, names, &value)).collect();
         let calls = product.functions.iter().zip(&mqtt.map.functions);
         let functions: Vec<_> = calls
-            .map(|(function, publish)| {
+            .map(|(function, call)| {
+                let call = call.as_ref()?;
                 let inputs: Vec<_> = function
                     .inputs
                     .iter()
                     .map(|input| (Arc::clone(&input.id), Form::plain(input.kind)))
                     .collect();
-                let names: Vec<_> = inputs.iter().map(|(name, _)| Arc::clone(name)).collect();
-                Some(Call { letter: Letter::new(publish.as_ref()?, &mqtt.topic, &names)?, inputs })
+                let slots: Vec<_> = inputs.iter().map(|(name, _)| Arc::clone(name)).collect();
+                let letter = Letter::new(&call.publish, names, &slots)?;
+                let answer = call.answer.as_ref().map(|answer| Wait::new(answer, names));
+                Some(Call { letter, inputs, answer })
             })
             .collect();
         let letters = writes.iter().flatten().chain(functions.iter().flatten().map(|call| &call.letter));
@@ -136,9 +137,14 @@ impl Station {
             commanded: letters.map(|letter| Arc::clone(&letter.topic)).collect(),
             writes,
             functions,
-            availability: mqtt.map.availability.as_ref().map(Sign::new),
+            places: names
+                .pairs()
+                .into_iter()
+                .map(|(name, value)| (name, Value::Text(Arc::clone(value))))
+                .collect(),
             offline_after: mqtt.map.offline_after,
-            presence: Presence::default(),
+            presence: Presence { available: vec![None; mqtt.map.availability.len()], ..Presence::default() },
+            update: None,
         }
     }
 
@@ -161,9 +167,11 @@ impl Station {
         &self,
         property: usize,
         value: &Value,
+        request: u64,
     ) -> Option<Result<(&Letter, String), Unwritable>> {
         let (letter, form) = (self.writes.get(property)?.as_ref()?, self.form(property)?);
-        Some(letter.template.render(|_| Some((form, value))).map(|payload| (letter, payload)))
+        let named = |name: &str| (name == "value").then_some((form, value));
+        Some(self.render(letter, named, request).map(|payload| (letter, payload)))
     }
 
     /// How a function is called, when it can be, with the message for these inputs.
@@ -171,14 +179,36 @@ impl Station {
         &self,
         function: usize,
         inputs: &[(Arc<str>, Value)],
-    ) -> Option<Result<(&Letter, String), Unwritable>> {
+        request: u64,
+    ) -> Option<Result<(&Call, String), Unwritable>> {
         let call = self.functions.get(function)?.as_ref()?;
-        let payload = call.letter.template.render(|name| {
+        let named = |name: &str| {
             let (_, form) = call.inputs.iter().find(|(id, _)| **id == *name)?;
             let (_, value) = inputs.iter().find(|(id, _)| **id == *name)?;
             Some((form, value))
-        });
-        Some(payload.map(|payload| (&call.letter, payload)))
+        };
+        Some(self.render(&call.letter, named, request).map(|payload| (call, payload)))
+    }
+
+    /// Fills a message with what is sent, and with the names of places and the number of the request unless an input
+    /// has that name.
+    fn render<'v>(
+        &'v self,
+        letter: &Letter,
+        named: impl Fn(&str) -> Option<(&'v Form, &'v Value)>,
+        request: u64,
+    ) -> Result<String, Unwritable> {
+        let (text, number) = (Form::plain(ValueType::Text), Form::plain(ValueType::Int));
+        let request = Value::Int(i64::try_from(request).unwrap_or(i64::MAX));
+        letter.template.render(|name| {
+            if let Some(found) = named(name) {
+                return Some(found);
+            }
+            if name == REQUEST {
+                return Some((&number, &request));
+            }
+            self.places.iter().find(|(place, _)| *place == name).map(|(_, value)| (&text, value))
+        })
     }
 
     /// Whether the device itself publishes there, as far as can be told.
@@ -186,62 +216,80 @@ impl Station {
         !self.commanded.contains(topic)
     }
 
-    /// What a message carries for the device's properties. A path that leads nowhere is no reading: one topic often
-    /// carries now these members, now those. An empty payload only clears a retained message.
-    pub(super) fn samples(&self, feed: &Feed, body: &Body<'_>) -> Vec<(usize, Sample)> {
-        let read = |spot: &Spot| Some((spot.property, self.sample(spot, body)?));
+    /// What a message carries for the device's properties. An empty payload only clears a retained message.
+    pub(super) fn samples(&self, feed: &Feed, body: &Body<'_>, retained: bool) -> Vec<(usize, Sample)> {
+        if body.is_empty() {
+            return Vec::new();
+        }
+        let read = |spot: &super::feed::Spot| {
+            Some((spot.property, spot.read(body, retained, self.form(spot.property)?)?))
+        };
         feed.spots.iter().filter_map(read).collect()
     }
 
-    fn sample(&self, spot: &Spot, body: &Body<'_>) -> Option<Sample> {
-        if body.bytes.is_empty() {
-            return None;
-        }
-        let form = self.form(spot.property)?;
-        let unreadable = |reason: &str| Some(Sample::Unreadable(reason.into()));
-        for path in &spot.paths {
-            match path {
-                None => {
-                    return body.text().map_or_else(
-                        || unreadable("the payload is not UTF-8 text"),
-                        |text| Some(form.read_text(text)),
-                    );
-                }
-                Some(path) => match body.json() {
-                    None => return unreadable("the payload is not JSON"),
-                    Some(json) => {
-                        if let Some(found) = path.find(json) {
-                            return Some(form.read_json(found));
-                        }
-                    }
-                },
-            }
-        }
-        None
+    /// The events that a message is: their ids and parameters.
+    pub(super) fn events(&self, feed: &Feed, body: &Body<'_>, retained: bool) -> Vec<(Arc<str>, Params)> {
+        let read = |trigger: &super::feed::Trigger| {
+            let event = self.device.product.events.get(trigger.event)?;
+            Some((Arc::clone(&event.id), trigger.read(body, retained, &event.params)?))
+        };
+        feed.triggers.iter().filter_map(read).collect()
     }
 
-    /// Takes note of a message on the availability topic.
-    pub(super) fn hear_availability(&mut self, body: &Body<'_>, now: Instant) -> Option<Change> {
-        let available = self.availability.as_ref()?.read(body)?;
-        self.presence.available = Some(available);
-        if available {
-            self.presence.heard = Some(now);
-            self.presence.online()
-        } else {
-            self.presence.offline("its availability topic says that it is gone")
+    /// What a message says of an update, unless that was said before.
+    pub(super) fn update(&mut self, feed: &Feed, body: &Body<'_>, retained: bool) -> Option<(i32, Arc<str>)> {
+        let told = feed.gauges.iter().find_map(|gauge| gauge.read(body, retained))?;
+        let is_news = self.update.as_ref() != Some(&told);
+        self.update = Some(told.clone());
+        is_news.then_some(told)
+    }
+
+    /// What an answer means for a call.
+    pub(super) fn outcome(&self, reply: &CallReply, body: &Body<'_>) -> Outcome {
+        let outputs =
+            self.device.product.functions.get(reply.function).map(|function| function.outputs.as_slice());
+        reply.outcome(body, outputs.unwrap_or_default())
+    }
+
+    /// Takes note of what a message says of the device being there or gone.
+    pub(super) fn hear_availability(
+        &mut self,
+        feed: &Feed,
+        body: &Body<'_>,
+        retained: bool,
+        now: Instant,
+    ) -> Option<Change> {
+        let mut told = false;
+        for sign in &feed.signs {
+            let Some(available) = sign.read(body, retained) else { continue };
+            if let Some(known) = self.presence.available.get_mut(sign.at) {
+                *known = Some(available);
+                told = true;
+            }
         }
+        if !told {
+            return None;
+        }
+        if self.presence.available.contains(&Some(false)) {
+            return self.presence.offline("its availability topic says that it is gone");
+        }
+        self.presence.heard = Some(now);
+        self.presence.online()
     }
 
     /// Takes note of any other message of the device.
     ///
-    /// With an availability topic that one decides: a retained value may outlive its device, and some bridges answer
-    /// for a device that is gone. Only until it has spoken does a fresh message count.
+    /// With availability topics those decide: a retained value may outlive its device, and some bridges answer for a
+    /// device that is gone. Only until one has spoken does a fresh message count.
     pub(super) fn hear(&mut self, retained: bool, now: Instant) -> Option<Change> {
         self.presence.heard = Some(now);
-        let is_there = match (&self.availability, self.presence.available) {
-            (None, _) => true,
-            (Some(_), Some(available)) => available,
-            (Some(_), None) => !retained,
+        let available = &self.presence.available;
+        let is_there = if available.is_empty() {
+            true
+        } else if available.iter().all(Option::is_none) {
+            !retained
+        } else {
+            !available.contains(&Some(false))
         };
         if is_there { self.presence.online() } else { None }
     }
@@ -271,35 +319,9 @@ impl Station {
 
     /// The broker was lost: nothing is known any more.
     pub(super) fn lose(&mut self, reason: &str) -> Option<Change> {
-        self.presence.available = None;
+        self.presence.available.fill(None);
         self.presence.heard = None;
         self.presence.offline(reason)
-    }
-}
-
-impl Sign {
-    fn new(availability: &Availability) -> Self {
-        Self {
-            // A path that cannot be read is reported with the routes; the whole payload is the best that is left.
-            path: availability.path.as_ref().and_then(|path| Path::parse(path).ok()),
-            online: availability.online.to_string(),
-            offline: availability.offline.to_string(),
-        }
-    }
-
-    /// What the message says, unless it says something else altogether.
-    fn read(&self, body: &Body<'_>) -> Option<bool> {
-        let word = match &self.path {
-            None => body.text()?.trim().to_owned(),
-            Some(path) => scalar_text(path.find(body.json()?)?)?,
-        };
-        if word.eq_ignore_ascii_case(&self.online) {
-            Some(true)
-        } else if word.eq_ignore_ascii_case(&self.offline) {
-            Some(false)
-        } else {
-            None
-        }
     }
 }
 

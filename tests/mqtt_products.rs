@@ -1,0 +1,303 @@
+//! Shipped MQTT products against the payloads that their projects document: `tests/products/mqtt/NAME.txt`.
+//!
+//! A file holds a conversation with one device. `NAME.toml` beside it defines a product of its own for the test; without
+//! one the product is a shipped one. A new product needs a file here and no code. Lines:
+//!
+//! - `product ID` and `topic TEXT` come first; `# text` is a comment,
+//! - `< TOPIC PAYLOAD`: the device publishes; `<r` the same, kept by the broker; `<c NUMBER` the same with that
+//!   correlation data (MQTT 5),
+//! - `! write {json}`, `! invoke FUNCTION {json}`: a client wants that; requests are numbered from 1,
+//! - `! wait SECONDS`: time passes,
+//! - `> TOPIC QOS PAYLOAD`: what the gateway sends next; `>r` the same, to be kept,
+//! - `= ...`: what the hub is told next, one line each.
+//!
+//! Everything that is sent and told must stand in the file, in order.
+
+#![cfg(test)]
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pentad::clock;
+use pentad::config::{Config, Source, resolve};
+use pentad::drivers::mqtt::packet::{Extra, Message};
+use pentad::drivers::mqtt::state::State;
+use pentad::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample};
+use pentad::model::command::Outcome;
+use pentad::model::device::Device;
+use pentad::model::time::Now;
+use pentad::model::value::Value;
+use serde_json::Value as Json;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file of a folder with this extension, by name.
+fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
+    let mut found: Vec<_> = fs::read_dir(root().join(folder))
+        .expect("the folder is there")
+        .map(|entry| entry.expect("a readable entry").path())
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .map(|path| {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            (name, fs::read_to_string(&path).expect("it is text"))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn every_conversation_goes_as_documented() {
+    let conversations = files("tests/products/mqtt", "txt");
+    assert!(conversations.len() > 10, "only {} conversations were found", conversations.len());
+    let wrong: Vec<String> = conversations
+        .iter()
+        .filter_map(|(name, text)| play(name, text).err().map(|error| format!("{name}.txt:{error}")))
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_shipped_product_on_mqtt_has_its_conversation_and_names_its_source() {
+    let conversations = files("tests/products/mqtt", "txt");
+    for (name, text) in files("products", "toml") {
+        if text.contains("mqtt") {
+            assert!(
+                conversations.iter().any(|(known, _)| *known == name),
+                "tests/products/mqtt/{name}.txt is missing"
+            );
+            assert!(
+                text.starts_with('#') && text.contains("Source:"),
+                "products/{name}.toml names no source"
+            );
+        }
+    }
+}
+
+/// A device of the product, as a configuration would have it.
+fn config(name: &str, product: &str, topic: &str) -> Result<Config, String> {
+    let own = root().join(format!("tests/products/mqtt/{name}.toml"));
+    let plant = format!(
+        "[gateway]\nid = \"gw\"\n[[mqtt]]\nid = \"b\"\nurl = \"mqtt://127.0.0.1\"\nversion = \"5\"\n[[device]]\n\
+         id = \"d-1\"\nproduct = \"{product}\"\nmqtt = \"b\"\ntopic = \"{topic}\"\n[[client]]\nid = \"c\"\n\
+         secret = \"long-enough-secret\"\n"
+    );
+    let mut sources: Vec<Source> = files("products", "toml")
+        .into_iter()
+        .map(|(name, text)| Source { name: format!("products/{name}.toml").into(), text })
+        .collect();
+    sources
+        .extend(fs::read_to_string(own).ok().map(|text| Source { name: "products/own.toml".into(), text }));
+    sources.push(Source { name: "pentad.toml".into(), text: plant });
+    let loaded = resolve(&sources).map_err(|problems| format!("0: {problems}"))?;
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    if warnings.is_empty() { Ok(loaded.config) } else { Err(format!("0: {}", warnings.join("\n"))) }
+}
+
+/// One device's driver state, and what it said that the file has not named yet.
+struct Stage {
+    state: State,
+    device: Arc<Device>,
+    now: Now,
+    commands: u64,
+    told: VecDeque<String>,
+}
+
+fn play(name: &str, text: &str) -> Result<(), String> {
+    let header = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    let product = header("product ").ok_or("0: no product")?;
+    let config = config(name, product, header("topic ").ok_or("0: no topic")?)?;
+    let broker = config.brokers.into_iter().next().ok_or("0: no broker")?;
+    let (state, errors) = State::new(Arc::clone(&broker.settings.id), &config.gateway.id, &broker.devices);
+    assert!(errors.is_empty(), "{errors:?}");
+    let device = Arc::clone(&broker.devices[0].device);
+    let mut stage = Stage { state, device, now: clock::now(), commands: 0, told: VecDeque::new() };
+    stage.state.handle_connected(stage.now);
+    while stage.state.poll_observation().is_some() {}
+    for (at, line) in text.lines().enumerate() {
+        stage.line(line).map_err(|error| format!("{}: {error}", at + 1))?;
+    }
+    stage.finished()
+}
+
+impl Stage {
+    fn line(&mut self, line: &str) -> Result<(), String> {
+        let (sign, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match sign {
+            "" | "#" | "product" | "topic" => return Ok(()),
+            ">" | ">r" => {
+                let found = self.sent()?;
+                return expect(line, &found);
+            }
+            "=" => {
+                self.listen();
+                let found = self.told.pop_front().ok_or("the hub is told nothing more")?;
+                return expect(rest, &found);
+            }
+            _ => self.finished()?,
+        }
+        match sign {
+            "<" => self.receive(rest, false, None),
+            "<r" => self.receive(rest, true, None),
+            "<c" => {
+                let (number, rest) = rest.split_once(' ').ok_or("a number and a message")?;
+                self.receive(rest, false, Some(number));
+            }
+            "!" => self.want(rest)?,
+            other => return Err(format!("no line begins with {other}")),
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, rest: &str, retain: bool, correlation: Option<&str>) {
+        let (topic, payload) = rest.split_once(' ').unwrap_or((rest, ""));
+        let correlation = correlation.map(|number| number.as_bytes().to_vec().into());
+        let extra = Extra { correlation, ..Extra::default() };
+        let payload = payload.as_bytes().to_vec().into();
+        let message = Message { topic: topic.into(), payload, retain, extra, ..Message::default() };
+        self.state.handle_message(&message, self.now);
+    }
+
+    fn want(&mut self, rest: &str) -> Result<(), String> {
+        let (what, rest) = rest.split_once(' ').ok_or("what is wanted?")?;
+        let product = Arc::clone(&self.device.product);
+        let action = match what {
+            "wait" => {
+                let time = Duration::from_secs(rest.parse().map_err(|_| "seconds")?);
+                self.now.instant += time;
+                self.state.handle_timeout(self.now);
+                return Ok(());
+            }
+            "write" => {
+                let mut values = Vec::new();
+                for (id, value) in members(rest)? {
+                    let (at, _) = product.property(&id).ok_or("no such property")?;
+                    values.push((at, value));
+                }
+                DriverAction::Write(values)
+            }
+            "invoke" => {
+                let (function, inputs) = rest.split_once(' ').unwrap_or((rest, "{}"));
+                let (function, _) = product.function(function).ok_or("no such function")?;
+                DriverAction::Invoke { function, inputs: members(inputs)? }
+            }
+            _ => return Err(format!("nobody can want {what}")),
+        };
+        self.commands += 1;
+        let command = DriverCommand {
+            id: CommandId(self.commands),
+            device: Arc::clone(&self.device),
+            action,
+            deadline: self.now.instant + Duration::from_secs(10),
+        };
+        self.state.handle_command(&command, self.now);
+        Ok(())
+    }
+
+    /// The next message to the broker, which it acknowledges at once.
+    fn sent(&mut self) -> Result<String, String> {
+        let message = self.state.poll_publish().ok_or("nothing is sent")?;
+        self.state.handle_acknowledged(message.ticket, self.now);
+        let sign = if message.retain { ">r" } else { ">" };
+        let mut shown = format!("{sign} {} {} {}", message.topic, message.qos, message.payload);
+        if let Some(topic) = &message.extra.response_topic {
+            let number = message.extra.correlation.as_deref().unwrap_or_default();
+            shown += &format!(" [{topic} {}]", String::from_utf8_lossy(number));
+        }
+        for (name, value) in &message.extra.user {
+            shown += &format!(" [{name}={value}]");
+        }
+        Ok(shown.trim_end().to_owned())
+    }
+
+    fn listen(&mut self) {
+        while let Some(observation) = self.state.poll_observation() {
+            self.told.extend(self.show(&observation));
+        }
+    }
+
+    fn finished(&mut self) -> Result<(), String> {
+        self.listen();
+        if let Some(told) = self.told.front() {
+            return Err(format!("the hub is also told: {told}"));
+        }
+        self.state.poll_publish().map_or(Ok(()), |message| Err(format!("this is also sent: {message:?}")))
+    }
+
+    fn show(&self, observation: &Observation) -> Option<String> {
+        Some(match observation {
+            Observation::Values { values, .. } => {
+                let show = |(at, sample): &(usize, Sample)| {
+                    let id = &self.device.product.properties[*at].id;
+                    match sample {
+                        Sample::Value(value) => format!(" {id}={}", json(value)),
+                        Sample::Unreadable(_) => format!(" {id}=unreadable"),
+                    }
+                };
+                format!("values{}", values.iter().map(show).collect::<String>())
+            }
+            Observation::Presence { online, .. } => (if *online { "online" } else { "offline" }).to_owned(),
+            Observation::Event { event, params, .. } => format!("event {event} {}", object(params)),
+            Observation::Publish { topic, payload, .. } => format!("publish {topic} {payload}"),
+            Observation::Ota { step, detail, .. } => format!("ota {step} {detail}").trim_end().to_owned(),
+            Observation::Settled { outcome: Outcome::Confirmed { values, outputs }, .. } => {
+                let mut shown = format!("confirmed {}", object(values));
+                if !outputs.is_empty() {
+                    shown += &format!(" outputs {}", object(outputs));
+                }
+                shown
+            }
+            Observation::Settled { outcome: Outcome::Rejected(reason), .. } => format!("refused {reason}"),
+            Observation::Settled { outcome, .. } => format!("{outcome:?}"),
+            Observation::Link { .. } | Observation::Accepted { .. } => return None,
+        })
+    }
+}
+
+fn expect(expected: &str, found: &str) -> Result<(), String> {
+    if expected == found { Ok(()) } else { Err(format!("\n  expected: {expected}\n  found:    {found}")) }
+}
+
+fn members(text: &str) -> Result<Vec<(Arc<str>, Value)>, String> {
+    let json: Json = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let members = json.as_object().ok_or("an object is wanted")?;
+    Ok(members.iter().map(|(name, value)| (Arc::from(name.as_str()), value_of(value))).collect())
+}
+
+fn value_of(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(on) => Value::Bool(*on),
+        Json::Number(number) => {
+            number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or_default()), Value::Int)
+        }
+        Json::String(text) => Value::text(text.as_str()),
+        Json::Array(items) => Value::List(items.iter().map(value_of).collect()),
+        Json::Object(members) => Value::Object(
+            members.iter().map(|(name, value)| (name.as_str().into(), value_of(value))).collect(),
+        ),
+    }
+}
+
+fn json(value: &Value) -> Json {
+    match value {
+        Value::Null => Json::Null,
+        Value::Bool(on) => Json::Bool(*on),
+        Value::Int(number) => (*number).into(),
+        Value::Float(number) => serde_json::json!(number),
+        Value::Text(text) => Json::String(text.to_string()),
+        Value::List(items) => Json::Array(items.iter().map(json).collect()),
+        Value::Object(members) => {
+            Json::Object(members.iter().map(|(name, value)| (name.to_string(), json(value))).collect())
+        }
+    }
+}
+
+fn object(values: &[(Arc<str>, Value)]) -> Json {
+    Json::Object(values.iter().map(|(name, value)| (name.to_string(), json(value))).collect())
+}
