@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -32,6 +32,8 @@ pub(super) struct Links {
     running: BTreeMap<Arc<str>, Running>,
     observations: mpsc::Sender<Observation>,
     announcements: mpsc::Sender<Announcement>,
+    /// How the gateway is, for brokers that are told.
+    state: watch::Sender<Option<Arc<str>>>,
     meters: Arc<Meters>,
     recorders: Recorders,
 }
@@ -70,10 +72,11 @@ impl Links {
     pub(super) fn new(
         observations: mpsc::Sender<Observation>,
         announcements: mpsc::Sender<Announcement>,
+        state: watch::Sender<Option<Arc<str>>>,
         meters: Arc<Meters>,
         recorders: Recorders,
     ) -> Self {
-        Self { running: BTreeMap::new(), observations, announcements, meters, recorders }
+        Self { running: BTreeMap::new(), observations, announcements, state, meters, recorders }
     }
 
     /// What was on the buses.
@@ -160,10 +163,10 @@ impl Links {
                 }
                 Start::Broker(broker, port) => {
                     let id = Arc::clone(&broker.settings.id);
-                    let token = stop.clone();
+                    let (state, token) = (self.state.subscribe(), stop.clone());
                     let task = async move {
                         first.await;
-                        mqtt::client::run(broker.settings, broker.devices, port, token).await;
+                        mqtt::client::run(broker.settings, broker.devices, port, state, token).await;
                         drop(guard);
                     };
                     supervisor.spawn_with(Stage::Drivers, format!("broker {id}"), stop.clone(), task);

@@ -11,9 +11,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -23,10 +25,12 @@ use crate::drivers::OBSERVATION_QUEUE;
 use crate::drivers::announce::ANNOUNCEMENT_QUEUE;
 use crate::drivers::modbus::captures;
 use crate::drivers::modbus::recorder::Recorders;
+use crate::drivers::mqtt;
 use crate::hub;
 use crate::hub::handle::{HubHandle, REQUEST_QUEUE};
 use crate::meters::Meters;
 use crate::model::directory::Directory;
+use crate::model::interest::Selector;
 use crate::notify;
 use crate::report::Chain;
 use crate::serve::admission::Admission;
@@ -125,7 +129,9 @@ impl App {
         let (announcements, mut announced) = mpsc::channel(ANNOUNCEMENT_QUEUE);
         let meters = Arc::new(Meters::default());
         let recorders = record(&mut supervisor);
-        let mut links = Links::new(observations, announcements, Arc::clone(&meters), recorders);
+        let state = watch::Sender::new(None);
+        let mut links =
+            Links::new(observations, announcements, state.clone(), Arc::clone(&meters), recorders);
         let (steps, ways) = links.prepare(None, &config);
         links.commit(steps, &mut supervisor);
         let (keeper, archive) = keep_history(&mut supervisor, config.history.clone(), &directory).unzip();
@@ -158,6 +164,8 @@ impl App {
             let line = status::keep(hub.clone(), admission.clone(), token);
             supervisor.spawn(Stage::Serve, "status", line);
         }
+        let token = supervisor.token(Stage::Drivers);
+        supervisor.spawn(Stage::Drivers, "gateway state", watch_state(hub.clone(), state, token));
         let (mut gateway, live) =
             Gateway::new(config, directory, hub, seal, sockjs, admission, links, meters);
         let token = supervisor.token(Stage::Serve);
@@ -198,6 +206,29 @@ fn record(supervisor: &mut Supervisor) -> Recorders {
     let task = captures::run(recorders.clone(), faults, captures::folder(), token);
     supervisor.spawn(Stage::Drivers, "captures", task);
     recorders
+}
+
+/// Keeps the brokers' drivers told of how the gateway is, while there are any; they are told at most once in this time.
+async fn watch_state(hub: HubHandle, state: watch::Sender<Option<Arc<str>>>, stop: CancellationToken) {
+    const EVERY: Duration = Duration::from_secs(5);
+    let watching = async {
+        loop {
+            // A hub that does not answer in time is asked again; that it is stuck, others say.
+            let seen =
+                if state.receiver_count() > 0 { hub.look(Selector::All, EVERY).await.ok() } else { None };
+            if let Some(snapshot) = seen {
+                let text = mqtt::presence::state_text(env!("CARGO_PKG_VERSION"), &snapshot);
+                state.send_if_modified(|known| {
+                    let differs = known.as_deref() != Some(text.as_str());
+                    *known = Some(text.into());
+                    differs
+                });
+            }
+            sleep(EVERY).await;
+        }
+    };
+    // It may be dropped anywhere: it holds nothing.
+    stop.run_until_cancelled(watching).await;
 }
 
 /// Opens the history store and starts its thread. A gateway whose history cannot be opened serves without one: that

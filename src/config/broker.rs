@@ -8,9 +8,11 @@ use super::links::{self, Id};
 use super::node::Node;
 use super::problem::Problem;
 use super::reader::Table;
-use super::scalar::Endpoint;
+use super::scalar::{self, Endpoint};
 use super::server::file;
 use crate::drivers::mqtt::packet::Version;
+use crate::drivers::mqtt::presence::PresenceSettings;
+use crate::drivers::mqtt::route::{Names, is_topic};
 use crate::drivers::mqtt::tls::TlsSettings;
 use crate::drivers::mqtt::{BrokerSettings, Transport};
 use crate::model::client::Secret;
@@ -57,6 +59,7 @@ pub(super) fn broker(
     let keep_alive =
         table.key("keep_alive").read(|node| node.duration(range)).unwrap_or(Duration::from_secs(30));
     let clean_session = table.key("clean_session").read(Node::bool).unwrap_or(true);
+    let presence = presence(&table, gateway);
     let spot = table.key("username").spot();
     if username.is_none() && password.is_some() {
         table.report().add(Problem::error(&spot, "missing, but there is a password").allowed("a user name"));
@@ -79,8 +82,54 @@ pub(super) fn broker(
         login: username.map(|name| (name.into(), password.unwrap_or_else(|| Secret::new("")))),
         keep_alive,
         clean_session,
+        presence,
     });
     (id, settings)
+}
+
+/// What the gateway says of itself: `presence = false`, or a table with what differs from the usual.
+fn presence(table: &Table<'_>, gateway: &str) -> Option<PresenceSettings> {
+    let names = Names { gateway: gateway.into(), ..Names::default() };
+    let given = table.key("presence");
+    let given = if given.node().is_some_and(Node::is_bool) {
+        if given.read(Node::bool) == Some(false) {
+            return None;
+        }
+        None
+    } else {
+        table.table("presence")
+    };
+    let usual = |kind: &str| Arc::<str>::from(format!("pentad/{gateway}/{kind}"));
+    let mut settings = PresenceSettings {
+        topic: usual("status"),
+        online: "online".into(),
+        offline: "offline".into(),
+        state: Some(usual("state")),
+    };
+    let Some(given) = given else { return Some(settings) };
+    let topic = |node: &Node<'_>| {
+        node.parse("a topic without + and #, in which {gateway} stands for the gateway's id", |text| {
+            let known = scalar::placeholders(text).into_iter().all(|name| name == "gateway");
+            Some(names.fill(text)).filter(|topic| known && is_topic(topic))
+        })
+    };
+    settings.topic = given.key("topic").read(topic).unwrap_or(settings.topic);
+    settings.online = given.key("online").read(Node::line).map_or(settings.online, Arc::from);
+    settings.offline = given.key("offline").read(Node::line).map_or(settings.offline, Arc::from);
+    let state = given.key("state");
+    if state.node().is_some_and(Node::is_bool) {
+        settings.state = settings.state.filter(|_| state.read(Node::bool) == Some(true));
+    } else {
+        settings.state = state.read(topic).or(settings.state);
+    }
+    if settings.online == settings.offline {
+        given.report().add(Problem::error(&given.spot(), "online and offline are the same payload"));
+    }
+    if settings.state.as_ref() == Some(&settings.topic) {
+        given.report().add(Problem::error(&given.spot(), "status and state have the same topic"));
+    }
+    given.finish();
+    Some(settings)
 }
 
 /// Whether what travels there can be read by others: neither encrypted nor within this machine.

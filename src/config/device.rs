@@ -97,8 +97,7 @@ fn device(table: Table<'_>, id: Option<Arc<str>>, parts: &Parts<'_>) -> Option<A
     let report = table.report();
     table.finish();
 
-    let (id, product, model, link) = (id?, product?, model?, bus.or(mqtt)?);
-    let gateway = parts.gateway;
+    let (id, product, model, link, gateway) = (id?, product?, model?, bus.or(mqtt)?, parts.gateway);
     let device = Arc::new(Device {
         name: name.map_or_else(|| Arc::clone(&id), Arc::from),
         product: model,
@@ -137,7 +136,7 @@ fn device(table: Table<'_>, id: Option<Arc<str>>, parts: &Parts<'_>) -> Option<A
                 unbound("MQTT");
                 return None;
             };
-            idle("MQTT", &|at| map.functions.get(at).is_some_and(Option::is_some));
+            idle("MQTT", &|at| matches!(map.functions.get(at), Some(Some(_))));
             check_version(settings, map, &device, report, &spot);
             let topic = topic.unwrap_or_else(|| Arc::clone(&device.id));
             Some(Attached::Mqtt(MqttDevice { map: Arc::clone(map), topic, device }))

@@ -13,5 +13,6 @@
 mod mosquitto;
 
 mod basics;
+mod presence;
 mod rig;
 mod secure;

@@ -15,7 +15,7 @@ use pentad::model::command::Outcome;
 use pentad::model::device::Device;
 use pentad::model::product::{Access, Function, Parameter, Product, Property};
 use pentad::model::value::{Value, ValueType};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,8 @@ pub(crate) struct Rig {
     /// Everything seen, for the message of a failure.
     pub(crate) seen: Vec<Observation>,
     pub(crate) next_command: u64,
+    /// The gateway's state, as the hub would tell it.
+    pub(crate) gateway: watch::Sender<Option<Arc<str>>>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: JoinSet<()>,
 }
@@ -67,8 +69,9 @@ impl Rig {
             topic: "plug-1".into(),
             map: Arc::new(map(availability)),
         };
+        let gateway = watch::Sender::new(None);
         let mut tasks = JoinSet::new();
-        tasks.spawn(client::run(settings, vec![mqtt], port, stop.clone()));
+        tasks.spawn(client::run(settings, vec![mqtt], port, gateway.subscribe(), stop.clone()));
         let seen = Vec::new();
         Self {
             display,
@@ -77,6 +80,7 @@ impl Rig {
             observations: observed,
             seen,
             next_command: 1,
+            gateway,
             stop,
             tasks,
         }
@@ -176,6 +180,7 @@ pub(crate) fn settings(broker: &Mosquitto) -> BrokerSettings {
         transport: Transport::default(),
         version: Version::V3,
         clean_session: true,
+        presence: None,
     }
 }
 

@@ -14,11 +14,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::packet::{self, Hello, Message, Version};
+use super::presence::PresenceSettings;
 use super::session::{Event, Session};
 use super::state::{Outgoing, State, Ticket};
 use super::transport::{self, Pipe};
@@ -50,20 +52,27 @@ const UNSENT: usize = 256 << 10;
 const PIECE: usize = 8 << 10;
 
 /// Runs the link to one broker until told to stop, or until the hub is gone.
+///
+/// The newest `gateway` state is published where the settings want it; without a sender there is none.
 pub async fn run(
     settings: BrokerSettings,
     devices: Vec<MqttDevice>,
     port: LinkPort,
+    gateway: watch::Receiver<Option<Arc<str>>>,
     stop: CancellationToken,
 ) {
     let span = info_span!("mqtt", link = %settings.id);
-    Driver::new(settings, &devices, port, stop).run().instrument(span).await;
+    Driver::new(settings, &devices, port, gateway, stop).run().instrument(span).await;
 }
 
 struct Driver {
     settings: Arc<BrokerSettings>,
     state: State,
     port: LinkPort,
+    /// The gateway's state, as long as there is somebody to tell it.
+    gateway: Option<watch::Receiver<Option<Arc<str>>>>,
+    /// Whether it is to be published at the next chance.
+    news: bool,
     stop: CancellationToken,
     /// Attempts since the last connection.
     attempts: u64,
@@ -84,6 +93,7 @@ impl Driver {
         settings: BrokerSettings,
         devices: &[MqttDevice],
         port: LinkPort,
+        gateway: watch::Receiver<Option<Arc<str>>>,
         stop: CancellationToken,
     ) -> Self {
         let (state, errors) = State::new(Arc::clone(&settings.id), &settings.gateway, devices);
@@ -91,7 +101,16 @@ impl Driver {
             let device = devices.get(device).map(|mqtt| Arc::clone(&mqtt.device.id));
             warn!(device = device.as_deref(), error = %Chain(&error), "left out");
         }
-        Self { settings: Arc::new(settings), state, port, stop, attempts: 0, connected: None }
+        Self {
+            settings: Arc::new(settings),
+            state,
+            port,
+            gateway: Some(gateway),
+            news: false,
+            stop,
+            attempts: 0,
+            connected: None,
+        }
     }
 
     async fn run(mut self) {
@@ -157,6 +176,7 @@ impl Driver {
         let mut leave_by = None;
         loop {
             if leave_by.is_none() {
+                self.tell_state(&mut wire.session);
                 let taken = wire.take_messages(&mut self.state);
                 self.port.meters.broker.sent.inc_by(taken);
             }
@@ -193,6 +213,11 @@ impl Driver {
                     Some(command) => self.state.handle_command(&command, clock::now()),
                     None => return End::Stop,
                 },
+                // Cancel-safe by its documentation.
+                changed = next_state(&mut self.gateway), if leave_by.is_none() => {
+                    self.news = changed;
+                    self.gateway = self.gateway.take().filter(|_| changed);
+                }
                 // Cancel-safe: a new sleep until the same moment replaces it.
                 () = until(wake) => {
                     let now = clock::now();
@@ -214,6 +239,9 @@ impl Driver {
                     }
                     // Disconnecting in form lets what is handed over leave first, and spares the broker from
                     // thinking that the gateway died.
+                    if let Some(presence) = &self.settings.presence {
+                        wire.session.publish(None, presence.gone());
+                    }
                     wire.session.disconnect();
                     leave_by = Some(clock::instant() + GOODBYE);
                 }
@@ -234,7 +262,20 @@ impl Driver {
         Ok(())
     }
 
-    fn happened(&mut self, event: Event<Ticket>, wire: &mut Wire) {
+    /// Publishes the gateway's newest state, if there is news.
+    fn tell_state(&mut self, session: &mut Session<Option<Ticket>>) {
+        let Some(presence) = self.settings.presence.as_ref().filter(|_| self.news && session.has_room())
+        else {
+            return;
+        };
+        let state = self.gateway.as_mut().and_then(|gateway| gateway.borrow_and_update().clone());
+        if let Some(message) = state.and_then(|state| presence.state(&state)) {
+            session.publish(None, message);
+        }
+        self.news = false;
+    }
+
+    fn happened(&mut self, event: Event<Option<Ticket>>, wire: &mut Wire) {
         let now = clock::now();
         match event {
             Event::Connected(welcome) => {
@@ -247,14 +288,22 @@ impl Driver {
                 self.attempts = 0;
                 self.connected = Some(now.instant);
                 self.state.handle_connected(now);
+                if let Some(presence) = &self.settings.presence {
+                    wire.session.publish(None, presence.here());
+                    self.news = true;
+                }
                 wire.session.subscribe(self.state.filters());
             }
             Event::Message(message) => {
                 self.port.meters.broker.received.inc();
                 self.state.handle_message(&message, now);
             }
-            Event::Acknowledged(ticket) => self.state.handle_acknowledged(ticket, now),
-            Event::Refused(ticket, reason) => self.state.handle_refused(ticket, &reason, now),
+            Event::Acknowledged(Some(ticket)) => self.state.handle_acknowledged(ticket, now),
+            Event::Acknowledged(None) => {}
+            Event::Refused(Some(ticket), reason) => self.state.handle_refused(ticket, &reason, now),
+            Event::Refused(None, reason) => {
+                warn!(%reason, "the broker refuses to say that the gateway is here");
+            }
             Event::Subscribed(filter, Ok(())) => debug!(%filter, "subscribed"),
             Event::Subscribed(filter, Err(reason)) => {
                 warn!(%filter, %reason, "the broker refuses the subscription");
@@ -305,7 +354,7 @@ impl Driver {
 struct Wire {
     pipe: Pipe,
     version: Version,
-    session: Session<Ticket>,
+    session: Session<Option<Ticket>>,
     inbox: BytesMut,
     outbox: BytesMut,
     /// Whether something was written and not flushed.
@@ -328,7 +377,7 @@ impl Wire {
                 self.unsent.push(ticket);
             }
             let payload = Bytes::from(payload);
-            self.session.publish(ticket, Message { topic, payload, qos, retain, extra });
+            self.session.publish(Some(ticket), Message { topic, payload, qos, retain, extra });
         }
         taken
     }
@@ -379,7 +428,15 @@ fn hello(settings: &BrokerSettings) -> Hello {
         keep_alive: u16::try_from(settings.keep_alive.as_secs()).unwrap_or(u16::MAX).max(1),
         clean: settings.clean_session,
         login: settings.login.clone(),
-        will: None,
+        will: settings.presence.as_ref().map(PresenceSettings::gone),
+    }
+}
+
+/// Waits until the gateway's state has changed; `false` when nobody tells it any more.
+async fn next_state(gateway: &mut Option<watch::Receiver<Option<Arc<str>>>>) -> bool {
+    match gateway {
+        Some(gateway) => gateway.changed().await.is_ok(),
+        None => std::future::pending().await,
     }
 }
 

@@ -13,6 +13,7 @@ pub mod map;
 pub mod packet;
 pub mod path;
 pub mod payload;
+pub mod presence;
 pub mod route;
 pub mod session;
 pub mod state;
@@ -46,6 +47,8 @@ pub struct BrokerSettings {
     pub keep_alive: Duration,
     /// Whether the broker forgets us between two connections.
     pub clean_session: bool,
+    /// What the gateway says of itself there; `None` says nothing.
+    pub presence: Option<presence::PresenceSettings>,
 }
 
 /// What lies between TCP and MQTT.

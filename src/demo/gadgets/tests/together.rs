@@ -48,7 +48,14 @@ impl Rig {
         let gadgets = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(gadgets::run(address, gadgets.clone()));
-        tasks.spawn(client::run(broker.settings, broker.devices.clone(), port, CancellationToken::new()));
+        let state = tokio::sync::watch::Sender::new(None).subscribe();
+        tasks.spawn(client::run(
+            broker.settings,
+            broker.devices.clone(),
+            port,
+            state,
+            CancellationToken::new(),
+        ));
         Self { devices: broker.devices, commands, observed, gadgets, _tasks: tasks }
     }
 
