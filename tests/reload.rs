@@ -4,6 +4,8 @@
 #![cfg(test)]
 
 use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pentad::app::{App, Applied, Control, Refusal};
@@ -12,10 +14,18 @@ use pentad::config::{Config, Source, resolve};
 use pentad::dialects::uplus;
 use pentad::model::client::Dialect;
 use pentad::supervisor::Ending;
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value as Json, json};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
+#[path = "common/certificate.rs"]
+#[expect(unreachable_pub, reason = "other tests share it")]
+mod certificate;
 #[path = "common/slave.rs"]
 #[expect(dead_code, reason = "other tests use more of it")]
 mod slave;
@@ -470,5 +480,84 @@ async fn settings_of_a_dialect_hold_for_old_sessions_too_and_one_that_is_switche
     assert_eq!(closed, 1008);
     let connect = "/api/v1/system/common/websocket/connect?token=demo-secret";
     assert_eq!(http(gateway.port, "GET", connect, &[], "").await.0, 404);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_was_renewed_is_shown_after_a_reload_and_a_damaged_one_is_not() {
+    let plant = Plant::new();
+    let folder = plant.folder.path();
+    certificate::make(folder);
+    let (chain, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let text = head(&plant)
+        + &format!(
+            "\n[server]\nlisten = []\n[server.tls]\nlisten = [\"127.0.0.1:0\"]\n\
+             certificate = \"{}\"\nkey = \"{}\"\n",
+            chain.display(),
+            key.display()
+        );
+    let gateway = Gateway::start(&text);
+    let shown = async || shown_certificate(gateway.port, &[&chain, &folder.join("old.pem")]).await;
+    let first = CertificateDer::from_pem_file(&chain).unwrap();
+    std::fs::copy(&chain, folder.join("old.pem")).unwrap();
+    assert_eq!(shown().await, first);
+
+    certificate::make(folder);
+    let second = CertificateDer::from_pem_file(&chain).unwrap();
+    assert_ne!(first, second);
+    assert_eq!(shown().await, first, "it is looked for every half minute only");
+    let applied = gateway.reload(&text).await.unwrap();
+    assert_eq!(applied.changes, [""; 0], "the configuration names the same files");
+    assert_eq!(shown().await, second);
+
+    let good = std::fs::read(&key).unwrap();
+    std::fs::write(&key, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    let refusal = gateway.reload(&(text.clone() + &gauge("a", 1))).await.unwrap_err();
+    let words = pentad::report::Chain(&refusal).to_string();
+    assert!(words.contains("key.pem"), "{words}");
+    assert_eq!(shown().await, second);
+    std::fs::write(&key, good).unwrap();
+    assert_eq!(gateway.reload(&text).await.unwrap().status, "serving 0 devices on 1 listeners");
+    gateway.stop().await;
+}
+
+/// The certificate that the gateway shows to a client that trusts these.
+async fn shown_certificate(port: u16, trusted: &[&Path]) -> CertificateDer<'static> {
+    let mut roots = RootCertStore::empty();
+    for path in trusted {
+        roots.add(CertificateDer::from_pem_file(path).unwrap()).unwrap();
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let handshake =
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream);
+    let tls = tokio::time::timeout(PATIENCE, handshake).await.unwrap().unwrap();
+    tls.get_ref().1.peer_certificates().unwrap()[0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_figures_and_the_recording_of_a_bus_go_with_it() {
+    let plant = Plant::new();
+    let (_a, _b) = (plant.plug("a"), plant.plug("b"));
+    let text = head(&plant) + &gauge("a", 1) + &gauge("b", 1);
+    let gateway = Gateway::start(&text);
+    let mut news = gateway.sagoo("demo-secret", "/device/*/*/message/property/report").await;
+    hears(&mut news, &plant.b, 1, "b-1").await;
+    let figures = async || http(gateway.port, "GET", "/metrics", &[], "").await.1;
+    let of_b = "pentad_bus_requests_total{link=\"b\"}";
+    let text_of_b = figures().await;
+    assert!(text_of_b.contains(of_b), "{text_of_b}");
+    let line_b = text.split("[[serial]]").nth(2).unwrap().split("[[product]]").next().unwrap();
+    let without = text.replace(&format!("[[serial]]{line_b}"), "").replace(&gauge("b", 1), "");
+    gateway.reload(&without).await.unwrap();
+    let left = figures().await;
+    assert!(!left.contains("link=\"b\"") && left.contains("link=\"a\""), "{left}");
+    // A bus that begins anew goes on counting.
+    gateway.reload(&without.replace("300ms", "301ms")).await.unwrap();
+    assert!(figures().await.contains("pentad_bus_requests_total{link=\"a\"}"));
     gateway.stop().await;
 }

@@ -1,6 +1,6 @@
 //! Orders to a running gateway, and what becomes of them.
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::BuildError;
 use crate::config::Config;
@@ -19,6 +19,7 @@ pub(super) enum Order {
 #[derive(Clone, Debug)]
 pub struct Control {
     orders: mpsc::Sender<Order>,
+    notices: watch::Sender<Option<String>>,
 }
 
 /// A configuration that runs now.
@@ -47,7 +48,18 @@ pub enum Refusal {
 impl Control {
     pub(super) fn new(queue: usize) -> (Self, mpsc::Receiver<Order>) {
         let (orders, queue) = mpsc::channel(queue);
-        (Self { orders }, queue)
+        (Self { orders, notices: watch::Sender::new(None) }, queue)
+    }
+
+    /// What stands in the service manager's line beside the state of the plant.
+    pub(super) fn notices(&self) -> watch::Receiver<Option<String>> {
+        self.notices.subscribe()
+    }
+
+    /// A reload has ended: refused with these words, which stand in the service manager's line until another ends, or
+    /// `None`.
+    pub fn reloaded(&self, refused: Option<String>) {
+        self.notices.send_replace(refused);
     }
 
     /// Runs with this configuration from now on, and touches only what it changes. Everything that can fail is tried

@@ -61,10 +61,24 @@ enum Start {
     Broker(Broker, LinkPort),
 }
 
+impl Start {
+    fn link(&self) -> &Arc<str> {
+        match self {
+            Self::Bus(bus, _) => &bus.settings.id,
+            Self::Broker(broker, _) => &broker.settings.id,
+        }
+    }
+}
+
 impl Steps {
     /// The links whose drivers end, for good or to begin anew.
     pub(super) fn stopped(&self) -> &[Arc<str>] {
         &self.stop
+    }
+
+    /// Those of them that do not begin anew.
+    fn gone(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.stop.iter().filter(|id| !self.start.iter().any(|start| start.link() == *id))
     }
 }
 
@@ -130,6 +144,11 @@ impl Links {
 
     /// Does it.
     pub(super) fn commit(&mut self, steps: Steps, supervisor: &mut Supervisor) {
+        for id in steps.gone() {
+            // Its driver may count on for a moment; nobody sees that any more.
+            self.meters.forget_link(id);
+            self.recorders.forget(id);
+        }
         for (id, devices) in steps.roll {
             if let Some(roll) = self.running.get(&id).and_then(|running| running.roll.as_ref()) {
                 roll.replace(devices);

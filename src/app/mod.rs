@@ -121,6 +121,7 @@ impl App {
     /// Runs the gateway until `stop` is cancelled or a part fails.
     pub async fn run(self, stop: CancellationToken) -> Ending {
         let Self { mut supervisor, config, doors, seal, control, mut orders } = self;
+        let notices = control.notices();
         // Whoever wants to change something has a copy; without any, nothing is ever ordered.
         drop(control);
         let directory = Arc::new(Directory::new(config.devices.clone(), config.links.clone()));
@@ -161,7 +162,7 @@ impl App {
         let hub = HubHandle::new(requests).with_archive(archive);
         if notify::wanted() {
             let token = supervisor.token(Stage::Serve);
-            let line = status::keep(hub.clone(), admission.clone(), token);
+            let line = status::keep(hub.clone(), admission.clone(), notices, token);
             supervisor.spawn(Stage::Serve, "status", line);
         }
         let token = supervisor.token(Stage::Drivers);

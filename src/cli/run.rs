@@ -137,7 +137,7 @@ async fn reread(control: &Control, files: &Files) {
     notify::reloading();
     info!("reading the configuration again");
     let files = files.clone();
-    let status = match tokio::task::spawn_blocking(move || files.load()).await {
+    let (status, is_refused) = match tokio::task::spawn_blocking(move || files.load()).await {
         Ok(Ok(loaded)) => {
             for warning in &loaded.warnings {
                 warn!("{warning}");
@@ -145,13 +145,13 @@ async fn reread(control: &Control, files: &Files) {
             match control.reload(loaded.config).await {
                 Ok(applied) if applied.changes.is_empty() => {
                     info!("the configuration is what it was");
-                    applied.status
+                    (applied.status, false)
                 }
                 Ok(applied) => {
                     info!(changes = applied.changes.len(), "the changed configuration runs");
-                    applied.status
+                    (applied.status, false)
                 }
-                Err(refusal) => refused(&Chain(&refusal).to_string(), 0),
+                Err(refusal) => (refused(&Chain(&refusal).to_string(), 0), true),
             }
         }
         Ok(Err(problems)) => {
@@ -159,11 +159,13 @@ async fn reread(control: &Control, files: &Files) {
                 error!("{problem}");
             }
             let first = problems.0.iter().find(|problem| problem.severity == Severity::Error);
-            refused(&first.map(ToString::to_string).unwrap_or_default(), problems.0.len().saturating_sub(1))
+            let reason = first.map(ToString::to_string).unwrap_or_default();
+            (refused(&reason, problems.0.len().saturating_sub(1)), true)
         }
-        Err(error) => refused(&panic_message(error), 0),
+        Err(error) => (refused(&panic_message(error), 0), true),
     };
     notify::ready(&status);
+    control.reloaded(is_refused.then_some(status));
 }
 
 /// Says that the old configuration runs on. Gives the status line.

@@ -229,6 +229,7 @@ impl Difference {
             ("connections_per_address", before.connections_per_address, after.connections_per_address),
             ("frame_bytes", before.frame_bytes, after.frame_bytes),
             ("send_queue", before.send_queue, after.send_queue),
+            ("failed_logins", before.failed_logins, after.failed_logins),
         ];
         for (name, before, after) in limits {
             if before != after {

@@ -8,6 +8,7 @@
 )]
 
 pub mod bed;
+pub mod certificate;
 pub mod client;
 pub mod pure;
 pub mod script;

@@ -16,22 +16,15 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::common::certificate;
 use crate::common::ws::PATIENCE;
 use crate::rig::{Rig, Setup};
 
 /// A folder with a certificate for localhost that nobody else trusts, made anew so that no key lies about.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    renew(folder.path());
+    certificate::make(folder.path());
     folder
-}
-
-/// Puts another certificate into the folder.
-fn renew(folder: &Path) {
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(folder.join("cert.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
 }
 
 fn load(folder: &Path, clients: Option<&ClientCertificates>) -> Tls {
@@ -114,7 +107,7 @@ async fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() {
     let tls = load(folder.path(), None);
     let rig = rig(tls.clone());
     ask(&rig, folder.path(), None).await.unwrap();
-    renew(folder.path());
+    certificate::make(folder.path());
     assert!(ask(&rig, folder.path(), None).await.is_err(), "the old one is still shown");
     tls.refresh();
     ask(&rig, folder.path(), None).await.unwrap();

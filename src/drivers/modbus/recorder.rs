@@ -225,6 +225,11 @@ impl Recorders {
         fresh
     }
 
+    /// A bus is no longer configured: its tape goes.
+    pub fn forget(&self, bus: &str) {
+        self.lock().remove(bus);
+    }
+
     /// The recorder of a bus.
     pub fn get(&self, bus: &str) -> Option<Recorder> {
         self.lock().get(bus).cloned()
