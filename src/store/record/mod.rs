@@ -300,7 +300,7 @@ fn write_rule(w: &mut Writer, rule: &AlarmRule) {
             w.byte(6);
             w.byte(kind_byte(*kind));
             w.float(*limit);
-            w.number(u64::try_from(hold.as_millis()).unwrap_or(u64::MAX));
+            w.millis(*hold);
         }
     }
     w.float(*hysteresis);
@@ -449,7 +449,7 @@ fn write_rejection(w: &mut Writer, rejection: &Rejection) {
         Rejection::Superseded(id) => plain(w, 13, id),
         Rejection::TooSoon { id, every } => {
             plain(w, 14, id);
-            w.number(u64::try_from(every.as_millis()).unwrap_or(u64::MAX));
+            w.millis(*every);
         }
     }
 }

@@ -72,6 +72,8 @@ fn rejection() -> impl Strategy<Value = Rejection> {
         text().prop_map(Rejection::UnknownInput),
         Just(Rejection::Empty),
         Just(Rejection::Expired),
+        (any::<usize>(), any::<usize>(), ".{0,8}", ".{0,8}")
+            .prop_map(|(step, of, what, why)| Rejection::Step { step, of, what, why }),
         text().prop_map(Rejection::Superseded),
         (text(), any::<u32>())
             .prop_map(|(id, millis)| Rejection::TooSoon { id, every: Duration::from_millis(millis.into()) }),
