@@ -140,8 +140,15 @@ fn alike(path: &str) -> String {
     }
     path = path.replace("event.parameters", "function.parameters");
     path = path.replace("function.modbus", "property.modbus");
-    let common =
-        ["enabled", "listen", "anonymous", "anonymous.networks", "anonymous.rights", "anonymous.devices"];
+    let common = [
+        "enabled",
+        "listen",
+        "tls_listen",
+        "anonymous",
+        "anonymous.networks",
+        "anonymous.rights",
+        "anonymous.devices",
+    ];
     let dialect = path.strip_prefix("dialects.").and_then(|rest| rest.split_once('.'));
     match dialect {
         Some((_, key)) if common.contains(&key) => format!("dialects.*.{key}"),
