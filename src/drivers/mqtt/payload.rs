@@ -161,6 +161,8 @@ impl Form {
         // The configured words come first: they may turn the usual ones round.
         named(|name, word| name == word || name.trim() == word)
             .or_else(|| named(str::eq_ignore_ascii_case))
+            // JSON has many ways to write one number, and what was 1e0 comes as 1.0.
+            .or_else(|| named(same_number))
             .or_else(|| {
                 let is = |words: [&str; 3]| words.iter().any(|usual| usual.eq_ignore_ascii_case(word));
                 if is(["true", "on", "1"]) {
@@ -371,6 +373,12 @@ fn to_json(value: &Value) -> Json {
             Json::Object(members.collect::<Map<_, _>>())
         }
     }
+}
+
+/// Whether both are the same number.
+fn same_number(one: &str, other: &str) -> bool {
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+    number(one).is_some_and(|one| number(other).is_some_and(|other| one.total_cmp(&other).is_eq()))
 }
 
 #[cfg(test)]

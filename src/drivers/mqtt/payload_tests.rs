@@ -240,3 +240,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_word_that_is_a_number_is_known_however_json_writes_it() {
+    let form = switch("A", "1e0");
+    assert_eq!(form.read_json(&json!(1.0)), Sample::Value(Value::Bool(false)));
+}
