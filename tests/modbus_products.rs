@@ -15,6 +15,7 @@
 #![cfg(test)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -67,7 +68,7 @@ fn plant() -> String {
         } else {
             format!("mqtt = \"broker\"\ntopic = \"{name}\"")
         };
-        plant += &format!("[[device]]\nid = \"{name}\"\nproduct = \"{name}\"\n{place}\n");
+        writeln!(plant, "[[device]]\nid = \"{name}\"\nproduct = \"{name}\"\n{place}").unwrap();
     }
     plant
 }
@@ -363,7 +364,7 @@ fn requests(dump: &Dump, device: &ModbusDevice, wish: &Wish) -> Result<Vec<Strin
         for request in point.write_requests(&content).map_err(|error| error.to_string())? {
             let frame = request.encode(1, Framing::Rtu).map_err(|error| error.to_string())?;
             let body = &frame[1..frame.len() - 2];
-            shown.push(body.iter().map(|byte| format!("{byte:02X}")).collect());
+            shown.push(body.iter().fold(String::new(), |text, byte| text + &format!("{byte:02X}")));
         }
     }
     Ok(shown)

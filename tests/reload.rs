@@ -130,6 +130,7 @@ struct Gateway {
 
 impl Gateway {
     /// A gateway that listens on one port beside what the text says.
+    #[expect(clippy::disallowed_methods, reason = "a test that runs the whole application is its supervisor")]
     fn start(text: &str) -> Self {
         let app = App::build(config(&served(text))).unwrap();
         let port = app.addresses()[0].address.port();

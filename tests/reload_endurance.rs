@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use pentad::app::App;
@@ -61,11 +62,13 @@ unit = 1
         listen += ", \"127.0.0.1:0\"";
     }
     for unit in 2..(2 + at % 4) {
-        text += &format!(
+        write!(
+            text,
             "[[device]]\nid = \"d-{at}-{unit}\"\nproduct = \"gauge\"\nbus = \"line\"\nunit = {unit}\n"
-        );
+        )
+        .unwrap();
     }
-    text += &format!("[server]\n{listen}]\n");
+    writeln!(text, "[server]\n{listen}]").unwrap();
     let source = Source { name: "pentad.toml".into(), text };
     resolve(&[source]).unwrap_or_else(|problems| panic!("{problems}")).config
 }
@@ -86,6 +89,7 @@ async fn settled(expected: impl Fn() -> usize, bound: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "a test that runs the whole application is its supervisor")]
 async fn a_hundred_reloads_leave_neither_tasks_nor_descriptors_behind() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::default();
