@@ -112,6 +112,8 @@ impl Stream {
     }
 
     fn gather(&mut self, sample: &str, values: usize, settings: &Settings, now: Instant) -> Option<String> {
+        let fits = self.batch.is_empty() || self.batch.len() + sample.len() < BATCH_BYTES;
+        let before = (!fits).then(|| self.flush());
         if !self.batch.is_empty() {
             self.batch.push(',');
         }
@@ -120,7 +122,12 @@ impl Stream {
         let until = *self.until.get_or_insert(now + settings.stomp_max_timeout);
         let full =
             self.values >= settings.stomp_max_metrics || self.batch.len() >= BATCH_BYTES || until <= now;
-        full.then(|| self.flush())
+        if full && before.is_some() {
+            // Only one batch can be given at a time; this one is due at once.
+            self.until = Some(now);
+            return before;
+        }
+        before.or_else(|| full.then(|| self.flush()))
     }
 
     /// When the batch has waited long enough.

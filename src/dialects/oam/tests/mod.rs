@@ -196,13 +196,31 @@ fn without_a_wait_every_sample_is_sent_at_once() {
 #[test]
 fn a_batch_never_outgrows_a_clients_buffer() {
     let context = context(|context| context.settings.oam.stomp_max_metrics = usize::MAX);
+    let long = Value::text("x".repeat(3000));
+    for (value, batches) in [(Value::Bool(true), 3), (long, 400)] {
+        let mut rig = connected(&context, "demo");
+        rig.send("SUBSCRIBE\nid:s\ndestination:/stream/rs485/press-1\n\n\0");
+        for _ in 0..1000 {
+            rig.input(report(&fixture::press(&context), &[("running", value.clone(), Quality::Good)]));
+        }
+        assert!(rig.said.len() > batches);
+        assert!(rig.said.iter().all(|frame| frame.len() < 8 * 1024));
+    }
+}
+
+#[test]
+fn a_sample_that_makes_room_and_fills_the_next_batch_is_due_at_once() {
+    let context = context(|context| context.settings.oam.stomp_max_metrics = 2);
     let mut rig = connected(&context, "demo");
     rig.send("SUBSCRIBE\nid:s\ndestination:/stream/rs485/press-1\n\n\0");
-    for _ in 0..1000 {
-        rig.input(report(&fixture::press(&context), &[("running", Value::Bool(true), Quality::Good)]));
-    }
-    assert!(rig.said.len() > 3);
-    assert!(rig.said.iter().all(|frame| frame.len() < 8 * 1024));
+    let long = || ("running", Value::text("x".repeat(6000)), Quality::Good);
+    rig.input(report(&fixture::press(&context), &[long()]));
+    assert!(rig.said.is_empty());
+    let also = ("temperature", Value::Float(1.0), Quality::Good);
+    rig.input(report(&fixture::press(&context), &[long(), also]));
+    assert_eq!(rig.said.len(), 1, "the first goes before the second");
+    rig.input(Input::Timeout);
+    assert_eq!(rig.said.len(), 2, "the second does not wait");
 }
 
 #[test]
