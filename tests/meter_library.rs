@@ -121,16 +121,14 @@ impl Drop for Running {
 }
 
 fn configuration(port: u16, meters: u16) -> String {
-    let mut text = format!(
+    let text = format!(
         "[gateway]\nid = \"gw\"\n[server]\nlisten = [\"127.0.0.1:{port}\"]\n[[modbus_tcp]]\nid = \"meters\"\naddress = \"127.0.0.1:{meters}\"\n\
          [[client]]\nid = \"c\"\nsecret = \"a-secret-that-never-shows\"\ndevices = [\"*\"]\ndialects = [\"oam\"]\nrights = [\"read\"]\n"
     );
-    for (unit, (_, product)) in (1..).zip(MODELS) {
-        text += &format!(
-            "[[device]]\nid = \"{product}\"\nproduct = \"{product}\"\nbus = \"meters\"\nunit = {unit}\n"
-        );
-    }
-    text
+    let device = |(unit, (_, product)): (u8, (_, &str))| {
+        format!("[[device]]\nid = \"{product}\"\nproduct = \"{product}\"\nbus = \"meters\"\nunit = {unit}\n")
+    };
+    text + &(1..).zip(MODELS).map(device).collect::<String>()
 }
 
 /// The current values of a device, once it has all of them.

@@ -16,6 +16,7 @@
 #![cfg(test)]
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -116,13 +117,13 @@ fn play(name: &str, text: &str) -> Result<(), String> {
     let (state, errors) = State::new(Arc::clone(&broker.settings.id), &config.gateway.id, &broker.devices);
     assert!(errors.is_empty(), "{errors:?}");
     let device = Arc::clone(&broker.devices[0].device);
-    let mut stage = Stage { state, device, now: clock::now(), commands: 0, told: VecDeque::new() };
-    stage.state.handle_connected(stage.now);
-    while stage.state.poll_observation().is_some() {}
+    let mut played = Stage { state, device, now: clock::now(), commands: 0, told: VecDeque::new() };
+    played.state.handle_connected(played.now);
+    while played.state.poll_observation().is_some() {}
     for (at, line) in text.lines().enumerate() {
-        stage.line(line).map_err(|error| format!("{}: {error}", at + 1))?;
+        played.line(line).map_err(|error| format!("{}: {error}", at + 1))?;
     }
-    stage.finished()
+    played.finished()
 }
 
 impl Stage {
@@ -207,10 +208,11 @@ impl Stage {
         let mut shown = format!("{sign} {} {} {}", message.topic, message.qos, message.payload);
         if let Some(topic) = &message.extra.response_topic {
             let number = message.extra.correlation.as_deref().unwrap_or_default();
-            shown += &format!(" [{topic} {}]", String::from_utf8_lossy(number));
+            write!(shown, " [{topic} {}]", String::from_utf8_lossy(number))
+                .map_err(|error| error.to_string())?;
         }
         for (name, value) in &message.extra.user {
-            shown += &format!(" [{name}={value}]");
+            write!(shown, " [{name}={value}]").map_err(|error| error.to_string())?;
         }
         Ok(shown.trim_end().to_owned())
     }
@@ -248,7 +250,7 @@ impl Stage {
             Observation::Settled { outcome: Outcome::Confirmed { values, outputs }, .. } => {
                 let mut shown = format!("confirmed {}", object(values));
                 if !outputs.is_empty() {
-                    shown += &format!(" outputs {}", object(outputs));
+                    write!(shown, " outputs {}", object(outputs)).expect("a text takes it");
                 }
                 shown
             }
