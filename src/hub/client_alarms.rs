@@ -1,7 +1,8 @@
 //! Alarms that clients set: conditions on a property of some devices that must hold for a while.
 //!
 //! Only good readings are judged. A device that goes offline interrupts the wait of an alarm that is not raised
-//! yet, and leaves a raised one raised, since nothing is known of it.
+//! yet, and leaves a raised one raised, since nothing is known of it. A wait at whose end the reading is not good
+//! begins anew too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -197,15 +198,23 @@ impl ClientAlarms {
         self.timers.first().map(|(due, ..)| *due)
     }
 
-    /// Raises what has held long enough.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<Change> {
+    /// Raises what has held long enough. `good` says whether a property of a device has a good reading now: where it
+    /// has none, nobody knows whether the condition still holds, and the wait begins anew with the next one.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        good: impl Fn(usize, usize) -> bool,
+    ) -> Vec<Change> {
         let mut changes = Vec::new();
         while let Some((_, id, device)) = self.timers.first().filter(|(due, ..)| *due <= now).copied() {
             self.timers.pop_first();
             let Some(entry) = self.alarms.get_mut(&id) else { continue };
-            if let Some(watch) = entry.watches.get_mut(&device) {
+            let Some(watch) = entry.watches.get_mut(&device) else { continue };
+            if good(device, watch.property) {
                 let last = watch.last;
                 changes.push(watch.raise(&entry.alarm, device, last));
+            } else {
+                watch.since = None;
             }
         }
         changes

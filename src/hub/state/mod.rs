@@ -340,7 +340,9 @@ impl HubState {
             self.publish(slot, now.wall, facts);
             self.arm(slot);
         }
-        let changes = self.alarms.handle_timeout(now.instant);
+        let devices = &self.devices;
+        let good = |slot: usize, at: usize| devices.get(slot).is_some_and(|state| state.good(at).is_some());
+        let changes = self.alarms.handle_timeout(now.instant, good);
         self.alarm(changes, now.wall);
         if self.groups.timeout().is_some_and(|due| due <= now.instant) {
             self.groups.handle_timeout(now.instant, self.seq);

@@ -193,6 +193,22 @@ fn a_condition_must_hold_for_its_time_without_a_break() {
 }
 
 #[test]
+fn a_wait_that_ends_without_a_good_reading_begins_anew() {
+    let (mut rig, demo) = rig();
+    rig.ask(1, &demo, set(alarm(AlarmKind::Above, 50.0, 10)));
+    rig.heard(1);
+    assert_eq!(told(&mut rig, 60.0), [""; 0]);
+    rig.unreadable("press-1", SETPOINT);
+    rig.pass(Duration::from_secs(60));
+    assert!(rig.heard(1).iter().all(|line| !line.contains("alarm")), "nobody knows what the value is");
+    assert_eq!(told(&mut rig, 61.0), [""; 0]);
+    rig.pass(Duration::from_secs(9));
+    assert_eq!(rig.heard(1), [""; 0]);
+    rig.pass(Duration::from_secs(1));
+    assert_eq!(rig.heard(1), ["press-1 alarm client-1 raised at 61, active [client-1]"]);
+}
+
+#[test]
 fn a_client_sets_alarms_only_where_it_may_write_and_see() {
     let (mut rig, demo) = rig();
     let everywhere =
