@@ -266,6 +266,8 @@ fn check_places(root: &Table<'_>, attached: &[(Attached, Spot)]) {
                     let found =
                         format!("unit {} of this bus is device {} already", mine.unit, theirs.device.id);
                     root.report().add(Problem::warning(spot, found).hint(see));
+                    // One is told for each device: of many with one unit, all pairs would bury everything else.
+                    break;
                 }
                 (Attached::Mqtt(mine), Attached::Mqtt(theirs))
                     if mine.topic == theirs.topic && mine.device.product.id == theirs.device.product.id =>
