@@ -124,6 +124,8 @@ impl Driver {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
             let reason = match self.connection().await {
+                // Nobody who leaves has lost anything: brokers close as soon as they have read the goodbye.
+                End::Lost(_) if self.stop.is_cancelled() => break,
                 End::Lost(reason) => reason,
                 End::Stop => break,
             };
