@@ -262,6 +262,15 @@ fn a_file_that_never_ends_is_not_read_to_the_end() {
 }
 
 #[test]
+fn a_named_pipe_is_not_waited_for() {
+    let folder = Folder::new(&[("clients.toml", CLIENT)]);
+    let made = std::process::Command::new("mkfifo").arg(folder.path("pentad.toml")).status().unwrap();
+    assert!(made.success());
+    let told = folder.told();
+    assert!(told.contains("pentad.toml: cannot be read: it is a named pipe, expected a file"), "{told}");
+}
+
+#[test]
 fn a_port_name_that_counts_adapters_is_warned_of() {
     let plant = METER.replace("/dev/null", "/dev/ttyUSB17");
     let folder = Folder::new(&[("pentad.toml", &plant), ("clients.toml", CLIENT)]);

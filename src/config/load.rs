@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::problem::{Problem, Problems, Report, Spot};
@@ -80,6 +80,12 @@ fn read_all(places: &Places, report: &Report) -> Vec<Source> {
 
 /// The text of a file, which must end within the limit.
 pub(super) fn read(path: &Path) -> io::Result<String> {
+    // Whoever opens a pipe by its name waits for somebody who writes, perhaps for ever, and no further change would be
+    // taken over. Pipes of a shell, as in <(..), are handed over open and have no name outside /dev and /proc.
+    let system = path.starts_with("/dev") || path.starts_with("/proc");
+    if !system && fs::metadata(path)?.file_type().is_fifo() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a named pipe, expected a file"));
+    }
     let mut text = String::new();
     let mut file = File::open(path)?.take(LARGEST);
     file.read_to_string(&mut text)?;
