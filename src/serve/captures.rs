@@ -20,7 +20,7 @@ pub(super) fn answer<B>(request: &HttpRequest<B>, peer: IpAddr, shared: &Shared)
     }
     let devices = || shared.context.directory.devices().iter().filter(|device| *device.link == *bus);
     let may = |client: &Client| client.rights.read && devices().all(|device| client.sees(device));
-    if !peer.to_canonical().is_loopback() {
+    if !monitor::is_local(request.headers(), peer) {
         if let Err(refusal) = monitor::admit(request.headers(), peer, shared, may) {
             return Some(refusal);
         }

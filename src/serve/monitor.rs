@@ -1,7 +1,7 @@
 //! The pages for whoever watches the gateway: is it alive, is it ready, and what does it count.
 //!
 //! `/healthz` answers anybody, and says only whether the hub answers. `/readyz` and `/metrics` tell ids of buses and
-//! devices: they answer loopback without a credential, and everybody else with the secret of any client that may read,
+//! devices: they answer loopback without a credential, unless a proxy has passed the request on, and everybody else with the secret of any client that may read,
 //! as `Authorization: Bearer`.
 
 use std::fmt::Write;
@@ -55,7 +55,7 @@ pub(super) async fn answer(
     if method != Method::GET && method != Method::HEAD {
         return Response::text(405, "only GET is answered here\n").with("allow", "GET, HEAD");
     }
-    if page != Page::Health && !peer.to_canonical().is_loopback() {
+    if page != Page::Health && !is_local(headers, peer) {
         if let Err(refusal) = admit(headers, peer, shared, |client| client.rights.read) {
             return refusal;
         }
@@ -102,6 +102,14 @@ pub(super) fn admit(
     }
     let refusal = Response::text(401, "send the secret of a client that may read as Authorization: Bearer\n");
     Err(refusal.with("www-authenticate", "Bearer"))
+}
+
+/// Whether the request comes from this machine, and not through a proxy on it that the administrator has not named: whom
+/// such a proxy speaks for is anybody's guess.
+pub(super) fn is_local(headers: &HeaderMap, peer: IpAddr) -> bool {
+    peer.to_canonical().is_loopback()
+        && !headers.contains_key(header::FORWARDED)
+        && !headers.contains_key("x-forwarded-for")
 }
 
 /// A gateway is ready when its hub answers: what is wrong with the plant is for the clients to see, and no reason to

@@ -119,3 +119,13 @@ async fn from_elsewhere_only_who_may_read_sees_more_than_health() {
     }
     assert_eq!(asked(&mut rig, "/healthz", &[elsewhere]).await.0, 200);
 }
+
+#[tokio::test]
+async fn a_proxy_on_this_machine_that_nobody_named_opens_nothing() {
+    let rig = Rig::start();
+    for header in [("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.7")] {
+        for path in ["/metrics", "/readyz", "/captures/line.pcapng"] {
+            assert_eq!(http(rig.port(), "GET", path, &[header], "").await.0, 401, "{path} {header:?}");
+        }
+    }
+}
