@@ -23,6 +23,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use pentad::config::{Loaded, Source, resolve};
+use pentad::dialects::shared::json::{from_json, to_json};
 use pentad::drivers::Sample;
 use pentad::drivers::modbus::ModbusDevice;
 use pentad::drivers::modbus::map::{Operand, Point, Step, Table};
@@ -309,7 +310,7 @@ impl Dump {
 
     fn differs(&self, id: &str, sample: &Sample) -> Option<String> {
         let found = match sample {
-            Sample::Value(value) => Some(json(value)),
+            Sample::Value(value) => Some(to_json(value)),
             Sample::Unreadable(_) => None,
         };
         let Some(expected) = self.expected.get(id) else {
@@ -329,7 +330,7 @@ impl Dump {
 /// The requests of a wish, in hexadecimal, in the way of the driver: checked, encoded over what stands there, written.
 fn requests(dump: &Dump, device: &ModbusDevice, wish: &Wish) -> Result<Vec<String>, String> {
     let product = &device.device.product;
-    let action = match (&*wish.verb, value_of(&wish.json)) {
+    let action = match (&*wish.verb, from_json(&wish.json)) {
         ("write", value) => Action::Write(vec![(Arc::clone(&wish.what), value)]),
         ("invoke", Value::Object(inputs)) => Action::Invoke {
             function: Arc::clone(&wish.what),
@@ -368,29 +369,4 @@ fn requests(dump: &Dump, device: &ModbusDevice, wish: &Wish) -> Result<Vec<Strin
         }
     }
     Ok(shown)
-}
-
-fn value_of(json: &Json) -> Value {
-    match json {
-        Json::Null => Value::Null,
-        Json::Bool(on) => Value::Bool(*on),
-        Json::Number(number) => {
-            number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or_default()), Value::Int)
-        }
-        Json::String(text) => Value::text(text.as_str()),
-        Json::Array(items) => Value::List(items.iter().map(value_of).collect()),
-        Json::Object(members) => Value::Object(
-            members.iter().map(|(name, value)| (name.as_str().into(), value_of(value))).collect(),
-        ),
-    }
-}
-
-fn json(value: &Value) -> Json {
-    match value {
-        Value::Bool(on) => Json::Bool(*on),
-        Value::Int(number) => (*number).into(),
-        Value::Float(number) => serde_json::json!(number),
-        Value::Text(text) => Json::String(text.to_string()),
-        Value::Null | Value::List(_) | Value::Object(_) => Json::Null,
-    }
 }

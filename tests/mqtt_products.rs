@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use pentad::clock;
 use pentad::config::{Config, Source, resolve};
+use pentad::dialects::shared::json::{from_json, to_json};
 use pentad::drivers::mqtt::packet::{Extra, Message};
 use pentad::drivers::mqtt::state::State;
 use pentad::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample};
@@ -237,7 +238,7 @@ impl Stage {
                 let show = |(at, sample): &(usize, Sample)| {
                     let id = &self.device.product.properties[*at].id;
                     match sample {
-                        Sample::Value(value) => format!(" {id}={}", json(value)),
+                        Sample::Value(value) => format!(" {id}={}", to_json(value)),
                         Sample::Unreadable(_) => format!(" {id}=unreadable"),
                     }
                 };
@@ -268,38 +269,9 @@ fn expect(expected: &str, found: &str) -> Result<(), String> {
 fn members(text: &str) -> Result<Vec<(Arc<str>, Value)>, String> {
     let json: Json = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let members = json.as_object().ok_or("an object is wanted")?;
-    Ok(members.iter().map(|(name, value)| (Arc::from(name.as_str()), value_of(value))).collect())
-}
-
-fn value_of(json: &Json) -> Value {
-    match json {
-        Json::Null => Value::Null,
-        Json::Bool(on) => Value::Bool(*on),
-        Json::Number(number) => {
-            number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or_default()), Value::Int)
-        }
-        Json::String(text) => Value::text(text.as_str()),
-        Json::Array(items) => Value::List(items.iter().map(value_of).collect()),
-        Json::Object(members) => Value::Object(
-            members.iter().map(|(name, value)| (name.as_str().into(), value_of(value))).collect(),
-        ),
-    }
-}
-
-fn json(value: &Value) -> Json {
-    match value {
-        Value::Null => Json::Null,
-        Value::Bool(on) => Json::Bool(*on),
-        Value::Int(number) => (*number).into(),
-        Value::Float(number) => serde_json::json!(number),
-        Value::Text(text) => Json::String(text.to_string()),
-        Value::List(items) => Json::Array(items.iter().map(json).collect()),
-        Value::Object(members) => {
-            Json::Object(members.iter().map(|(name, value)| (name.to_string(), json(value))).collect())
-        }
-    }
+    Ok(members.iter().map(|(name, value)| (Arc::from(name.as_str()), from_json(value))).collect())
 }
 
 fn object(values: &[(Arc<str>, Value)]) -> Json {
-    Json::Object(values.iter().map(|(name, value)| (name.to_string(), json(value))).collect())
+    Json::Object(values.iter().map(|(name, value)| (name.to_string(), to_json(value))).collect())
 }

@@ -302,33 +302,33 @@ impl Display for Difference {
 impl Bus {
     /// What it takes to get from this bus to its successor.
     pub fn change(&self, next: &Self) -> LinkChange {
-        let same =
-            |(old, new): (&ModbusDevice, &ModbusDevice)| Arc::ptr_eq(&old.device, &new.device) && old == new;
-        if self.settings != next.settings {
-            LinkChange::Restart
-        } else if self.devices.len() == next.devices.len() && self.devices.iter().zip(&next.devices).all(same)
-        {
-            LinkChange::None
-        } else {
-            LinkChange::Devices
-        }
+        let devices = same(&self.devices, &next.devices, |device| &device.device);
+        LinkChange::of(self.settings == next.settings, devices)
     }
 }
 
 impl Broker {
     /// What it takes to get from this broker to its successor.
     pub fn change(&self, next: &Self) -> LinkChange {
-        let same =
-            |(old, new): (&MqttDevice, &MqttDevice)| Arc::ptr_eq(&old.device, &new.device) && old == new;
-        if self.settings != next.settings {
-            LinkChange::Restart
-        } else if self.devices.len() == next.devices.len() && self.devices.iter().zip(&next.devices).all(same)
-        {
-            LinkChange::None
-        } else {
-            LinkChange::Devices
+        let devices = same(&self.devices, &next.devices, |device| &device.device);
+        LinkChange::of(self.settings == next.settings, devices)
+    }
+}
+
+impl LinkChange {
+    fn of(same_settings: bool, same_devices: bool) -> Self {
+        match (same_settings, same_devices) {
+            (false, _) => Self::Restart,
+            (true, true) => Self::None,
+            (true, false) => Self::Devices,
         }
     }
+}
+
+/// Whether the same devices stand behind a link, bound alike and in the same order.
+fn same<T: PartialEq>(old: &[T], new: &[T], device: impl Fn(&T) -> &Arc<Device>) -> bool {
+    let alike = |(old, new): (&T, &T)| Arc::ptr_eq(device(old), device(new)) && old == new;
+    old.len() == new.len() && old.iter().zip(new).all(alike)
 }
 
 /// A device with its place on its link.
