@@ -28,6 +28,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// The longest RTU frame.
 const FRAME: usize = 256;
 
+/// The most bytes of data that a write of many values can carry: 123 registers.
+const MOST_DATA: u8 = 246;
+
 const METER: u8 = 1;
 const PRESS: u8 = 2;
 
@@ -222,7 +225,8 @@ impl Units {
 }
 
 /// What a unit does with one request that is for it. The checksum is looked at here because the library answers an
-/// unknown function without doing so, and counts over when the function has the bit that marks a failure.
+/// unknown function without doing so, and counts over when the function has the bit that marks a failure or the
+/// write says that it carries more data than fits a frame.
 fn respond<C: ModbusContext>(
     unit: u8,
     request: &[u8],
@@ -231,6 +235,9 @@ fn respond<C: ModbusContext>(
     let sound = request.split_last_chunk::<2>().is_some_and(|(body, sum)| crc(body) == *sum);
     if !sound || request.get(1).is_none_or(|function| *function >= 0x80) {
         return Err(ErrorKind::FrameCRCError);
+    }
+    if matches!(request, [_, 15 | 16, _, _, _, _, data, ..] if *data > MOST_DATA) {
+        return Err(ErrorKind::FrameBroken);
     }
     let mut response = Vec::new();
     let mut frame = ModbusFrame::new(unit, request, ModbusProto::Rtu, &mut response);
@@ -366,6 +373,17 @@ mod tests {
             units.serve(&mut received);
             received.clear();
             assert_eq!(units.serve(&mut READ_SETPOINT.to_vec()), [SETPOINT_50]);
+        }
+    }
+
+    #[test]
+    fn a_write_of_more_data_than_a_frame_holds_is_no_request() {
+        let mut units = Units::new(Plant::new(1));
+        for function in [15, 16] {
+            for bytes in [247, 249, 255] {
+                let request = framed(&[METER, function, 0, 0, 0, 0, bytes]);
+                assert!(units.answer(&request).is_err(), "function {function} with {bytes} bytes");
+            }
         }
     }
 
