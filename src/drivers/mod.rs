@@ -31,6 +31,7 @@ pub mod announce;
 pub mod modbus;
 pub mod mqtt;
 pub mod roll;
+mod wear;
 
 /// Observations that wait for the hub. When full the driver awaits: a bus polls slower, a broker connection reads
 /// slower, nothing is dropped.

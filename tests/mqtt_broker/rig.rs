@@ -228,7 +228,15 @@ pub(crate) fn map(availability: bool) -> MqttMap {
         user: vec![],
         reply: None,
     };
-    let point = |sources, write| Point { sources, scale: 1.0, offset: 0.0, on: None, off: None, write };
+    let point = |sources, write| Point {
+        sources,
+        scale: 1.0,
+        offset: 0.0,
+        on: None,
+        off: None,
+        write,
+        write_interval: None,
+    };
     let reply = Some(Reply { timeout: Duration::from_millis(1500) });
     let power = Publish { reply, ..publish("{topic}/set/power", "{value}") };
     MqttMap {

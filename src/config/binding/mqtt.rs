@@ -8,6 +8,7 @@ use super::super::node::{Node, list_words};
 use super::super::problem::Problem;
 use super::super::reader::{Entry, Table};
 use super::super::scalar;
+use super::write_interval;
 use crate::drivers::mqtt::body::Pattern;
 use crate::drivers::mqtt::map::{
     Answer, Availability, Call, Condition, MqttMap, Occurrence, PLACES, Part, Place, Point, Progress,
@@ -131,8 +132,10 @@ pub(in super::super) fn point(table: Table<'_>, access: Access) -> Point {
         table.finish();
         publish.map(|publish| Publish { reply, ..publish })
     });
+    let write_interval = write_interval(&table, access);
     table.finish();
-    Point { sources, scale: scale.unwrap_or(1.0), offset: offset.unwrap_or_default(), on, off, write }
+    let (scale, offset) = (scale.unwrap_or(1.0), offset.unwrap_or_default());
+    Point { sources, scale, offset, on, off, write, write_interval }
 }
 
 /// Where values come from: one place, written short, or several in a list.

@@ -77,6 +77,8 @@ pub struct Point {
     pub off: Option<Arc<str>>,
     /// How it is written, when it can be.
     pub write: Option<Publish>,
+    /// Least time between two writes, which spares memory that wears out.
+    pub write_interval: Option<Duration>,
 }
 
 /// Where a value comes from.

@@ -21,6 +21,7 @@ mod station;
 pub mod template;
 pub mod tls;
 pub mod transport;
+mod waiting;
 
 /// One broker as configured.
 #[derive(Clone, Debug, PartialEq)]

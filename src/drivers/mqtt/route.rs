@@ -265,6 +265,7 @@ mod tests {
             on: None,
             off: None,
             write: None,
+            write_interval: None,
         }
     }
 

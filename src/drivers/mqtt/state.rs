@@ -19,6 +19,7 @@ use super::packet::{Extra, Message};
 use super::route::{Names, RouteError, Routes};
 use super::station::{Change, Letter, Station};
 use super::template::Unwritable;
+use super::waiting::Waiting;
 use crate::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample};
 use crate::model::command::{Outcome, Rejection};
 use crate::model::time::{Now, UnixMillis};
@@ -71,6 +72,7 @@ pub struct State {
     routes: Routes,
     up: Option<bool>,
     commands: BTreeMap<CommandId, Command>,
+    waiting: Waiting,
     outgoing: VecDeque<Outgoing>,
     observations: VecDeque<Observation>,
 }
@@ -130,6 +132,7 @@ impl State {
             routes,
             up: None,
             commands: BTreeMap::new(),
+            waiting: Waiting::default(),
             outgoing: VecDeque::new(),
             observations: VecDeque::new(),
         };
@@ -250,11 +253,27 @@ impl State {
 
     /// The hub wants something done.
     pub fn handle_command(&mut self, command: &DriverCommand, now: Now) {
-        match self.prepare(command, now) {
-            Ok((begun, messages)) => {
-                self.commands.insert(command.id, begun);
-                self.outgoing.extend(messages);
-                self.observations.push_back(Observation::Accepted { command: command.id });
+        self.admit(command, true, now);
+    }
+
+    /// Begins a command, or lets it wait until its property may be written again.
+    fn admit(&mut self, command: &DriverCommand, fresh: bool, now: Now) {
+        let prepared = self.prepare(command, now).and_then(|(begun, messages)| {
+            let limits = self.stations.get(begun.station).map(|station| &station.limits);
+            let admit = |limits| self.waiting.admit(limits, command, fresh, now.instant);
+            Ok((limits.map(admit).transpose()?, begun, messages))
+        });
+        match prepared {
+            Ok((admitted, begun, messages)) => {
+                let begins = admitted.as_ref().is_none_or(|admitted| admitted.now);
+                for (older, property) in admitted.into_iter().flat_map(|admitted| admitted.overtaken) {
+                    self.settled(older, Outcome::Rejected(Rejection::Superseded(property)), now);
+                }
+                if begins {
+                    self.commands.insert(command.id, begun);
+                    self.outgoing.extend(messages);
+                    self.observations.push_back(Observation::Accepted { command: command.id });
+                }
             }
             Err(outcome) => self.settled(command.id, outcome, now),
         }
@@ -296,6 +315,9 @@ impl State {
                 self.settled(id, outcome, now);
             }
         }
+        for command in self.waiting.due(now.instant) {
+            self.admit(&command, false, now);
+        }
         for station in &mut self.stations {
             let change = station.check_silence(now.instant);
             tell(&mut self.observations, station, change, now.wall);
@@ -305,7 +327,8 @@ impl State {
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let commands = self.commands.values().map(Command::deadline);
-        commands.chain(self.stations.iter().filter_map(Station::silence_deadline)).min()
+        let silences = self.stations.iter().filter_map(Station::silence_deadline);
+        commands.chain(silences).chain(self.waiting.timeout()).min()
     }
 
     /// The next message for the broker; from here on it counts as sent.
@@ -324,7 +347,7 @@ impl State {
 
     /// The command as it will be tracked and its messages, or why it is not begun.
     fn prepare(&self, command: &DriverCommand, now: Now) -> Result<(Command, Vec<Outgoing>), Outcome> {
-        if command.deadline <= now.instant || self.commands.len() >= COMMANDS_IN_FLIGHT {
+        if command.deadline <= now.instant || self.commands.len() + self.waiting.len() >= COMMANDS_IN_FLIGHT {
             return Err(Outcome::Busy);
         }
         let found =
@@ -436,6 +459,9 @@ impl State {
     /// Settles what is under way: unknown where it may have been sent, else as given.
     fn settle_all(&mut self, unsent: &Outcome, now: Now) {
         self.outgoing.clear();
+        for id in self.waiting.take() {
+            self.settled(id, unsent.clone(), now);
+        }
         for (id, command) in std::mem::take(&mut self.commands) {
             let outcome = if command.sent { Outcome::TimedOut } else { unsent.clone() };
             self.settled(id, outcome, now);

@@ -13,6 +13,7 @@ use super::map::{Answer, PLACES, Publish, REQUEST};
 use super::payload::Form;
 use super::route::{Names, is_topic};
 use super::template::{Template, Unwritable};
+use super::waiting::Limits;
 use crate::drivers::Sample;
 use crate::model::command::Outcome;
 use crate::model::device::Device;
@@ -25,6 +26,8 @@ pub(super) struct Station {
     forms: Vec<Option<Form>>,
     writes: Vec<Option<Letter>>,
     functions: Vec<Option<Call>>,
+    /// How often its properties may be written.
+    pub(super) limits: Limits,
     /// What stands for the names of places in payloads.
     places: Vec<(&'static str, Value)>,
     offline_after: Option<Duration>,
@@ -137,6 +140,7 @@ impl Station {
             commanded: letters.map(|letter| Arc::clone(&letter.topic)).collect(),
             writes,
             functions,
+            limits: Limits::new(&mqtt.map),
             places: names
                 .pairs()
                 .into_iter()

@@ -12,6 +12,7 @@ use super::super::problem::{Problem, Spot};
 use super::super::product::{constant, is_numeric};
 use super::super::reader::{Entry, Table, nearest};
 use super::super::scalar;
+use super::{EVERY, warn_unless_written, write_interval};
 use crate::drivers::modbus::map::{Data, ModbusMap, Operand, Point, Step, Table as Registers, WritePolicy};
 use crate::model::product::{Access, Parameter, Property};
 use crate::model::value::{Value, ValueType};
@@ -21,7 +22,6 @@ mod settings;
 
 pub(in super::super) use settings::{Settings, settings};
 
-const EVERY: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(7 * 86_400);
 const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 
 /// A property's place before the other properties are known.
@@ -54,18 +54,11 @@ pub(in super::super) fn point(
     let place = place::place(&table, settings, kind);
     let every = table.key("every").read(|node| node.duration(EVERY));
     let verify = table.key("verify");
-    let interval = table.key("min_write_interval");
-    if !access.writable() {
-        for entry in [&verify, &table.key("write"), &interval] {
-            if entry.given() {
-                let problem =
-                    Problem::warning(&entry.spot(), "has no effect on a property that is only read");
-                table.report().add(problem.hint("did you mean access = \"rw\"?"));
-            }
-        }
+    for entry in [&verify, &table.key("write")] {
+        warn_unless_written(entry, access);
     }
     let verify = verify.read(Node::bool).unwrap_or_else(|| access.readable());
-    let write_interval = interval.read(|node| node.duration(EVERY));
+    let write_interval = write_interval(&table, access);
     let writes = place.as_ref().map(|point| is_writable(point.table));
     if access.writable() && writes == Some(false) {
         let problem = Problem::error(&table.key("table").spot(), "a table that cannot be written");

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::super::node::Node;
 use super::super::super::reader::Table;
-use super::{EVERY, ModbusMap, place, step};
+use super::super::EVERY;
+use super::{ModbusMap, place, step};
 use crate::drivers::modbus::map::{Order, Point, Step, Table as Registers, WritePolicy};
 
 /// A gap of this many registers takes about as long on the wire as the frame that a second read would need.

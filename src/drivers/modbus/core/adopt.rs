@@ -43,7 +43,7 @@ impl Core {
         let unit = self.stations.remove(&at)?.unit;
         let jobs: Vec<u64> =
             self.jobs.iter().filter(|(_, entry)| entry.station == at).map(|(id, _)| *id).collect();
-        self.wear.forget(at);
+        self.wear.forget(&at);
         self.later.retain(|(_, id)| !jobs.contains(id));
         self.holder = self.holder.filter(|(_, id)| !jobs.contains(id));
         for id in jobs {

@@ -7,11 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{debug, info, info_span, warn};
-use wear::Wear;
-
 use super::ModbusDevice;
 use super::job::{Act, Job, Setup, grouped, samples};
+use crate::drivers::wear::Wear;
 use crate::drivers::{COMMAND_QUEUE, CommandId, DriverCommand, Observation, Sample};
 use crate::model::command::{Outcome, Rejection};
 use crate::model::time::Now;
@@ -19,9 +17,9 @@ use crate::proto::modbus::breaker::Presence;
 use crate::proto::modbus::frame::{Answer, Request};
 use crate::proto::modbus::plan::Group;
 use crate::proto::modbus::schedule::{Lane, Miss, Next, Schedule};
+use tracing::{debug, info, info_span, warn};
 
 mod waiting;
-mod wear;
 
 /// Commands taken off the queue that are not settled yet, of all units together. The bus takes no more while this many
 /// are held, so that the queue fills up and the hub answers busy. A whole queue's worth, since one unit may rest while
@@ -74,7 +72,7 @@ pub(super) struct Core {
     current: Option<Current>,
     /// The job that goes on before anything else, because its next write was made of what has just been read.
     holder: Option<(usize, u64)>,
-    wear: Wear,
+    wear: Wear<usize>,
     /// Writes that wait because their property was written a moment ago, and until when. At most as many as are held.
     later: Vec<(Instant, u64)>,
     out: Vec<Observation>,
@@ -99,6 +97,8 @@ struct Entry {
     started: bool,
     /// What it writes; empty for reads and functions.
     writes: Vec<usize>,
+    /// What of that, or of what a function writes, wears out, and the least time between two writes of it.
+    worn: Vec<(usize, Duration)>,
     /// When each command expires, the first one first.
     deadlines: Vec<(CommandId, Instant)>,
 }
@@ -418,7 +418,8 @@ impl Core {
     /// Puts a job that no command asked for before everything else.
     fn begin_job(&mut self, station: usize, unit: usize, job: Job, now: Instant) {
         self.jobs_ever += 1;
-        let entry = Entry { job, station, started: false, writes: Vec::new(), deadlines: Vec::new() };
+        let (writes, worn, deadlines) = (Vec::new(), Vec::new(), Vec::new());
+        let entry = Entry { job, station, started: false, writes, worn, deadlines };
         self.jobs.insert(self.jobs_ever, entry);
         self.schedule.push(unit, Lane::Write, self.jobs_ever, now + SETUP_LIFETIME);
     }
@@ -428,9 +429,7 @@ impl Core {
         let Some(entry) = self.jobs.get_mut(&id) else { return Act::Finish };
         if !entry.started {
             entry.started = true;
-            if let Some(station) = self.stations.get(&entry.station) {
-                self.wear.note(entry.station, &station.device, &entry.writes, now);
-            }
+            self.wear.note(&entry.station, entry.worn.iter().copied(), now);
             self.out
                 .extend(entry.job.commands().into_iter().map(|command| Observation::Accepted { command }));
         }

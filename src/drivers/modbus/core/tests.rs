@@ -246,6 +246,30 @@ fn what_wears_out_is_written_no_more_often_than_it_may() {
 }
 
 #[test]
+fn a_function_that_writes_what_wears_out_counts_as_a_write_of_it() {
+    let worn = Point { write_interval: Some(Duration::from_secs(10)), ..holding(10) };
+    let step = |address| Step::Write { point: holding(address), value: Operand::Constant(Value::Int(5)) };
+    let thing = device(1, 1, vec![worn, holding(11)], vec![vec![step(10)], vec![step(11)]]);
+    let mut rig = Rig::new(vec![thing.clone()]);
+    let answer = remembering();
+    rig.run(1, &answer);
+    rig.asked.clear();
+    let call = |function| DriverAction::Invoke { function, inputs: Vec::new() };
+    rig.submit(1, &thing, call(0), patient());
+    rig.run(1, &answer);
+    rig.submit(2, &thing, set(0, 2), Duration::from_secs(2));
+    rig.submit(3, &thing, call(0), Duration::from_secs(2));
+    // Another register is nobody's.
+    rig.submit(4, &thing, call(1), patient());
+    rig.run(1, &answer);
+    assert_eq!(writes(&rig.asked), [(10, 5), (11, 5)]);
+    let outcomes = rig.outcomes();
+    for id in [2, 3] {
+        assert!(matches!(outcomes[&id][..], [Outcome::Rejected(Rejection::TooSoon { .. })]), "{outcomes:?}");
+    }
+}
+
+#[test]
 fn nothing_comes_between_the_read_and_the_write_of_a_bit() {
     let bit = Point { bits: Some(Bits { first: 3, count: 1 }), ..holding(10) };
     let busy = Point { every: Duration::from_millis(10), ..holding(20) };

@@ -1,12 +1,13 @@
 //! Commands that wait: which are taken in, which are overtaken, and which are given up.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::ModbusDevice;
 use super::super::job::Job;
+use super::super::map::{Point, Step};
 use super::adopt::same_shape;
-use super::{Core, Entry, Station, wear};
+use super::{Core, Entry, Station};
 use crate::drivers::{CommandId, DriverAction, DriverCommand};
 use crate::model::command::{Outcome, Rejection};
 use crate::model::time::Now;
@@ -49,7 +50,8 @@ impl Core {
             DriverAction::Write(values) => values.iter().map(|(position, _)| *position).collect(),
             DriverAction::Read(_) | DriverAction::Invoke { .. } => Vec::new(),
         };
-        let wait = self.wear.free_at(station, device, &writes, now);
+        let worn = worn(device, &command.action);
+        let wait = self.wear.free_at(&station, worn.iter().map(|(at, _)| *at), now);
         if let Some((_, position)) = wait.filter(|(at, _)| *at >= command.deadline) {
             return Err(too_soon(device, position));
         }
@@ -57,7 +59,7 @@ impl Core {
         self.jobs_ever += 1;
         let id = self.jobs_ever;
         let deadlines = vec![(command.id, command.deadline)];
-        let entry = Entry { job, station, started: false, writes, deadlines };
+        let entry = Entry { job, station, started: false, writes, worn, deadlines };
         match wait {
             Some((at, _)) => self.later.push((at, id)),
             None => self.schedule.push(unit, entry.lane(), id, command.deadline),
@@ -97,7 +99,7 @@ impl Core {
             let Some(Station { device, unit }) = self.stations.get(&entry.station) else { continue };
             let deadline = entry.deadlines.first().map_or(now.instant, |(_, deadline)| *deadline);
             // Another write of the same property may have gone ahead meanwhile.
-            match self.wear.free_at(entry.station, device, &entry.writes, now.instant) {
+            match self.wear.free_at(&entry.station, entry.worn.iter().map(|(at, _)| *at), now.instant) {
                 None => self.schedule.push(*unit, entry.lane(), id, deadline),
                 Some((at, _)) if at < deadline => self.later.push((at, id)),
                 Some((_, position)) => {
@@ -147,5 +149,40 @@ impl Core {
 fn too_soon(device: &ModbusDevice, position: usize) -> Outcome {
     let property = device.device.product.properties.get(position);
     let id = property.map_or_else(|| position.to_string().into(), |property| Arc::clone(&property.id));
-    Outcome::Rejected(Rejection::TooSoon { id, every: wear::limit(device, position).unwrap_or_default() })
+    Outcome::Rejected(Rejection::TooSoon { id, every: limit(device, position).unwrap_or_default() })
+}
+
+/// The properties with a least time between two writes that an action writes. A function writes a property when one
+/// of its steps writes a register of it.
+fn worn(device: &ModbusDevice, action: &DriverAction) -> Vec<(usize, Duration)> {
+    let limited = |position: usize| Some((position, limit(device, position)?));
+    match action {
+        DriverAction::Read(_) => Vec::new(),
+        DriverAction::Write(values) => values.iter().filter_map(|(position, _)| limited(*position)).collect(),
+        DriverAction::Invoke { function, .. } => {
+            let steps = device.map.functions.get(*function).into_iter().flatten();
+            let written: Vec<&Point> = steps
+                .filter_map(|step| match step {
+                    Step::Write { point, .. } => Some(point),
+                    Step::Wait(_) => None,
+                })
+                .collect();
+            let points = device.map.properties.iter().enumerate();
+            let touched = points.filter_map(|(position, point)| Some((position, point.as_ref()?)));
+            let touched =
+                touched.filter(|(_, point)| written.iter().any(|other| share_registers(point, other)));
+            touched.filter_map(|(position, _)| limited(position)).collect()
+        }
+    }
+}
+
+/// Whether two points are written to places of which at least one is the same.
+fn share_registers(one: &Point, other: &Point) -> bool {
+    let end = |point: &Point| u32::from(point.address) + u32::from(point.data.count());
+    one.table == other.table && u32::from(one.address) < end(other) && u32::from(other.address) < end(one)
+}
+
+/// The least time between two writes of a property.
+fn limit(device: &ModbusDevice, position: usize) -> Option<Duration> {
+    device.map.properties.get(position)?.as_ref()?.write_interval
 }
