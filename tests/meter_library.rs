@@ -184,6 +184,10 @@ async fn a_library_for_real_meters_reads_the_same_as_pentad() {
 
     for (at, (model, product)) in MODELS.into_iter().enumerate() {
         let names = names(model);
+        let text =
+            fs::read_to_string(tests().join(format!("../products/{product}.toml"))).expect("it is text");
+        let properties = text.matches("[[product.property]]").count();
+        assert_eq!(names.len(), properties, "every property of {product} is compared");
         let ours = current(port, product, names.len()).await;
         for (here, there) in names {
             let ours = ours.get(&here.to_uppercase()).and_then(Json::as_f64);

@@ -88,7 +88,7 @@ fn every_product_reads_and_writes_as_its_dump_says() {
     let dumps = files("tests/products/modbus", "txt");
     let loaded = loaded();
     let devices: Vec<&ModbusDevice> = loaded.config.buses.iter().flat_map(|bus| &bus.devices).collect();
-    assert!(devices.len() >= 23, "only {} products were found", devices.len());
+    assert!(devices.len() >= 24, "only {} products were found", devices.len());
     let mut wrong = Vec::new();
     for device in devices {
         match dumps.get(&*device.device.id).map(|text| Dump::parse(text)) {
@@ -104,13 +104,15 @@ fn every_product_reads_and_writes_as_its_dump_says() {
 }
 
 #[test]
-fn every_product_names_its_source_and_what_it_was_checked_against() {
+fn every_product_names_its_line_its_source_and_what_it_was_checked_against() {
     let table = fs::read_to_string(root().join("docs/products.md")).expect("it is text");
     let dumps = files("tests/products/modbus", "txt");
     let products = files("products", "toml");
-    for (name, text) in products.iter().filter(|(_, text)| is_on_modbus(text)) {
+    for (name, text) in &products {
         let head: String = text.lines().take_while(|line| line.starts_with('#')).collect();
         assert!(head.contains("Source:") && head.contains("Checked against"), "products/{name}.toml");
+        let line = head.contains("# Line: ");
+        assert_eq!(line, is_on_modbus(text), "products/{name}.toml says what the line has to be");
         assert!(text.contains(&format!("id = \"{name}\"")), "products/{name}.toml has another id");
         assert!(table.contains(&format!("| `{name}` |")), "docs/products.md has no row for {name}");
     }
@@ -136,9 +138,24 @@ fn the_dumps_hold_what_python_packs() {
 
 #[test]
 fn a_plant_with_every_product_is_checked_without_a_warning() {
+    is_checked_without_a_warning(&plant());
+}
+
+#[test]
+fn the_cabinet_of_the_documentation_is_checked_without_a_warning_and_has_a_plan() {
+    let cabinet = fs::read_to_string(root().join("docs/cabinet.toml")).expect("it is text");
+    let client = "[[client]]\nid = \"c\"\nsecret = \"long-enough-secret\"\n";
+    let plan = is_checked_without_a_warning(&format!("{cabinet}{client}"));
+    for bus in ["meters", "roof", "inverter"] {
+        assert!(plan.lines().any(|line| line.starts_with(bus)), "{bus} has no plan:\n{plan}");
+    }
+}
+
+/// What `pentad check` prints of a configuration that is right.
+fn is_checked_without_a_warning(configuration: &str) -> String {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("pentad.toml");
-    fs::write(&path, plant()).expect("it can be written");
+    fs::write(&path, configuration).expect("it can be written");
     let binary = env::var_os("PENTAD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_pentad").into());
     let output = Command::new(binary)
         .args(["check".as_ref(), "--config".as_ref(), path.as_os_str()])
@@ -148,6 +165,7 @@ fn a_plant_with_every_product_is_checked_without_a_warning() {
     let said = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
     let quiet = said.iter().all(|said| !said.contains("warning"));
     assert!(output.status.success() && quiet, "{}{}", said[0], said[1]);
+    said.concat()
 }
 
 /// What a client asks for and the requests that come of it.
