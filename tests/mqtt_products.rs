@@ -25,6 +25,7 @@ use std::time::Duration;
 use pentad::clock;
 use pentad::config::{Config, Source, resolve};
 use pentad::dialects::shared::json::{from_json, to_json};
+use pentad::drivers::mqtt::Members;
 use pentad::drivers::mqtt::packet::{Extra, Message};
 use pentad::drivers::mqtt::state::State;
 use pentad::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample};
@@ -113,10 +114,11 @@ fn play(name: &str, text: &str) -> Result<(), String> {
     let product = header("product ").ok_or("0: no product")?;
     let config = config(name, product, header("topic ").ok_or("0: no topic")?)?;
     let broker = config.brokers.into_iter().next().ok_or("0: no broker")?;
-    let (state, errors) = State::new(Arc::clone(&broker.settings.id), &config.gateway.id, &broker.devices);
-    assert!(errors.is_empty(), "{errors:?}");
     let device = Arc::clone(&broker.devices[0].device);
-    let mut played = Stage { state, device, now: clock::now(), commands: 0, told: VecDeque::new() };
+    let (now, members) = (clock::now(), Members { devices: broker.devices });
+    let (state, errors) = State::new(Arc::clone(&broker.settings.id), &config.gateway.id, &members, now);
+    assert!(errors.is_empty(), "{errors:?}");
+    let mut played = Stage { state, device, now, commands: 0, told: VecDeque::new() };
     played.state.handle_connected(played.now);
     while played.state.poll_observation().is_some() {}
     for (at, line) in text.lines().enumerate() {

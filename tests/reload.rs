@@ -8,24 +8,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pentad::app::{App, Applied, Control, Refusal};
-use pentad::clock;
-use pentad::config::{Config, Source, resolve};
-use pentad::dialects::uplus;
-use pentad::model::client::Dialect;
-use pentad::supervisor::Ending;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value as Json, json};
-use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
-use tokio_util::sync::CancellationToken;
 
 #[path = "common/certificate.rs"]
 #[expect(unreachable_pub, reason = "other tests share it")]
 mod certificate;
+#[path = "common/gateway.rs"]
+#[expect(unreachable_pub, reason = "other tests share it")]
+mod gateway;
 #[path = "common/slave.rs"]
 #[expect(dead_code, reason = "other tests use more of it")]
 mod slave;
@@ -33,6 +28,7 @@ mod slave;
 #[expect(unreachable_pub, reason = "other tests share it")]
 mod ws;
 
+use gateway::Gateway;
 use slave::{Line, World};
 use ws::{PATIENCE, Ws, http};
 
@@ -89,11 +85,6 @@ fn gauge(line: &str, unit: u8) -> String {
     )
 }
 
-fn config(text: &str) -> Config {
-    let source = Source { name: "pentad.toml".into(), text: text.to_owned() };
-    resolve(&[source]).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config
-}
-
 /// Two lines with slaves at every address that is set.
 struct Plant {
     folder: tempfile::TempDir,
@@ -119,71 +110,6 @@ impl Plant {
         let world = if line == "a" { &self.a } else { &self.b };
         Line::plug(world, &self.folder.path().join(line))
     }
-}
-
-struct Gateway {
-    control: Control,
-    port: u16,
-    stop: CancellationToken,
-    ending: JoinHandle<Ending>,
-}
-
-impl Gateway {
-    /// A gateway that listens on one port beside what the text says.
-    #[expect(clippy::disallowed_methods, reason = "a test that runs the whole application is its supervisor")]
-    fn start(text: &str) -> Self {
-        let app = App::build(config(&served(text))).unwrap();
-        let port = app.addresses()[0].address.port();
-        let (control, stop) = (app.control(), CancellationToken::new());
-        let ending = tokio::spawn(app.run(stop.clone()));
-        Self { control, port, stop, ending }
-    }
-
-    async fn reload(&self, text: &str) -> Result<Applied, Refusal> {
-        tokio::time::timeout(PATIENCE, self.control.reload(config(&served(text)))).await.unwrap()
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        assert_eq!(tokio::time::timeout(PATIENCE, self.ending).await.unwrap().unwrap(), Ending::Stopped);
-    }
-
-    async fn sagoo(&self, secret: &str, topic: &str) -> Ws {
-        let mut ws = Ws::connect(self.port, &format!("/messaging/{secret}")).await;
-        ws.send(&json!({"id": "live", "type": "sub", "topic": topic}).to_string()).await;
-        ws
-    }
-
-    async fn stomp(&self, path: &str) -> Ws {
-        let mut ws = Ws::connect(self.port, path).await;
-        ws.send("CONNECT\naccept-version:1.2\nhost:h\n\n\0").await;
-        ws.wait_for("the STOMP greeting", |text| text.starts_with("CONNECTED")).await;
-        ws
-    }
-
-    async fn ithings(&self, secret: &str) -> Ws {
-        let path =
-            format!("/api/v1/system/common/websocket/connect?token={secret}&app-code=core&project-id=1");
-        let mut ws = Ws::connect(self.port, &path).await;
-        ws.wait_json("the greeting", |frame| frame["handler"]["connectID"].is_string()).await;
-        ws
-    }
-
-    async fn uplus(&self, text: &str, client: &str) -> Ws {
-        let config = config(text);
-        let client = config.clients.by_id(Dialect::Uplus, client).unwrap();
-        let query = uplus::signed_query(client, clock::wall());
-        let mut ws = Ws::connect(self.port, &format!("{}?{query}", uplus::PATH)).await;
-        ws.wait_json("the login's answer", |frame| frame["data"]["code"] == "00000").await;
-        ws
-    }
-}
-
-fn served(text: &str) -> String {
-    if text.contains("[server]") {
-        return text.to_owned();
-    }
-    format!("{text}\n[server]\nlisten = [\"127.0.0.1:0\"]\n")
 }
 
 fn is_of(frame: &Json, device: &str) -> bool {

@@ -56,7 +56,7 @@ const PURE: [&str; 42] = [
     "src/drivers/mqtt/path.rs",
     "src/drivers/mqtt/payload.rs",
     "src/drivers/mqtt/session.rs",
-    "src/drivers/mqtt/state.rs",
+    "src/drivers/mqtt/state/",
     "src/drivers/mqtt/station.rs",
     "src/drivers/mqtt/template.rs",
     "src/drivers/mqtt/waiting.rs",

@@ -13,7 +13,7 @@ use crate::config::{Broker, Bus, Config, LinkChange};
 use crate::drivers::announce::{Announcement, Announcer};
 use crate::drivers::modbus::recorder::Recorders;
 use crate::drivers::modbus::{self, ModbusDevice};
-use crate::drivers::mqtt;
+use crate::drivers::mqtt::{self, Members};
 use crate::drivers::roll::{RollKeeper, roll};
 use crate::drivers::{COMMAND_QUEUE, DriverCommand, LinkPort, Observation};
 use crate::meters::{LinkMeters, Meters};
@@ -44,14 +44,27 @@ struct Running {
     /// Cancelled when the driver has ended.
     ended: CancellationToken,
     /// Where the driver goes on with other devices.
-    roll: Option<RollKeeper<ModbusDevice>>,
+    roll: Keeper,
+}
+
+#[derive(Debug)]
+enum Keeper {
+    Bus(RollKeeper<[ModbusDevice]>),
+    Broker(RollKeeper<Members>),
+}
+
+/// Other devices for a driver that goes on.
+#[derive(Debug)]
+enum Others {
+    Bus(Vec<ModbusDevice>),
+    Broker(Members),
 }
 
 /// What is to be done, prepared so far that nothing of it can fail.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     stop: Vec<Arc<str>>,
-    roll: Vec<(Arc<str>, Vec<ModbusDevice>)>,
+    roll: Vec<(Arc<str>, Others)>,
     start: Vec<Start>,
 }
 
@@ -118,7 +131,7 @@ impl Links {
             let before = old.and_then(|old| old.buses.iter().find(|before| before.settings.id == *id));
             match before.map_or(LinkChange::Restart, |before| before.change(bus)) {
                 LinkChange::None => {}
-                LinkChange::Devices => steps.roll.push((Arc::clone(id), bus.devices.clone())),
+                LinkChange::Devices => steps.roll.push((Arc::clone(id), Others::Bus(bus.devices.clone()))),
                 LinkChange::Restart => {
                     steps.start.push(Start::Bus(bus.clone(), port(id, self.meters.bus(id))));
                 }
@@ -129,7 +142,8 @@ impl Links {
             let before = old.and_then(|old| old.brokers.iter().find(|before| before.settings.id == *id));
             match before.map_or(LinkChange::Restart, |before| before.change(broker)) {
                 LinkChange::None => {}
-                LinkChange::Devices | LinkChange::Restart => {
+                LinkChange::Devices => steps.roll.push((Arc::clone(id), Others::Broker(members(broker)))),
+                LinkChange::Restart => {
                     steps.start.push(Start::Broker(broker.clone(), port(id, self.meters.broker(id))));
                 }
             }
@@ -149,9 +163,12 @@ impl Links {
             self.meters.forget_link(id);
             self.recorders.forget(id);
         }
-        for (id, devices) in steps.roll {
-            if let Some(roll) = self.running.get(&id).and_then(|running| running.roll.as_ref()) {
-                roll.replace(devices);
+        for (id, others) in steps.roll {
+            match (self.running.get(&id).map(|running| &running.roll), others) {
+                (Some(Keeper::Bus(roll)), Others::Bus(devices)) => roll.replace(devices),
+                (Some(Keeper::Broker(roll)), Others::Broker(members)) => roll.replace(members),
+                // An id that was a bus and is a broker now belongs to a driver that begins.
+                (Some(Keeper::Bus(_) | Keeper::Broker(_)) | None, _) => {}
             }
         }
         let mut before = Vec::new();
@@ -178,23 +195,29 @@ impl Links {
                         drop(guard);
                     };
                     supervisor.spawn_with(Stage::Drivers, format!("bus {id}"), stop.clone(), task);
-                    (id, Some(keeper))
+                    (id, Keeper::Bus(keeper))
                 }
                 Start::Broker(broker, port) => {
                     let id = Arc::clone(&broker.settings.id);
                     let (state, token) = (self.state.subscribe(), stop.clone());
+                    let (keeper, devices) = roll(members(&broker));
                     let task = async move {
                         first.await;
-                        mqtt::client::run(broker.settings, broker.devices, port, state, token).await;
+                        mqtt::client::run(broker.settings, devices, port, state, token).await;
                         drop(guard);
                     };
                     supervisor.spawn_with(Stage::Drivers, format!("broker {id}"), stop.clone(), task);
-                    (id, None)
+                    (id, Keeper::Broker(keeper))
                 }
             };
             self.running.insert(id, Running { stop, ended, roll });
         }
     }
+}
+
+/// Who is behind a broker.
+fn members(broker: &Broker) -> Members {
+    Members { devices: broker.devices.clone() }
 }
 
 /// Waits until these drivers have let go of their ports.

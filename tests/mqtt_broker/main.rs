@@ -12,7 +12,16 @@
 #[path = "../common/mosquitto.rs"]
 mod mosquitto;
 
+#[path = "../common/gateway.rs"]
+#[expect(dead_code, unreachable_pub, reason = "other tests share it and use more of it")]
+mod gateway;
+#[path = "../common/ws.rs"]
+#[expect(dead_code, unreachable_pub, reason = "other tests share it and use more of it")]
+mod ws;
+
 mod basics;
+mod live;
 mod presence;
+mod relay;
 mod rig;
 mod secure;

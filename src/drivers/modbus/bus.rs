@@ -50,7 +50,7 @@ const PORT_RESET_PAUSE: Duration = Duration::from_secs(60);
 /// Its devices may change meanwhile; the port stays open.
 pub async fn run(
     settings: BusSettings,
-    devices: impl Into<Roll<ModbusDevice>>,
+    devices: impl Into<Roll<[ModbusDevice]>>,
     port: LinkPort,
     recorder: Recorder,
     stop: CancellationToken,
@@ -87,7 +87,7 @@ struct Bus {
     observations: mpsc::Sender<Observation>,
     meters: BusMeters,
     stop: CancellationToken,
-    roll: Roll<ModbusDevice>,
+    roll: Roll<[ModbusDevice]>,
     core: Core,
     /// What the hub was told of the link last.
     up: Option<bool>,

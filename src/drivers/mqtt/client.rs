@@ -21,13 +21,15 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::packet::{self, Hello, Message, Version};
 use super::presence::PresenceSettings;
+use super::route::RouteError;
 use super::session::{Event, Session};
-use super::state::{Outgoing, State, Ticket};
+use super::state::{Outgoing, State, Subscriptions, Ticket};
 use super::transport::{self, Pipe};
-use super::{BrokerSettings, MqttDevice};
+use super::{BrokerSettings, Members};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::drivers::LinkPort;
+use crate::drivers::roll::Roll;
 use crate::report::Chain;
 
 /// Pauses between attempts grow from the first to the second. A broker that restarts is back within the first few;
@@ -53,21 +55,22 @@ const PIECE: usize = 8 << 10;
 
 /// Runs the link to one broker until told to stop, or until the hub is gone.
 ///
-/// The newest `gateway` state is published where the settings want it; without a sender there is none.
+/// Its devices may change meanwhile; the connection stays. The newest `gateway` state is published where the settings want it; without a sender there is none.
 pub async fn run(
     settings: BrokerSettings,
-    devices: Vec<MqttDevice>,
+    members: impl Into<Roll<Members>>,
     port: LinkPort,
     gateway: watch::Receiver<Option<Arc<str>>>,
     stop: CancellationToken,
 ) {
     let span = info_span!("mqtt", link = %settings.id);
-    Driver::new(settings, &devices, port, gateway, stop).run().instrument(span).await;
+    Driver::new(settings, members.into(), port, gateway, stop).run().instrument(span).await;
 }
 
 struct Driver {
     settings: Arc<BrokerSettings>,
     state: State,
+    roll: Roll<Members>,
     port: LinkPort,
     /// The gateway's state, as long as there is somebody to tell it.
     gateway: Option<watch::Receiver<Option<Arc<str>>>>,
@@ -91,19 +94,18 @@ enum End {
 impl Driver {
     fn new(
         settings: BrokerSettings,
-        devices: &[MqttDevice],
+        mut roll: Roll<Members>,
         port: LinkPort,
         gateway: watch::Receiver<Option<Arc<str>>>,
         stop: CancellationToken,
     ) -> Self {
-        let (state, errors) = State::new(Arc::clone(&settings.id), &settings.gateway, devices);
-        for (device, error) in errors {
-            let device = devices.get(device).map(|mqtt| Arc::clone(&mqtt.device.id));
-            warn!(device = device.as_deref(), error = %Chain(&error), "left out");
-        }
+        let (id, now) = (Arc::clone(&settings.id), clock::now());
+        let (state, errors) = State::new(id, &settings.gateway, &roll.now(), now);
+        warn_of(errors);
         Self {
             settings: Arc::new(settings),
             state,
+            roll,
             port,
             gateway: Some(gateway),
             news: false,
@@ -178,6 +180,11 @@ impl Driver {
         let mut leave_by = None;
         loop {
             if leave_by.is_none() {
+                if let Some(Subscriptions { wanted, unwanted }) = self.state.poll_subscriptions() {
+                    // In this order nothing is missed where a wider filter takes the place of others.
+                    wire.session.subscribe(&wanted);
+                    wire.session.unsubscribe(&unwanted);
+                }
                 self.tell_state(&mut wire.session);
                 let taken = wire.take_messages(&mut self.state);
                 self.port.meters.broker.sent.inc_by(taken);
@@ -215,6 +222,10 @@ impl Driver {
                     Some(command) => self.state.handle_command(&command, clock::now()),
                     None => return End::Stop,
                 },
+                // Cancel-safe by its documentation.
+                members = self.roll.changed(), if leave_by.is_none() => {
+                    warn_of(self.state.handle_members(&members, clock::now()));
+                }
                 // Cancel-safe by its documentation.
                 changed = next_state(&mut self.gateway), if leave_by.is_none() => {
                     self.news = changed;
@@ -294,7 +305,6 @@ impl Driver {
                     wire.session.publish(None, presence.here());
                     self.news = true;
                 }
-                wire.session.subscribe(self.state.filters());
             }
             Event::Message(message) => {
                 self.port.meters.broker.received.inc();
@@ -335,6 +345,8 @@ impl Driver {
                 done = &mut work => return Some(done),
                 // Cancel-safe: a command stays in the queue until it is received.
                 command = self.port.commands.recv() => self.state.handle_command(&command?, clock::now()),
+                // Cancel-safe by its documentation.
+                members = self.roll.changed() => warn_of(self.state.handle_members(&members, clock::now())),
                 // Cancel-safe: a token stays cancelled.
                 () = self.stop.cancelled() => return None,
             }
@@ -349,6 +361,13 @@ impl Driver {
             self.port.observations.send(observation).await.ok()?;
         }
         Some(())
+    }
+}
+
+/// Says what cannot be used of the maps of devices.
+fn warn_of(errors: Vec<(Arc<str>, RouteError)>) {
+    for (device, error) in errors {
+        warn!(%device, error = %Chain(&error), "left out");
     }
 }
 

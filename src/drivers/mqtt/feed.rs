@@ -21,8 +21,10 @@ use crate::model::value::{Value, ValueType};
 /// What a message of one topic means to one device.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Feed {
-    /// Position among the devices.
+    /// The device's number.
     pub device: usize,
+    /// Highest QoS that is wanted of the topic.
+    pub qos: u8,
     /// The properties that it may carry.
     pub spots: Vec<Spot>,
     /// What it says of the device being there or gone.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::roll::{Roll, roll};
 use crate::model::client::Secret;
 use crate::model::device::Device;
 
@@ -59,6 +60,20 @@ pub struct Transport {
     pub tls: Option<tls::TlsSettings>,
     /// A WebSocket at this path, which begins with a slash.
     pub web: Option<Arc<str>>,
+}
+
+/// Who is behind a broker.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Members {
+    /// The configured devices.
+    pub devices: Vec<MqttDevice>,
+}
+
+/// Devices that never change.
+impl From<Vec<MqttDevice>> for Roll<Members> {
+    fn from(devices: Vec<MqttDevice>) -> Self {
+        roll(Members { devices }).1
+    }
 }
 
 /// One device behind a broker.

@@ -98,6 +98,8 @@ pub enum Outbound {
     Complete(u16),
     /// Filters with the highest QoS that is wanted.
     Subscribe(u16, Vec<(Arc<str>, u8)>),
+    /// Filters that are wanted no more; at least one.
+    Unsubscribe(u16, Vec<Arc<str>>),
     /// Are you there?
     Ping,
     /// The end; the broker shall not publish the will.
@@ -123,6 +125,8 @@ pub enum Inbound {
     Completed(u16),
     /// What became of each filter.
     Subscribed(u16, Vec<Result<(), String>>),
+    /// Filters are forgotten.
+    Unsubscribed(u16),
     /// The answer to a ping.
     Pong,
     /// It ends the connection, for this reason.
@@ -241,6 +245,10 @@ fn old_packet(packet: Outbound) -> v4::Packet {
             subscribe.pkid = number;
             v4::Packet::Subscribe(subscribe)
         }
+        Outbound::Unsubscribe(number, filters) => {
+            let topics = filters.iter().map(|filter| filter.as_ref().to_owned()).collect();
+            v4::Packet::Unsubscribe(v4::Unsubscribe { pkid: number, topics })
+        }
         Outbound::Ping => v4::Packet::PingReq,
         Outbound::Disconnect => v4::Packet::Disconnect,
     }
@@ -289,6 +297,10 @@ fn new_packet(packet: Outbound) -> v5::Packet {
             let mut subscribe = v5::Subscribe::new_many(filters.iter().map(filter), None);
             subscribe.pkid = number;
             v5::Packet::Subscribe(subscribe)
+        }
+        Outbound::Unsubscribe(number, filters) => {
+            let filters = filters.iter().map(|filter| filter.as_ref().to_owned()).collect();
+            v5::Packet::Unsubscribe(v5::Unsubscribe { pkid: number, filters, properties: None })
         }
         Outbound::Ping => v5::Packet::PingReq(v5::PingReq),
         Outbound::Disconnect => {
@@ -340,12 +352,12 @@ fn of_old(packet: v4::Packet) -> Inbound {
             };
             Inbound::Subscribed(ack.pkid, ack.return_codes.iter().map(answer).collect())
         }
+        v4::Packet::UnsubAck(ack) => Inbound::Unsubscribed(ack.pkid),
         v4::Packet::PingResp => Inbound::Pong,
         v4::Packet::Disconnect => Inbound::Goodbye("it says goodbye".into()),
         v4::Packet::Connect(_)
         | v4::Packet::Subscribe(_)
         | v4::Packet::Unsubscribe(_)
-        | v4::Packet::UnsubAck(_)
         | v4::Packet::PingReq => Inbound::Other,
     }
 }
@@ -395,6 +407,7 @@ fn of_new(packet: v5::Packet) -> Inbound {
             };
             Inbound::Subscribed(ack.pkid, ack.return_codes.iter().map(answer).collect())
         }
+        v5::Packet::UnsubAck(ack) => Inbound::Unsubscribed(ack.pkid),
         v5::Packet::PingResp(_) => Inbound::Pong,
         v5::Packet::Disconnect(goodbye) => {
             let reason = goodbye.properties.and_then(|properties| properties.reason_string);
@@ -407,7 +420,6 @@ fn of_new(packet: v5::Packet) -> Inbound {
         | v5::Packet::Connect(..)
         | v5::Packet::Subscribe(_)
         | v5::Packet::Unsubscribe(_)
-        | v5::Packet::UnsubAck(_)
         | v5::Packet::PingReq(_) => Inbound::Other,
     }
 }

@@ -1,7 +1,7 @@
 //! Topics: which filters to subscribe to, and which devices and properties an incoming message feeds.
 //!
 //! Pure. Topics without wildcards, which is nearly all of them, are found by one hash lookup; the few filters with
-//! wildcards are tried one after the other. Two devices may share a topic.
+//! wildcards are tried one after the other. Two devices may share a topic. Devices come and go one by one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -88,7 +88,6 @@ pub fn covers(general: &str, special: &str) -> bool {
 pub struct Routes {
     exact: HashMap<Arc<str>, Vec<Feed>>,
     wild: Vec<(Arc<str>, Feed)>,
-    filters: Vec<(Arc<str>, u8)>,
 }
 
 /// Something that the routes had to leave out. The configuration's own check reports the same before it comes here.
@@ -112,40 +111,58 @@ struct Builder<'a> {
     device: usize,
     names: &'a Names,
     /// By topic, so that a message that feeds several properties is one feed.
-    feeds: BTreeMap<Arc<str>, (Feed, u8)>,
+    feeds: BTreeMap<Arc<str>, Feed>,
     errors: Vec<RouteError>,
 }
 
 impl Routes {
-    /// The routes for devices, each with its names and its product's map, and what had to be left out of them.
-    pub fn build<'a>(
-        devices: impl IntoIterator<Item = (&'a Names, &'a MqttMap)>,
-    ) -> (Self, Vec<(usize, RouteError)>) {
-        let mut routes = Self::default();
-        let mut errors = Vec::new();
-        let mut filters = BTreeMap::<Arc<str>, u8>::new();
-        for (device, (names, map)) in devices.into_iter().enumerate() {
-            let mut builder = Builder { device, names, feeds: BTreeMap::new(), errors: Vec::new() };
-            builder.take(map);
-            errors.extend(builder.errors.into_iter().map(|error| (device, error)));
-            for (topic, (feed, qos)) in builder.feeds {
-                if has_wildcards(&topic) {
-                    routes.wild.push((Arc::clone(&topic), feed));
-                } else {
-                    routes.exact.entry(Arc::clone(&topic)).or_default().push(feed);
-                }
-                let highest = filters.entry(topic).or_default();
-                *highest = qos.max(*highest);
+    /// Adds a device by its number, with its names and its product's map. Answers with what had to be left out.
+    pub fn add(&mut self, device: usize, names: &Names, map: &MqttMap) -> Vec<RouteError> {
+        let mut builder = Builder { device, names, feeds: BTreeMap::new(), errors: Vec::new() };
+        builder.take(map);
+        for (topic, feed) in builder.feeds {
+            if has_wildcards(&topic) {
+                self.wild.push((topic, feed));
+            } else {
+                self.exact.entry(topic).or_default().push(feed);
             }
         }
-        routes.filters = uncovered(filters);
-        (routes, errors)
+        builder.errors
     }
 
-    /// What to subscribe to, and the highest QoS that is wanted there. A filter that a wider one covers is left out:
-    /// some brokers deliver a message once for every filter that it matches.
-    pub fn filters(&self) -> &[(Arc<str>, u8)] {
-        &self.filters
+    /// Takes a device out.
+    pub fn remove(&mut self, device: usize) {
+        self.exact.retain(|_, feeds| {
+            feeds.retain(|feed| feed.device != device);
+            !feeds.is_empty()
+        });
+        self.wild.retain(|(_, feed)| feed.device != device);
+    }
+
+    /// What to subscribe to, and the highest QoS that is wanted there, with these filters beside those of the devices. One
+    /// that a wider one covers is left out: some brokers deliver a message once for every filter that it matches.
+    pub fn filters(&self, others: &[(Arc<str>, u8)]) -> Vec<(Arc<str>, u8)> {
+        let exact =
+            self.exact.iter().flat_map(|(topic, feeds)| feeds.iter().map(move |feed| (topic, feed.qos)));
+        let wild = self.wild.iter().map(|(filter, feed)| (filter, feed.qos));
+        let others = others.iter().map(|(filter, qos)| (filter, *qos));
+        let mut wanted = BTreeMap::<Arc<str>, u8>::new();
+        for (filter, qos) in exact.chain(wild).chain(others) {
+            let highest = wanted.entry(Arc::clone(filter)).or_default();
+            *highest = qos.max(*highest);
+        }
+        uncovered(wanted)
+    }
+
+    /// The filters that bring messages for one of these devices.
+    pub fn filters_of<'r>(
+        &'r self,
+        is_one: impl Fn(usize) -> bool + 'r,
+    ) -> impl Iterator<Item = &'r Arc<str>> {
+        let exact =
+            self.exact.iter().flat_map(|(topic, feeds)| feeds.iter().map(move |feed| (topic, feed.device)));
+        let wild = self.wild.iter().map(|(filter, feed)| (filter, feed.device));
+        exact.chain(wild).filter(move |(_, device)| is_one(*device)).map(|(filter, _)| filter)
     }
 
     /// Whom a message of this topic feeds.
@@ -205,8 +222,8 @@ impl Builder<'_> {
             return self.errors.push(RouteError::Filter { topic });
         }
         let device = self.device;
-        let (feed, qos) = self.feeds.entry(topic).or_insert_with(|| (Feed { device, ..Feed::default() }, 0));
-        *qos = place.qos.min(2).max(*qos);
+        let feed = self.feeds.entry(topic).or_insert_with(|| Feed { device, ..Feed::default() });
+        feed.qos = place.qos.min(2).max(feed.qos);
         put(feed, part);
     }
 }
@@ -283,6 +300,20 @@ mod tests {
         }
     }
 
+    /// Routes of these devices, and how much was left out.
+    fn routes(devices: &[(&str, &MqttMap)]) -> (Routes, usize) {
+        let mut routes = Routes::default();
+        let mut left_out = 0;
+        for (at, (topic, map)) in devices.iter().enumerate() {
+            left_out += routes.add(at, &names(topic), map).len();
+        }
+        (routes, left_out)
+    }
+
+    fn filters_of(routes: &Routes) -> Vec<(Arc<str>, u8)> {
+        routes.filters(&[])
+    }
+
     fn names(topic: &str) -> Names {
         Names { topic: topic.into(), device: "d".into(), gateway: "g".into() }
     }
@@ -298,8 +329,8 @@ mod tests {
             ],
             &["tele/{topic}/#"],
         );
-        let (routes, errors) = Routes::build([(&names("plug-1"), &plug), (&names("plug-2"), &plug)]);
-        assert_eq!(errors, []);
+        let (mut routes, left_out) = routes(&[("plug-1", &plug), ("plug-2", &plug)]);
+        assert_eq!(left_out, 0);
         let feeds: Vec<_> = routes.feeds("tele/plug-2/SENSOR").collect();
         assert_eq!(feeds.len(), 2, "the sensor message and the raw copy");
         assert_eq!(feeds[0].device, 1);
@@ -309,15 +340,26 @@ mod tests {
         assert_eq!((power.len(), power[0].device, power[0].spots[0].sources.len()), (1, 0, 1));
         assert!(routes.feeds("tele/plug-1/LWT").any(|feed| !feed.signs.is_empty()));
         assert_eq!(routes.feeds("tele/plug-3/SENSOR").count(), 0);
-        let filters: Vec<_> = routes.filters().iter().map(|(filter, _)| filter.as_ref()).collect();
-        assert_eq!(filters, ["stat/plug-1/POWER", "stat/plug-2/POWER", "tele/plug-1/#", "tele/plug-2/#"]);
+        let text = |routes: &Routes| {
+            filters_of(routes).into_iter().map(|(filter, _)| filter.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            text(&routes),
+            ["stat/plug-1/POWER", "stat/plug-2/POWER", "tele/plug-1/#", "tele/plug-2/#"]
+        );
+        routes.remove(0);
+        assert_eq!(text(&routes), ["stat/plug-2/POWER", "tele/plug-2/#"]);
+        assert_eq!(
+            (routes.feeds("tele/plug-1/SENSOR").count(), routes.feeds("tele/plug-2/SENSOR").count()),
+            (0, 2)
+        );
     }
 
     #[test]
     fn two_devices_may_share_a_topic() {
         let one = map(vec![Some(point(&[("site/all", Some("a"))]))], &[]);
         let two = map(vec![Some(point(&[("site/all", Some("b"))]))], &[]);
-        let (routes, _) = Routes::build([(&names("x"), &one), (&names("y"), &two)]);
+        let (routes, _) = routes(&[("x", &one), ("y", &two)]);
         assert_eq!(routes.feeds("site/all").map(|feed| feed.device).collect::<Vec<_>>(), [0, 1]);
     }
 
@@ -327,10 +369,10 @@ mod tests {
             vec![Some(point(&[("a/{topic}/b", Some("a..b")), ("a/#/b", None), ("good", None)]))],
             &["a+"],
         );
-        let (routes, errors) = Routes::build([(&names("t"), &bad)]);
-        assert_eq!(errors.len(), 3, "{errors:?}");
+        let (routes, left_out) = routes(&[("t", &bad)]);
+        assert_eq!(left_out, 3);
         assert_eq!(routes.feeds("good").count(), 1);
-        assert_eq!(routes.filters().len(), 2);
+        assert_eq!(filters_of(&routes).len(), 2);
     }
 
     #[test]
@@ -346,9 +388,9 @@ mod tests {
             ],
             ..MqttMap::default()
         };
-        let (routes, errors) = Routes::build([(&names("t"), &map)]);
-        assert_eq!(errors, []);
-        assert_eq!(routes.filters(), [("a/+".into(), 2), ("b".into(), 0), ("d/g".into(), 2)]);
+        let (routes, left_out) = routes(&[("t", &map)]);
+        assert_eq!(left_out, 0);
+        assert_eq!(filters_of(&routes), [("a/+".into(), 2), ("b".into(), 0), ("d/g".into(), 2)]);
     }
 
     #[test]

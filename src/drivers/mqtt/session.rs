@@ -68,6 +68,8 @@ pub struct Session<T> {
     publishing: BTreeMap<u16, T>,
     /// Subscriptions that are not answered, by number.
     subscribing: BTreeMap<u16, Vec<Arc<str>>>,
+    /// Numbers under which filters are given back.
+    unsubscribing: BTreeSet<u16>,
     /// QoS 2 messages of the broker that it has not released; it keeps no more than it was told in the hello, or
     /// than there are numbers.
     received: BTreeSet<u16>,
@@ -91,6 +93,7 @@ impl<T: Copy> Session<T> {
             last: 0,
             publishing: BTreeMap::new(),
             subscribing: BTreeMap::new(),
+            unsubscribing: BTreeSet::new(),
             received: BTreeSet::new(),
             outgoing: VecDeque::from([Outbound::Connect(Box::new(hello))]),
             events: VecDeque::new(),
@@ -133,6 +136,15 @@ impl<T: Copy> Session<T> {
         }
     }
 
+    /// Gives subscriptions back.
+    pub fn unsubscribe(&mut self, filters: &[Arc<str>]) {
+        for filters in filters.chunks(FILTERS_AT_ONCE) {
+            let number = self.number();
+            self.unsubscribing.insert(number);
+            self.outgoing.push_back(Outbound::Unsubscribe(number, filters.to_vec()));
+        }
+    }
+
     /// Says goodbye, so that the broker does not publish the will.
     pub fn disconnect(&mut self) {
         self.outgoing.push_back(Outbound::Disconnect);
@@ -171,6 +183,9 @@ impl<T: Copy> Session<T> {
                 let filters = self.subscribing.remove(&number).unwrap_or_default();
                 let told = filters.into_iter().zip(answers);
                 self.events.extend(told.map(|(filter, answer)| Event::Subscribed(filter, answer)));
+            }
+            Inbound::Unsubscribed(number) => {
+                self.unsubscribing.remove(&number);
             }
             Inbound::Welcome(_) => return Err(Fault::Foreign),
             Inbound::Pong | Inbound::Other => {}
@@ -241,7 +256,10 @@ impl<T: Copy> Session<T> {
     fn number(&mut self) -> u16 {
         for _ in 0..u16::MAX {
             self.last = self.last.checked_add(1).unwrap_or(1);
-            if !self.publishing.contains_key(&self.last) && !self.subscribing.contains_key(&self.last) {
+            let taken = self.publishing.contains_key(&self.last)
+                || self.subscribing.contains_key(&self.last)
+                || self.unsubscribing.contains(&self.last);
+            if !taken {
                 break;
             }
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::MqttDevice;
 use super::body::Body;
 use super::feed::{CallReply, Feed};
-use super::map::{Answer, PLACES, Publish, REQUEST};
+use super::map::{Answer, MqttMap, PLACES, Publish, REQUEST};
 use super::payload::Form;
 use super::route::{Names, is_topic};
 use super::template::{Template, Unwritable};
@@ -23,6 +23,11 @@ use crate::model::value::{Value, ValueType};
 #[derive(Debug)]
 pub(super) struct Station {
     pub(super) device: Arc<Device>,
+    /// What it was made of, to know whether it is the same.
+    topic: Arc<str>,
+    map: Arc<MqttMap>,
+    /// Whether it came last, under a connection that was there already.
+    pub(super) is_new: bool,
     forms: Vec<Option<Form>>,
     writes: Vec<Option<Letter>>,
     functions: Vec<Option<Call>>,
@@ -136,6 +141,9 @@ impl Station {
         let letters = writes.iter().flatten().chain(functions.iter().flatten().map(|call| &call.letter));
         Self {
             device: Arc::clone(&mqtt.device),
+            topic: Arc::clone(&mqtt.topic),
+            map: Arc::clone(&mqtt.map),
+            is_new: true,
             forms: points().map(|(property, point)| Some(Form::of(property, point.as_ref()?))).collect(),
             commanded: letters.map(|letter| Arc::clone(&letter.topic)).collect(),
             writes,
@@ -150,6 +158,22 @@ impl Station {
             presence: Presence { available: vec![None; mqtt.map.availability.len()], ..Presence::default() },
             update: None,
         }
+    }
+
+    /// Whether it is this one still. What is only said of it for people and clients may differ, and is taken over.
+    pub(super) fn goes_on_as(&mut self, mqtt: &MqttDevice) -> bool {
+        let device = &mqtt.device;
+        let same = self.device.id == device.id && self.topic == mqtt.topic && self.map == mqtt.map;
+        let same = same && self.device.product == device.product;
+        if same {
+            self.device = Arc::clone(device);
+        }
+        same
+    }
+
+    /// Whether what a broker has kept, and sends for the sake of a newcomer, is no news of it.
+    pub(super) fn knows_better(&self) -> bool {
+        !self.is_new && self.presence.heard.is_some()
     }
 
     /// The id of a property of the product.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::drivers::mqtt::MqttDevice;
 use crate::drivers::mqtt::map::{Availability, Call, MqttMap, Part, Place, Point, Publish, Reply, Source};
 use crate::model::device::Device;
 use crate::model::product::{Access, Function, Product, Property};
@@ -13,6 +14,9 @@ const LEVEL: usize = 1;
 const FIXED: usize = 2;
 
 const REPLY: Duration = Duration::from_secs(3);
+
+#[path = "members_tests.rs"]
+mod members;
 
 /// A state with a simulated clock.
 struct Bed {
@@ -28,9 +32,10 @@ impl Bed {
         change(&mut map);
         let device = device();
         let mqtt = MqttDevice { device: Arc::clone(&device), topic: "d".into(), map: Arc::new(map) };
-        let (state, errors) = State::new("local".into(), &"g".into(), &[mqtt]);
+        let (now, members) = (crate::clock::now(), Members { devices: vec![mqtt] });
+        let (state, errors) = State::new("local".into(), &"g".into(), &members, now);
         assert_eq!(errors, []);
-        Self { state, now: crate::clock::now(), device, next: 0 }
+        Self { state, now, device, next: 0 }
     }
 
     fn connected(change: impl Fn(&mut MqttMap)) -> Self {

@@ -7,16 +7,16 @@
 //! A command is settled exactly once: confirmed when every one of its messages is acknowledged or, where a reply is
 //! configured, when the property's own source has reported the written value.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
-use super::MqttDevice;
+use super::Members;
 use super::body::Body;
 use super::packet::{Extra, Message};
-use super::route::{Names, RouteError, Routes};
+use super::route::{RouteError, Routes, matches};
 use super::station::{Change, Letter, Station};
 use super::template::Unwritable;
 use super::waiting::Waiting;
@@ -24,6 +24,10 @@ use crate::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample
 use crate::model::command::{Outcome, Rejection};
 use crate::model::time::{Now, UnixMillis};
 use crate::model::value::Value;
+
+mod members;
+
+pub use self::members::Subscriptions;
 
 /// Commands under way at one broker. A further one is settled as busy: so many unanswered ones mean that the broker
 /// does not keep up, and more would only come late.
@@ -68,8 +72,16 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub struct State {
     link: Arc<str>,
-    stations: Vec<Station>,
+    gateway: Arc<str>,
+    /// By numbers that are never given twice.
+    stations: BTreeMap<usize, Station>,
+    next_station: usize,
     routes: Routes,
+    /// What the broker was asked for on this connection, when that is not what it should be, and what it was asked for
+    /// more than once.
+    asked: BTreeMap<Arc<str>, u8>,
+    resubscribe: bool,
+    asked_again: BTreeSet<Arc<str>>,
     up: Option<bool>,
     commands: BTreeMap<CommandId, Command>,
     waiting: Waiting,
@@ -114,28 +126,25 @@ impl State {
     pub fn new(
         link: Arc<str>,
         gateway: &Arc<str>,
-        devices: &[MqttDevice],
-    ) -> (Self, Vec<(usize, RouteError)>) {
-        let names: Vec<_> = devices
-            .iter()
-            .map(|mqtt| Names {
-                topic: Arc::clone(&mqtt.topic),
-                device: Arc::clone(&mqtt.device.id),
-                gateway: Arc::clone(gateway),
-            })
-            .collect();
-        let (routes, errors) =
-            Routes::build(names.iter().zip(devices).map(|(names, mqtt)| (names, mqtt.map.as_ref())));
-        let state = Self {
+        members: &Members,
+        now: Now,
+    ) -> (Self, Vec<(Arc<str>, RouteError)>) {
+        let mut state = Self {
             link,
-            stations: devices.iter().zip(&names).map(|(mqtt, names)| Station::new(mqtt, names)).collect(),
-            routes,
+            gateway: Arc::clone(gateway),
+            stations: BTreeMap::new(),
+            next_station: 0,
+            routes: Routes::default(),
+            asked: BTreeMap::new(),
+            resubscribe: false,
+            asked_again: BTreeSet::new(),
             up: None,
             commands: BTreeMap::new(),
             waiting: Waiting::default(),
             outgoing: VecDeque::new(),
             observations: VecDeque::new(),
         };
+        let errors = state.handle_members(members, now);
         (state, errors)
     }
 
@@ -144,13 +153,9 @@ impl State {
         self.up == Some(false)
     }
 
-    /// What to subscribe to after each connect, and the highest QoS that is wanted there.
-    pub fn filters(&self) -> &[(Arc<str>, u8)] {
-        self.routes.filters()
-    }
-
     /// The broker has accepted the connection.
     pub fn handle_connected(&mut self, now: Now) {
+        self.begin_subscriptions();
         if self.up.replace(true) != Some(true) {
             self.observations.push_back(Observation::Link {
                 link: Arc::clone(&self.link),
@@ -175,7 +180,7 @@ impl State {
             up: false,
             reason: Some(link_reason.into()),
         });
-        for station in &mut self.stations {
+        for station in self.stations.values_mut() {
             let change = station.lose(device_reason);
             // The log has one line for the broker, not one for each device.
             observe(&mut self.observations, station, change, now.wall);
@@ -193,8 +198,12 @@ impl State {
         let body = Body::new(&message.payload);
         let mut reports = Vec::new();
         let mut answers = Vec::new();
+        let replayed = retained && self.asked_again.iter().any(|filter| matches(filter, topic));
         for feed in self.routes.feeds(topic) {
-            let Some(station) = self.stations.get_mut(feed.device) else { continue };
+            let Some(station) = self.stations.get_mut(&feed.device) else { continue };
+            if replayed && station.knows_better() {
+                continue;
+            }
             let is_own = station.is_own_topic(topic);
             let change = station.hear_availability(feed, &body, retained, now.instant);
             tell(&mut self.observations, station, change, now.wall);
@@ -259,7 +268,7 @@ impl State {
     /// Begins a command, or lets it wait until its property may be written again.
     fn admit(&mut self, command: &DriverCommand, fresh: bool, now: Now) {
         let prepared = self.prepare(command, now).and_then(|(begun, messages)| {
-            let limits = self.stations.get(begun.station).map(|station| &station.limits);
+            let limits = self.stations.get(&begun.station).map(|station| &station.limits);
             let admit = |limits| self.waiting.admit(limits, command, fresh, now.instant);
             Ok((limits.map(admit).transpose()?, begun, messages))
         });
@@ -318,7 +327,7 @@ impl State {
         for command in self.waiting.due(now.instant) {
             self.admit(&command, false, now);
         }
-        for station in &mut self.stations {
+        for station in self.stations.values_mut() {
             let change = station.check_silence(now.instant);
             tell(&mut self.observations, station, change, now.wall);
         }
@@ -327,7 +336,7 @@ impl State {
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let commands = self.commands.values().map(Command::deadline);
-        let silences = self.stations.iter().filter_map(Station::silence_deadline);
+        let silences = self.stations.values().filter_map(Station::silence_deadline);
         commands.chain(silences).chain(self.waiting.timeout()).min()
     }
 
@@ -350,9 +359,8 @@ impl State {
         if command.deadline <= now.instant || self.commands.len() + self.waiting.len() >= COMMANDS_IN_FLIGHT {
             return Err(Outcome::Busy);
         }
-        let found =
-            self.stations.iter().enumerate().find(|(_, station)| station.device.id == command.device.id);
-        let (at, station) = found
+        let found = self.stations.iter().find(|(_, station)| station.device.id == command.device.id);
+        let (&at, station) = found
             .ok_or_else(|| Outcome::Rejected(Rejection::UnknownDevice(Arc::clone(&command.device.id))))?;
         if self.up != Some(true) || !station.may_be_there() {
             return Err(Outcome::Offline);
@@ -419,7 +427,7 @@ impl State {
 
     /// Holds a device's report against the values that are awaited of it.
     fn compare(&mut self, at: usize, samples: &[(usize, Sample)], now: Now) {
-        let Some(station) = self.stations.get(at) else { return };
+        let Some(station) = self.stations.get(&at) else { return };
         let mut touched = Vec::new();
         for (id, command) in
             self.commands.iter_mut().filter(|(_, command)| command.station == at && command.sent)
@@ -535,5 +543,4 @@ fn unwritable(error: &Unwritable) -> Outcome {
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
 mod tests;

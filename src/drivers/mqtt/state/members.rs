@@ -1,0 +1,118 @@
+//! Devices that come to a broker link and go from it while it runs, and what the broker is asked for because of them.
+//!
+//! Pure. The others keep what is known of them: only the filters that differ are asked for or given back. A filter that a
+//! newcomer shares with others is asked for again, since a broker sends what it has kept only then; those that have been
+//! heard of know better than what comes so.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::super::route::{Names, RouteError, covers};
+use super::super::station::Station;
+use super::super::{Members, MqttDevice};
+use super::{Command, State, observe};
+use crate::model::command::{Outcome, Rejection};
+use crate::model::time::Now;
+
+/// Filters that the broker is to be asked for, with the highest QoS, and then those that are to be given back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscriptions {
+    /// New ones, and some that are asked for again.
+    pub wanted: Vec<(Arc<str>, u8)>,
+    /// What nobody wants any more.
+    pub unwanted: Vec<Arc<str>>,
+}
+
+impl State {
+    /// These are the devices from now on. Those that are bound as before go on; commands to others that go are settled.
+    /// Answers with what the maps of those that come say that cannot be used, each with its device.
+    pub fn handle_members(&mut self, members: &Members, now: Now) -> Vec<(Arc<str>, RouteError)> {
+        let known: HashMap<_, _> =
+            self.stations.iter().map(|(number, station)| (Arc::clone(&station.device.id), *number)).collect();
+        let mut gone: BTreeSet<usize> = self.stations.keys().copied().collect();
+        let mut come = Vec::new();
+        for member in &members.devices {
+            let number = known.get(&member.device.id).copied();
+            let station = number.and_then(|number| self.stations.get_mut(&number));
+            if station.is_some_and(|station| station.goes_on_as(member)) {
+                number.map(|number| gone.remove(&number));
+            } else {
+                come.push(member);
+            }
+        }
+        for number in gone {
+            self.remove(number, now);
+        }
+        self.stations.values_mut().for_each(|station| station.is_new = false);
+        come.into_iter()
+            .flat_map(|member| {
+                let id = Arc::clone(&member.device.id);
+                self.add(member).into_iter().map(move |error| (Arc::clone(&id), error))
+            })
+            .collect()
+    }
+
+    /// What the broker is to be asked for, if that has changed since it was asked last.
+    pub fn poll_subscriptions(&mut self) -> Option<Subscriptions> {
+        if self.up != Some(true) || !std::mem::take(&mut self.resubscribe) {
+            return None;
+        }
+        let filters: BTreeMap<_, _> = self.routes.filters(&[]).into_iter().collect();
+        let newcomer = |number| self.stations.get(&number).is_some_and(|station| station.is_new);
+        let mut again = BTreeSet::new();
+        for wanted in self.routes.filters_of(newcomer) {
+            let serving = |filter: &&Arc<str>| *filter == wanted || covers(filter, wanted);
+            again.extend(self.asked.keys().filter(serving).map(Arc::clone));
+        }
+        let wanted = filters
+            .iter()
+            .filter(|(filter, qos)| self.asked.get(*filter) != Some(qos) || again.contains(*filter))
+            .map(|(filter, qos)| (Arc::clone(filter), *qos))
+            .collect();
+        let unwanted =
+            self.asked.keys().filter(|filter| !filters.contains_key(*filter)).map(Arc::clone).collect();
+        self.asked_again.append(&mut again);
+        self.asked = filters;
+        Some(Subscriptions { wanted, unwanted })
+    }
+
+    /// A new connection: the broker is to be asked for everything.
+    pub(super) fn begin_subscriptions(&mut self) {
+        self.asked.clear();
+        self.asked_again.clear();
+        self.resubscribe = true;
+        self.stations.values_mut().for_each(|station| station.is_new = false);
+    }
+
+    fn add(&mut self, member: &MqttDevice) -> Vec<RouteError> {
+        let names = Names {
+            topic: Arc::clone(&member.topic),
+            device: Arc::clone(&member.device.id),
+            gateway: Arc::clone(&self.gateway),
+        };
+        let number = self.next_station;
+        self.next_station += 1;
+        let errors = self.routes.add(number, &names, &member.map);
+        self.stations.insert(number, Station::new(member, &names));
+        self.resubscribe = true;
+        errors
+    }
+
+    /// A device goes, perhaps to come back at once in another form; until then it is not there.
+    fn remove(&mut self, number: usize, now: Now) {
+        let Some(mut station) = self.stations.remove(&number) else { return };
+        self.routes.remove(number);
+        self.resubscribe = true;
+        let mine = |(id, command): (_, &Command)| (command.station == number).then_some(id);
+        let commands: Vec<_> =
+            self.commands.iter().map(|(id, command)| (*id, command)).filter_map(mine).collect();
+        for id in commands {
+            let Some(command) = self.commands.remove(&id) else { continue };
+            self.outgoing.retain(|message| message.ticket.command != id);
+            let unsent = Outcome::Rejected(Rejection::UnknownDevice(Arc::clone(&station.device.id)));
+            self.settled(id, if command.sent { Outcome::TimedOut } else { unsent }, now);
+        }
+        let change = station.lose("its configuration has changed");
+        observe(&mut self.observations, &station, change, now.wall);
+    }
+}
