@@ -5,19 +5,20 @@
 //! another name. Opening again is the owner's business.
 
 use std::fs;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serial2::rs4xx::Rs485Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 use tokio_serial::{DataBits, SerialPort, SerialPortBuilderExt, SerialStream, StopBits};
 
-use super::{Parity, Rs485, SerialSettings, Target, Turn, pace};
+use super::pace::Pace;
+use super::{Parity, Rs485, SerialSettings, Target, Turn};
 use crate::clock;
 use crate::proto::modbus::timing::LineTiming;
 
@@ -49,6 +50,7 @@ pub(super) enum Port {
 pub(super) struct Serial {
     stream: SerialStream,
     timing: LineTiming,
+    pace: Pace,
     /// Who turns the transceiver round, where this program does.
     rts: Option<Rs485>,
     /// The port once more, where its RS-485 mode was set: closing it might set the mode back.
@@ -69,6 +71,12 @@ pub(super) enum OpenError {
     /// Another program has the port, or another bus of this one.
     #[error("serial port {path} is in use by another program; find it with: fuser -v {path}")]
     InUse {
+        /// As configured.
+        path: Arc<str>,
+    },
+    /// A file, or a device of another kind.
+    #[error("{path} is no serial port; ports are found by: ls -l /dev/serial/by-id /dev/ttyS* /dev/ttyAMA*")]
+    NotSerial {
         /// As configured.
         path: Arc<str>,
     },
@@ -133,6 +141,16 @@ impl Port {
         }
     }
 
+    /// Waits until then, as exactly as the port deserves: on a line a millisecond is a part of a turn that others could
+    /// use. Cancel safe: it only waits.
+    pub(super) async fn wait_until(&self, then: Instant) {
+        match self {
+            Self::Serial(serial) => serial.pace.until(then).await,
+            Self::Tcp(_) if clock::instant() < then => sleep_until(then.into()).await,
+            Self::Tcp(_) => {}
+        }
+    }
+
     /// Sends a whole frame.
     pub(super) async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
         let send = async {
@@ -183,16 +201,16 @@ impl Serial {
     async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
         let Some(rts) = self.rts else { return self.stream.write_all(frame).await };
         self.stream.write_request_to_send(rts.high)?;
-        pace::until(clock::instant() + rts.before).await;
+        self.pace.until(clock::instant() + rts.before).await;
         let begun = clock::instant();
         self.stream.write_all(frame).await?;
         // The queue is empty some characters before the line is; the line's pace tells when the last one has gone.
         let characters = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        pace::until(begun + self.timing.characters(characters)).await;
+        self.pace.until(begun + self.timing.characters(characters)).await;
         while self.stream.bytes_to_write()? > 0 {
-            pace::until(clock::instant() + self.timing.characters(1)).await;
+            self.pace.until(clock::instant() + self.timing.characters(1)).await;
         }
-        pace::until(clock::instant() + rts.after).await;
+        self.pace.until(clock::instant() + rts.after).await;
         Ok(self.stream.write_request_to_send(!rts.high)?)
     }
 }
@@ -202,11 +220,7 @@ fn open_serial(settings: &SerialSettings) -> Result<Serial, OpenError> {
     let kernel = settings.rs485.filter(|rs485| rs485.by == Turn::Kernel);
     let rs485 = kernel
         .map(|kernel| {
-            let port = fs::OpenOptions::new()
-                .read(true)
-                .write(true)
-                .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits() | nix::fcntl::OFlag::O_NOCTTY.bits())
-                .open(&*settings.path)
+            let port = open_plainly(&settings.path)
                 .map_err(|source| OpenError::Serial { path: path(), source: source.into() })?;
             let port = serial2::SerialPort::from(OwnedFd::from(port));
             port.set_rs4xx_mode(kernel_mode(&kernel))
@@ -225,6 +239,8 @@ fn open_serial(settings: &SerialSettings) -> Result<Serial, OpenError> {
     let mut stream = builder.open_native_async().map_err(|source| {
         if is_in_use(&source) {
             OpenError::InUse { path: path() }
+        } else if is_something_else(&settings.path) {
+            OpenError::NotSerial { path: path() }
         } else {
             OpenError::Serial { path: path(), source }
         }
@@ -233,7 +249,7 @@ fn open_serial(settings: &SerialSettings) -> Result<Serial, OpenError> {
     if let Some(rts) = rts {
         stream.write_request_to_send(!rts.high).map_err(|source| OpenError::Rts { path: path(), source })?;
     }
-    Ok(Serial { stream, timing: settings.timing(), rts, _rs485: rs485 })
+    Ok(Serial { stream, timing: settings.timing(), pace: Pace::new(), rts, _rs485: rs485 })
 }
 
 fn kernel_mode(rs485: &Rs485) -> Rs485Config {
@@ -242,6 +258,18 @@ fn kernel_mode(rs485: &Rs485) -> Rs485Config {
     mode.set_delay_before_send(rs485.before);
     mode.set_delay_after_send(rs485.after);
     mode
+}
+
+/// Opens a device node without waiting for a carrier, and without becoming its program.
+fn open_plainly(path: &str) -> io::Result<fs::File> {
+    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits() | nix::fcntl::OFlag::O_NOCTTY.bits();
+    fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
+}
+
+/// Whether a path that could not be opened as a port is there, but no port.
+fn is_something_else(path: &str) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_dir())
+        || open_plainly(path).is_ok_and(|found| !found.is_terminal())
 }
 
 /// A port that another program holds is refused by the kernel (TIOCEXCL), or, to a program that may do anything, by

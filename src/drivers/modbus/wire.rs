@@ -12,7 +12,7 @@ use tracing::{debug, info};
 
 use super::port::{Port, READ_SIZE};
 use super::recorder::Recorder;
-use super::{BusSettings, SerialFraming, Target, TcpFraming, pace};
+use super::{BusSettings, SerialFraming, Target, TcpFraming};
 use crate::clock;
 use crate::proto::modbus::frame::{Answer, Framing, Request, RequestError};
 use crate::proto::modbus::late::{Debts, Trust};
@@ -172,7 +172,7 @@ impl Wire {
         }
         let framing = self.framing;
         let frame = request.encode(unit, framing).map_err(Fault::Request)?;
-        pace::until(self.ready_at).await;
+        self.port.wait_until(self.ready_at).await;
         if !self.tcp() {
             let drained = self.port.drain().map_err(Fault::Lost)?;
             if !drained.is_empty() {
