@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use pentad::drivers::modbus::ModbusDevice;
 use pentad::drivers::{DriverAction, Observation, Sample};
 use pentad::model::command::Outcome;
 use pentad::model::value::Value;
 
-use crate::rig::{Rig, TIMEOUT, device, holding, serial};
-use crate::slave::{Asked, Deed, Line, World, exception, read_answer, rtu};
+use crate::rig::{PATIENCE, Rig, TIMEOUT, device, holding, serial};
+use crate::slave::{Asked, Deed, Line, World, exception, now, read_answer, rtu};
 
 #[tokio::test]
 async fn a_late_answer_is_never_taken_for_the_next_one() {
@@ -210,6 +211,72 @@ async fn a_port_that_is_not_there_at_the_start_is_waited_for() {
     let _line = Line::plug(&world, &path);
     rig.link(true).await;
     rig.value(1, 0, Value::Int(1)).await;
+    rig.stop().await;
+}
+
+/// Waits until a world was asked something.
+async fn asked(rig: &mut Rig, world: &World) {
+    let deadline = now() + PATIENCE;
+    while world.log().is_empty() {
+        assert!(now() < deadline, "waited in vain for a request; seen: {:#?}", rig.seen);
+        rig.watch(Duration::from_millis(20)).await;
+    }
+}
+
+/// Units 1 to 12 that are silent, each read every so often.
+fn silent(world: &World, every_ms: u64) -> Vec<ModbusDevice> {
+    (1..=12)
+        .map(|unit| {
+            world.kill(unit);
+            device(unit, vec![holding(10, every_ms)], vec![])
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_port_on_which_everybody_is_silent_is_opened_anew_once_and_then_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("port");
+    let (first, second, third) = (World::default(), World::default(), World::default());
+    let devices = silent(&first, 1000);
+    silent(&second, 1000);
+    let _first = Line::plug(&first, &path);
+    let mut rig = Rig::start_with(serial(&path), devices, Duration::from_millis(50));
+    asked(&mut rig, &first).await;
+    // The name leads to another line now, which only a port that is opened anew reaches.
+    let _second = Line::plug(&second, &path);
+    asked(&mut rig, &second).await;
+    assert!(first.log().len() >= 12, "only after everybody was asked in vain");
+    let _third = Line::plug(&third, &path);
+    let before = second.log().len();
+    rig.watch(Duration::from_secs(5)).await;
+    assert_eq!(third.log().len(), 0, "the port is opened anew once in a minute");
+    assert!(second.log().len() > before + 3, "the units are asked all the same");
+    rig.stop().await;
+    assert_eq!(rig.count(|seen| matches!(seen, Observation::Link { .. })), 1, "the bus was up all the while");
+}
+
+#[tokio::test]
+async fn a_port_on_which_one_unit_answers_is_not_opened_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("port");
+    let (first, second) = (World::default(), World::default());
+    let mut devices = silent(&first, 100);
+    // It is asked rarely, so that many timeouts come between its answers.
+    first.set(13, 10, &[13]);
+    devices.push(device(13, vec![holding(10, 600_000)], vec![]));
+    let _first = Line::plug(&first, &path);
+    let mut rig = Rig::start_with(serial(&path), devices, Duration::from_millis(50));
+    rig.value(13, 0, Value::Int(13)).await;
+    let _second = Line::plug(&second, &path);
+    let alive = || first.log().iter().filter(|asked| asked.unit == 13).count();
+    let deadline = now() + PATIENCE;
+    while alive() < 3 {
+        assert!(now() < deadline, "the one that answers is asked whether all are silent");
+        rig.watch(Duration::from_millis(50)).await;
+    }
+    assert!(first.log().len() > 20);
+    assert_eq!(second.log().len(), 0);
     rig.stop().await;
 }
 

@@ -17,6 +17,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use super::core::{Core, Turn};
 use super::port::Port;
 use super::recorder::Recorder;
+use super::silence::{Silence, Verdict};
 use super::wire::{Fault, Wire};
 use super::{BusSettings, ModbusDevice, Target, adapter};
 use crate::backoff::Backoff;
@@ -36,15 +37,6 @@ const REOPEN_FIRST: Duration = Duration::from_millis(250);
 /// before its installer wonders.
 const REOPEN_MAX: Duration = Duration::from_secs(5);
 
-/// Timeouts in a row after which a TCP connection is made anew, if no unit behind it answers: a peer that was
-/// restarted without a goodbye would otherwise stay silent until the kernel gives up, which takes a quarter of an hour.
-const SILENT_CONNECTION: u32 = 3;
-
-/// The same for a serial port: an adapter that has lost its head comes back when it is opened again. More timeouts, and
-/// not more often than this, since nearly always it is the devices that have no power.
-const SILENT_PORT: u32 = 10;
-const PORT_RESET_PAUSE: Duration = Duration::from_secs(60);
-
 /// Serves one bus until told to stop. See [`crate::drivers`] for what it owes the hub.
 ///
 /// Its devices may change meanwhile; the port stays open.
@@ -57,8 +49,12 @@ pub async fn run(
 ) {
     let mut roll = devices.into();
     let span = info_span!("bus", bus = %settings.id);
-    let reset_at = clock::instant();
-    let core = Core::new(roll.now().to_vec(), reset_at);
+    let now = clock::instant();
+    let core = Core::new(roll.now().to_vec(), now);
+    let silence = match settings.target {
+        Target::Serial(_) => Silence::of_port(now),
+        Target::Tcp { .. } => Silence::of_connection(now),
+    };
     let LinkPort { link, commands, observations, meters, announcer: _ } = port;
     let backoff = Backoff::new(REOPEN_FIRST, REOPEN_MAX);
     let bus = Bus {
@@ -74,7 +70,7 @@ pub async fn run(
         backoff,
         attempts: 0,
         debts: None,
-        reset_at,
+        silence,
         recorder,
     };
     bus.run().instrument(span).await;
@@ -95,8 +91,7 @@ struct Bus {
     attempts: u64,
     /// Requests that may still be answered on a serial line, while its port is closed.
     debts: Option<Debts>,
-    /// When the serial port may be opened anew for its silence.
-    reset_at: Instant,
+    silence: Silence,
     recorder: Recorder,
 }
 
@@ -240,20 +235,14 @@ impl Bus {
     /// Whether the port should be opened anew because nobody behind it answers. While a unit might, it is asked.
     fn is_dead(&mut self, wire: &Wire) -> bool {
         let now = clock::instant();
-        let patience = match self.settings.target {
-            Target::Tcp { .. } => SILENT_CONNECTION,
-            Target::Serial(_) if now < self.reset_at => return false,
-            Target::Serial(_) => SILENT_PORT,
-        };
-        if wire.silent() < patience {
-            return false;
+        match self.silence.judge(wire.silent(), self.core.all_silent(), now) {
+            Verdict::Fine => false,
+            Verdict::Ask => {
+                self.core.ask_everybody(now);
+                false
+            }
+            Verdict::Reset => true,
         }
-        if !self.core.all_silent() {
-            self.core.ask_everybody(now);
-            return false;
-        }
-        self.reset_at = now + PORT_RESET_PAUSE;
-        true
     }
 
     /// Waits for the next thing to do, with an eye on the port: a lost one is noticed at once, not at the next poll.

@@ -20,6 +20,7 @@ mod pace;
 mod port;
 pub mod recorder;
 pub mod scan;
+mod silence;
 mod wire;
 
 /// One bus as configured.
