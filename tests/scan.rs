@@ -160,3 +160,81 @@ async fn a_port_in_use_and_an_empty_line_are_said_so() {
     let (code, _, stderr) = pentad(&["scan", port, "--framing", "tcp"]).await;
     assert_eq!(code, 64, "{stderr}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_port_at_all_is_said_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let gone = folder.path().join("ttyUSB7");
+    for (target, wanted, words) in [
+        ("", 64, "give a serial port such as /dev/ttyUSB0"),
+        ("null", 64, "did you mean /dev/null?"),
+        ("/dev/null", 1, "/dev/null is no serial port"),
+        (folder.path().to_str().unwrap(), 1, "is no serial port"),
+        (gone.to_str().unwrap(), 1, "cannot open serial port"),
+    ] {
+        let (code, stdout, stderr) = pentad(&["scan", target, "--units", "1"]).await;
+        assert_eq!((code, stdout.as_str()), (wanted, ""), "{target}: {stderr}");
+        assert!(stderr.contains(words), "{target}: {stderr}");
+    }
+}
+
+/// Text in registers, two characters in each, with zeros behind it.
+fn text(words: &str, registers: usize) -> Vec<u16> {
+    let mut bytes = words.as_bytes().to_vec();
+    bytes.resize(registers * 2, 0);
+    bytes.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_shows_what_it_is_is_recognised_and_not_guessed() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::default();
+    // The same readings everywhere: only the signs tell these apart.
+    for unit in 1..=6 {
+        world.set(unit, 0, &[2301; 200]);
+    }
+    world.set(1, 40000, &text("SunS", 2));
+    world.set(1, 40069, &[103]);
+    world.set(2, 11, &[71]);
+    world.set(3, 0, &[3]);
+    world.set(4, 49, &text("iEM3255", 20));
+    // Signs of two products at once: both are named.
+    world.set(5, 40000, &text("SunS", 2));
+    world.set(5, 40069, &[101]);
+    world.set(5, 11, &[73]);
+    world.set(6, 11, &[74]);
+    let line = Line::plug(&world, &folder.path().join("port"));
+    let port = line.path.to_str().unwrap();
+    let options = ["--baud", "115200", "--parity", "none", "--units", "1-6", "--timeout", "100"];
+    let (code, stdout, stderr) =
+        pentad(&[&["scan", port, "--products", PRODUCTS][..], &options].concat()).await;
+    assert_eq!(code, 0, "{stderr}");
+    for words in [
+        "# recognised as sunspec-inverter-103 by holding registers 40000 to 40001 and holding register 40069\n[[device]]\nid = \"unit-1\"\nproduct = \"sunspec-inverter-103\"",
+        "# recognised as gavazzi-em24 by input register 11\n[[device]]\nid = \"unit-2\"",
+        "# recognised as deye-hybrid-1p by holding register 0\n[[device]]\nid = \"unit-3\"",
+        "# recognised as schneider-iem3155 by holding registers 49 to 68\n[[device]]\nid = \"unit-4\"",
+        "# it could also be sunspec-inverter-103\n[[device]]\nid = \"unit-5\"\nproduct = \"gavazzi-em24\"",
+    ] {
+        assert!(stdout.contains(words), "{words} is missing in {stdout}");
+    }
+    let last = stdout.split("unit = 5").last().unwrap();
+    assert!(!last.contains("recognised") && !last.contains("gavazzi-em24"), "{last}");
+    checked(folder.path(), &stdout).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_is_recognised_by_what_it_says_of_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let product = "[[product]]\nid = \"acme-rx77\"\n[product.modbus]\nidentify = [{ says = \"rx-77\" }]\n\
+        [[product.property]]\nid = \"a\"\ntype = \"int\"\n\
+        modbus = { table = \"holding\", address = 0, type = \"u16\" }\n";
+    std::fs::write(folder.path().join("acme.toml"), product).unwrap();
+    let server = Server::start(&plant(), "127.0.0.1:0").await;
+    let target = server.address.to_string();
+    let products = folder.path().to_str().unwrap();
+    let options = ["scan", &target, "--units", "5-6", "--products", products, "--timeout", "100"];
+    let (code, stdout, stderr) = pentad(&options).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("# recognised as acme-rx77 by its own words \"rx-77\""), "{stdout}");
+}

@@ -193,7 +193,16 @@ impl Scan {
             pause_after_connect: Duration::ZERO,
         };
         let framing = self.framing.as_deref();
-        if !self.target.starts_with('/') {
+        if self.target.trim().is_empty() {
+            return Err(
+                "give a serial port such as /dev/ttyUSB0, or the host of a Modbus TCP device".to_owned()
+            );
+        }
+        let network = !self.target.starts_with('/');
+        if network && Path::new("/dev").join(&self.target).exists() {
+            return Err(format!("{0} is taken for a host; did you mean /dev/{0}?", self.target));
+        }
+        if network {
             if framing == Some("ascii") {
                 return Err("ascii is a framing of serial lines".to_owned());
             }

@@ -116,6 +116,8 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
         || publishes.iter().any(Option::is_some)
         || occurrences.iter().any(Option::is_some)
         || !mqtt_settings.publish.is_empty();
+    let modbus = on_modbus
+        .then(|| Arc::new(modbus_settings.map(report_to, &properties, modbus_points.clone(), steps)));
     let product = Arc::new(Product {
         name: name.map_or_else(|| Arc::clone(&id), Arc::from),
         type_id: type_id.unwrap_or_else(|| identity::type_id(&id).into()),
@@ -131,7 +133,7 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
     Some(ProductEntry {
         product,
         polled,
-        modbus: on_modbus.then(|| Arc::new(modbus_settings.map(modbus_points, steps))),
+        modbus,
         mqtt: on_mqtt.then(|| Arc::new(mqtt_settings.map(mqtt_points, publishes, occurrences))),
         spot,
         layer,

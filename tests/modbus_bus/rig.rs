@@ -69,15 +69,7 @@ pub(crate) fn device(unit: u8, points: Vec<Point>, functions: Vec<Vec<Step>>) ->
         uuid: format!("0000-0000-0000-{unit:04X}").into(),
         mac: format!("{unit:012X}").into(),
     };
-    let map = ModbusMap {
-        properties: points.into_iter().map(Some).collect(),
-        functions,
-        setup: Vec::new(),
-        max_gap: 4,
-        max_span: 125,
-        pause: Duration::ZERO,
-        pause_after_connect: Duration::ZERO,
-    };
+    let map = ModbusMap { max_gap: 4, ..ModbusMap::new(points.into_iter().map(Some).collect(), functions) };
     ModbusDevice { device: Arc::new(device), unit, map: Arc::new(map) }
 }
 

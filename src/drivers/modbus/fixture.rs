@@ -1,7 +1,6 @@
 //! Devices for the tests of this folder.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::ModbusDevice;
 use super::map::{Data, ModbusMap, Point, Step, Table};
@@ -38,16 +37,6 @@ pub(super) fn device(number: u32, unit: u8, points: Vec<Point>, functions: Vec<V
         uuid: "0000-0000-0000-0001".into(),
         mac: "000000000001".into(),
     };
-    let properties = points.into_iter().map(Some).collect();
-    let quick = Duration::ZERO;
-    let map = ModbusMap {
-        properties,
-        functions,
-        setup: Vec::new(),
-        max_gap: 4,
-        max_span: 125,
-        pause: quick,
-        pause_after_connect: quick,
-    };
+    let map = ModbusMap { max_gap: 4, ..ModbusMap::new(points.into_iter().map(Some).collect(), functions) };
     ModbusDevice { device: Arc::new(device), unit, map: Arc::new(map) }
 }

@@ -6,9 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::value::Value;
+use crate::model::value::{Value, ValueType};
 pub use crate::proto::modbus::Table;
 use crate::proto::modbus::plan::Limits;
+
+/// A gap of this many registers takes about as long on the wire as the frame that a second read would need.
+const DEFAULT_GAP: u16 = 8;
 
 /// The Modbus side of a product, in the product's order.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +22,12 @@ pub struct ModbusMap {
     pub functions: Vec<Vec<Step>>,
     /// What its devices are written when they come online or return; constants only.
     pub setup: Vec<Step>,
+    /// How often it is looked whether what was set up still stands there; `None`: never.
+    pub setup_check: Option<Duration>,
+    /// The property that counts up from the device's start: when it falls, the device has started anew.
+    pub uptime: Option<usize>,
+    /// How a scan knows its devices: by all of these. Empty where nothing is known for sure.
+    pub identify: Vec<Mark>,
     /// Unused registers that a grouped read may bridge.
     pub max_gap: u16,
     /// Most registers in one read, 1..=125 (bits: sixteen times as many, at most 2000); 0 when each property needs a
@@ -31,6 +40,22 @@ pub struct ModbusMap {
 }
 
 impl ModbusMap {
+    /// A map of devices that want nothing special.
+    pub fn new(properties: Vec<Option<Point>>, functions: Vec<Vec<Step>>) -> Self {
+        Self {
+            properties,
+            functions,
+            setup: Vec::new(),
+            setup_check: None,
+            uptime: None,
+            identify: Vec::new(),
+            max_gap: DEFAULT_GAP,
+            max_span: 125,
+            pause: Duration::ZERO,
+            pause_after_connect: Duration::ZERO,
+        }
+    }
+
     /// How reads are grouped.
     pub fn limits(&self) -> Limits {
         Limits { max_gap: self.max_gap, max_span: self.max_span }
@@ -262,4 +287,29 @@ pub enum Operand {
     Constant(Value),
     /// An input of the function; a step whose input is absent is skipped.
     Input(Arc<str>),
+}
+
+/// A sign of what a device is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mark {
+    /// What a read of this place, and of nothing else, gives.
+    Place {
+        /// Where and in which form.
+        point: Point,
+        /// What it is compared as: a bool, a float or a text.
+        kind: ValueType,
+        /// What it must be.
+        wanted: Wanted,
+    },
+    /// Words in what the device says of itself (function 43/14 or 17), in capitals or not.
+    Says(Arc<str>),
+}
+
+/// What a value must be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wanted {
+    /// One of these.
+    OneOf(Vec<Value>),
+    /// A number from the first to the second.
+    Range(f64, f64),
 }

@@ -1,17 +1,21 @@
 //! `[product.modbus]`: what a product says once for all its registers, and what its devices are particular about.
 
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::super::node::Node;
-use super::super::super::reader::Table;
+use super::super::super::problem::{Problem, Report, Spot};
+use super::super::super::reader::{Table, nearest};
 use super::super::EVERY;
 use super::{ModbusMap, place, step};
-use crate::drivers::modbus::map::{Order, Point, Step, Table as Registers, WritePolicy};
-
-/// A gap of this many registers takes about as long on the wire as the frame that a second read would need.
-const DEFAULT_GAP: u16 = 8;
+use crate::drivers::modbus::map::{Mark, Order, Point, Step, Table as Registers, Wanted, WritePolicy};
+use crate::model::product::Property;
+use crate::model::value::{Value, ValueType};
 
 const DEFAULT_EVERY: Duration = Duration::from_secs(1);
+/// More often a check would cost more than it tells.
+const SETUP_CHECK: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(7 * 86_400);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE_AFTER_CONNECT: Duration = Duration::from_secs(60);
 
@@ -41,6 +45,10 @@ pub(in super::super::super) struct Settings {
     pub(super) write: WritePolicy,
     pub(super) mask_write: bool,
     setup: Vec<Step>,
+    setup_check: Option<Duration>,
+    /// The property, and where its name stands.
+    uptime: Option<(Arc<str>, Spot)>,
+    identify: Vec<Mark>,
     /// The table to read instead, by table.
     pub(super) reads: Vec<(Registers, Registers)>,
 }
@@ -49,17 +57,21 @@ impl Settings {
     /// The whole map, from what stands at each property and function.
     pub(in super::super::super) fn map(
         &self,
-        properties: Vec<Option<Point>>,
+        report: &Report,
+        properties: &[Property],
+        points: Vec<Option<Point>>,
         functions: Vec<Vec<Step>>,
     ) -> ModbusMap {
         ModbusMap {
-            properties,
-            functions,
             setup: self.setup.clone(),
+            setup_check: self.setup_check,
+            uptime: self.uptime.as_ref().and_then(|named| counter(report, properties, &points, named)),
+            identify: self.identify.clone(),
             max_gap: self.max_gap,
             max_span: self.max_span,
             pause: self.pause,
             pause_after_connect: self.pause_after_connect,
+            ..ModbusMap::new(points, functions)
         }
     }
 
@@ -70,11 +82,12 @@ impl Settings {
 }
 
 pub(in super::super::super) fn settings(table: Option<Table<'_>>) -> Settings {
+    let plain = ModbusMap::new(Vec::new(), Vec::new());
     let mut settings = Settings {
-        max_gap: DEFAULT_GAP,
-        max_span: 125,
-        pause: Duration::ZERO,
-        pause_after_connect: Duration::ZERO,
+        max_gap: plain.max_gap,
+        max_span: plain.max_span,
+        pause: plain.pause,
+        pause_after_connect: plain.pause_after_connect,
         base: Base::Zero,
         meant: false,
         order: Order::default(),
@@ -82,6 +95,9 @@ pub(in super::super::super) fn settings(table: Option<Table<'_>>) -> Settings {
         write: WritePolicy::default(),
         mask_write: false,
         setup: Vec::new(),
+        setup_check: None,
+        uptime: None,
+        identify: Vec::new(),
         reads: Vec::new(),
     };
     let Some(table) = table else { return settings };
@@ -118,8 +134,74 @@ pub(in super::super::super) fn settings(table: Option<Table<'_>>) -> Settings {
     // Read last, since the steps go by the settings above.
     let steps = table.tables("setup").into_iter().filter_map(|row| step(row, &settings, &[])).collect();
     settings.setup = steps;
+    settings.identify = table.tables("identify").into_iter().filter_map(|row| mark(row, &settings)).collect();
+    let check = table.key("setup_check");
+    settings.setup_check = check.read(|node| node.duration(SETUP_CHECK));
+    let uptime = table.key("uptime");
+    settings.uptime = uptime.read(|node| Some((Arc::from(node.text()?), node.spot())));
+    for entry in [check, uptime].iter().filter(|entry| entry.given() && !table.key("setup").given()) {
+        let problem = Problem::warning(&entry.spot(), "has no effect on devices that are not set up");
+        table.report().add(problem.hint("give what they are told in setup = [...]"));
+    }
     table.finish();
     settings
+}
+
+/// The property that counts up from the device's start.
+fn counter(
+    report: &Report,
+    properties: &[Property],
+    points: &[Option<Point>],
+    (id, spot): &(Arc<str>, Spot),
+) -> Option<usize> {
+    let is_one = |at: usize| {
+        let numeric = |property: &Property| {
+            matches!(property.kind, ValueType::Int | ValueType::Float) && property.access.readable()
+        };
+        properties.get(at).is_some_and(numeric) && points.get(at).is_some_and(Option::is_some)
+    };
+    let found = properties.iter().position(|property| property.id == *id);
+    if let Some(at) = found.filter(|at| is_one(*at)) {
+        return Some(at);
+    }
+    let words = if found.is_some() { "is no number that is read on Modbus" } else { "is no property" };
+    let ids: Vec<&str> = properties.iter().map(|property| &*property.id).collect();
+    let mut problem = Problem::error(spot, format!("{id:?} {words}"))
+        .allowed("the id of a property of this product that is an int or float in registers");
+    problem.hint = nearest(id, &ids).filter(|_| found.is_none()).map(|near| format!("did you mean {near}?"));
+    report.add(problem);
+    None
+}
+
+/// A sign by which a scan knows the product.
+fn mark(table: Table<'_>, settings: &Settings) -> Option<Mark> {
+    let says = table.key("says");
+    if says.given() {
+        let words = says.read(Node::line);
+        table.finish();
+        return words.map(|words| Mark::Says(words.into()));
+    }
+    let (equals, range) = (table.key("equals"), table.key("range"));
+    if equals.given() == range.given() {
+        let found = if range.given() {
+            "both equals and range"
+        } else {
+            "a place without a value that tells the product"
+        };
+        let problem = Problem::error(&table.spot(), found);
+        table.report().add(problem.allowed("equals or range beside a place, or says alone"));
+    }
+    let range = range.read(Node::range);
+    let values = equals.read(Node::scalars);
+    let kind = match values.as_deref() {
+        Some([Value::Bool(_), ..]) => ValueType::Bool,
+        Some([Value::Text(_), ..]) => ValueType::Text,
+        Some(_) | None => ValueType::Float,
+    };
+    let point = place::place(&table, settings, kind);
+    table.finish();
+    let wanted = values.map(Wanted::OneOf).or_else(|| range.map(|(low, high)| Wanted::Range(low, high)));
+    Some(Mark::Place { point: point?, kind, wanted: wanted? })
 }
 
 fn base(node: &Node<'_>) -> Option<Base> {

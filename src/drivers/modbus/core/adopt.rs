@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::{Core, Station};
 use crate::drivers::Observation;
 use crate::drivers::modbus::ModbusDevice;
-use crate::drivers::modbus::job::{Job, Setup};
 use crate::model::command::Outcome;
 use crate::model::product::Product;
 use crate::model::time::Now;
@@ -44,6 +43,7 @@ impl Core {
         let jobs: Vec<u64> =
             self.jobs.iter().filter(|(_, entry)| entry.station == at).map(|(id, _)| *id).collect();
         self.wear.forget(&at);
+        self.tended.forget(at);
         self.later.retain(|(_, id)| !jobs.contains(id));
         self.holder = self.holder.filter(|(_, id)| !jobs.contains(id));
         for id in jobs {
@@ -66,7 +66,6 @@ impl Core {
     fn join(&mut self, device: ModbusDevice, now: Now) -> usize {
         let unit = self.unit(device.unit);
         let known = Arc::clone(&device.device);
-        let setup = Setup::new(&device);
         let at = self.keep_station(Station { device, unit });
         if !self.link_up {
             self.schedule.link_lost(now.instant);
@@ -79,8 +78,8 @@ impl Core {
         };
         let reason = reason.map(Arc::from);
         self.out.push(Observation::Presence { device: known, at: now.wall, online, reason });
-        if let Some(setup) = setup.filter(|_| online) {
-            self.begin_job(at, unit, Job::Setup(setup), now.instant);
+        if online {
+            self.set_up_station(at, now.instant);
         }
         unit
     }

@@ -7,8 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use setup::Tended;
+use tracing::{debug, info, info_span, warn};
+
 use super::ModbusDevice;
-use super::job::{Act, Job, Setup, grouped, samples};
+use super::job::{Act, Job, grouped, samples};
 use crate::drivers::wear::Wear;
 use crate::drivers::{COMMAND_QUEUE, CommandId, DriverCommand, Observation, Sample};
 use crate::model::command::{Outcome, Rejection};
@@ -17,8 +20,8 @@ use crate::proto::modbus::breaker::Presence;
 use crate::proto::modbus::frame::{Answer, Request};
 use crate::proto::modbus::plan::Group;
 use crate::proto::modbus::schedule::{Lane, Miss, Next, Schedule};
-use tracing::{debug, info, info_span, warn};
 
+mod setup;
 mod waiting;
 
 /// Commands taken off the queue that are not settled yet, of all units together. The bus takes no more while this many
@@ -33,9 +36,6 @@ const UNREADABLE_RETRY: Duration = Duration::from_secs(300);
 /// A property on which the device keeps silent may also have had bad luck on a noisy line; it is asked for again
 /// sooner, at the price of one timeout each time.
 const SILENT_RETRY: Duration = Duration::from_secs(30);
-
-/// A set-up that could not be begun for so long is dropped: the unit has gone again, and is set up when it returns.
-const SETUP_LIFETIME: Duration = Duration::from_secs(60);
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +75,7 @@ pub(super) struct Core {
     wear: Wear<usize>,
     /// Writes that wait because their property was written a moment ago, and until when. At most as many as are held.
     later: Vec<(Instant, u64)>,
+    tended: Tended,
     out: Vec<Observation>,
 }
 
@@ -138,6 +139,7 @@ impl Core {
             holder: None,
             wear: Wear::default(),
             later: Vec::new(),
+            tended: Tended::default(),
             out: Vec::new(),
         };
         for device in devices {
@@ -177,12 +179,20 @@ impl Core {
     pub(super) fn next(&mut self, now: Now) -> Turn {
         self.expire(now);
         self.release(now);
+        self.check_setups(now.instant);
+        if let Some(until) = self.holder.and_then(|(unit, _)| self.schedule.rests_until(unit)) {
+            // The device wants its pause here too, and the line stays held meanwhile.
+            if now.instant < until {
+                return Turn::Idle { until: Some(until) };
+            }
+        }
         loop {
             let held = self.holder.take().map(|(unit, id)| Next::Order { unit, id });
             let (unit, id) = match held.unwrap_or_else(|| self.schedule.next(now.instant)) {
                 Next::Idle { until } => {
                     let later = self.later.iter().map(|(at, _)| *at).min();
-                    return Turn::Idle { until: [until, later].into_iter().flatten().min() };
+                    let times = [until, later, self.next_check()];
+                    return Turn::Idle { until: times.into_iter().flatten().min() };
                 }
                 Next::Poll { unit, key } => match self.polls.get(&key) {
                     Some(poll) => {
@@ -404,26 +414,6 @@ impl Core {
         numbered.filter(move |(_, station)| station.unit == unit)
     }
 
-    /// Lets the devices at a unit that has come online be set up before anything else happens to them.
-    fn set_up(&mut self, unit: usize, now: Instant) {
-        let setups: Vec<(usize, Setup)> = self
-            .stations_of(unit)
-            .filter_map(|(at, station)| Some((at, Setup::new(&station.device)?)))
-            .collect();
-        for (station, setup) in setups {
-            self.begin_job(station, unit, Job::Setup(setup), now);
-        }
-    }
-
-    /// Puts a job that no command asked for before everything else.
-    fn begin_job(&mut self, station: usize, unit: usize, job: Job, now: Instant) {
-        self.jobs_ever += 1;
-        let (writes, worn, deadlines) = (Vec::new(), Vec::new(), Vec::new());
-        let entry = Entry { job, station, started: false, writes, worn, deadlines };
-        self.jobs.insert(self.jobs_ever, entry);
-        self.schedule.push(unit, Lane::Write, self.jobs_ever, now + SETUP_LIFETIME);
-    }
-
     /// Takes a job's next step, and says when it is the first.
     fn begin(&mut self, id: u64, now: Instant) -> Act {
         let Some(entry) = self.jobs.get_mut(&id) else { return Act::Finish };
@@ -453,6 +443,9 @@ impl Core {
         self.schedule.finish(unit, id);
         let Some(entry) = self.jobs.remove(&id) else { return };
         let Some(station) = self.stations.get(&entry.station) else { return };
+        if let Job::Setup(setup) = &entry.job {
+            self.tended.note(entry.station, &station.device, setup, now.instant);
+        }
         for (command, outcome) in entry.job.outcomes(&station.device) {
             self.settle(command, outcome, now);
         }
@@ -538,6 +531,7 @@ impl Core {
     }
 
     fn values(&mut self, station: usize, values: Vec<(usize, Sample)>, now: Now) {
+        self.look_for_restart(station, &values, now.instant);
         if let (Some(station), false) = (self.stations.get(&station), values.is_empty()) {
             let device = Arc::clone(&station.device.device);
             self.out.push(Observation::Values { device, at: now.wall, values });

@@ -301,6 +301,34 @@ fn nothing_comes_between_the_read_and_the_write_of_a_bit() {
 }
 
 #[test]
+fn a_device_keeps_its_pause_between_the_read_and_the_write_of_a_bit() {
+    let pause = Duration::from_millis(50);
+    let bit = Point { bits: Some(Bits { first: 3, count: 1 }), ..holding(10) };
+    let mut thing = device(1, 1, vec![bit], vec![]);
+    thing.map = Arc::new(super::super::map::ModbusMap { pause, ..(*thing.map).clone() });
+    let other = device(2, 2, vec![Point { every: Duration::from_millis(10), ..holding(20) }], vec![]);
+    let mut rig = Rig::new(vec![thing.clone(), other]);
+    let answer = remembering();
+    rig.run(1, &answer);
+    rig.submit(1, &thing, set(0, 0), patient());
+    let mut asked: Vec<(Instant, u8, bool)> = Vec::new();
+    let end = rig.now + Duration::from_secs(1);
+    while rig.now < end {
+        let (before, now) = (rig.asked.len(), rig.now);
+        rig.turn(Duration::from_millis(500), &answer);
+        asked.extend(rig.asked[before..].iter().map(|(unit, request)| (now, *unit, request.is_read())));
+    }
+    let write = asked.iter().position(|(_, _, is_read)| !is_read).expect("the bit was written");
+    let (read_at, unit, is_read) = asked[write - 1];
+    assert_eq!((unit, is_read), (1, true), "nothing comes between");
+    let (write_at, ..) = asked[write];
+    // The answer takes ten milliseconds.
+    assert_eq!(write_at - read_at, Duration::from_millis(10) + pause);
+    let own: Vec<Instant> = asked.iter().filter(|(_, unit, _)| *unit == 1).map(|(at, ..)| *at).collect();
+    assert!(own.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(10) + pause), "{own:?}");
+}
+
+#[test]
 fn reads_that_wait_together_are_one_request_and_expire_apart() {
     let thing = device(1, 1, vec![holding(10)], vec![]);
     let mut rig = Rig::new(vec![thing.clone()]);
@@ -400,6 +428,69 @@ fn a_unit_is_set_up_before_its_values_count_and_again_when_it_returns() {
     rig.run(20, answering(true));
     assert_eq!(spans(&rig.asked)[..4], expected);
     assert_eq!(spans(&rig.asked).iter().filter(|asked| asked.contains("write")).count(), 2, "once");
+}
+
+/// A device with a set-up of 1 in register 100, which is looked at every ten seconds, and a property that counts seconds.
+fn tended() -> ModbusDevice {
+    let mut thing = device(1, 1, vec![Point { every: Duration::from_secs(2), ..holding(10) }], vec![]);
+    let setup = vec![Step::Write { point: holding(100), value: Operand::Constant(Value::Int(1)) }];
+    thing.map = Arc::new(super::super::map::ModbusMap {
+        setup,
+        setup_check: Some(Duration::from_secs(10)),
+        uptime: Some(0),
+        ..(*thing.map).clone()
+    });
+    thing
+}
+
+/// Answers as a device that was started at some time, with what stands in register 100.
+fn running(started: u64, held: u16, now: Duration) -> impl Fn(u8, &Request) -> Option<Answer> {
+    let ran = u16::try_from(now.as_secs().saturating_sub(started)).unwrap();
+    move |_, request| {
+        let Request::Read(span) = request else { return Some(right(request)) };
+        Some(Answer::Registers(vec![if span.address() == 10 { ran } else { held }]))
+    }
+}
+
+fn setups(rig: &Rig) -> usize {
+    writes(&rig.asked).iter().filter(|write| **write == (100, 1)).count()
+}
+
+/// Lets a device run that restarts at these seconds; `holds` says what it answers for its set-up.
+fn run_tended(seconds: u64, restarts: &[u64], holds: impl Fn(u64) -> u16) -> Rig {
+    let mut rig = Rig::new(vec![tended()]);
+    loop {
+        let now = rig.now - rig.start;
+        if now.as_secs() >= seconds {
+            return rig;
+        }
+        let started = restarts.iter().copied().filter(|at| *at <= now.as_secs()).max().unwrap_or(0);
+        rig.turn(Duration::from_millis(500), running(started, holds(now.as_secs()), now));
+    }
+}
+
+#[test]
+fn a_device_that_restarts_without_going_offline_is_set_up_again() {
+    let rig = run_tended(9, &[], |_| 1);
+    assert_eq!(setups(&rig), 1, "when it comes online");
+    let rig = run_tended(9, &[5], |_| 1);
+    assert_eq!(setups(&rig), 2, "its uptime has fallen");
+    assert_eq!(rig.presences(), [("dev-1".to_owned(), true)], "it was never missed");
+}
+
+#[test]
+fn a_set_up_that_has_gone_is_made_again_when_it_is_looked_at() {
+    let rig = run_tended(35, &[], |_| 1);
+    let looks = spans(&rig.asked).iter().filter(|asked| **asked == "read of holding register 100").count();
+    assert_eq!((setups(&rig), looks), (1, 3), "what stands there is left alone");
+    let rig = run_tended(35, &[], |second| u16::from(!(15..22).contains(&second)));
+    assert_eq!(setups(&rig), 2, "gone once, made again once");
+}
+
+#[test]
+fn a_device_that_never_holds_its_set_up_is_left_alone_after_some_checks() {
+    let rig = run_tended(300, &[], |_| 0);
+    assert_eq!(setups(&rig), 4, "once and after three checks");
 }
 
 #[test]

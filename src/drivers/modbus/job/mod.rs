@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use change::Change;
 use fetch::Fetch;
-pub(super) use setup::Setup;
+pub(super) use setup::{Setup, Verdict};
 
 use super::ModbusDevice;
 use crate::drivers::{CommandId, DriverAction, Sample};
@@ -39,7 +39,7 @@ pub(super) enum Job {
     Change(Change),
     /// Reads on demand.
     Fetch(Fetch),
-    /// What a device is told when it comes online.
+    /// What a device is told when it comes online, or the look whether it still holds that.
     Setup(Setup),
 }
 

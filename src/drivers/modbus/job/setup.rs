@@ -1,7 +1,8 @@
 //! Set-up: registers that a device is written when it comes online or returns, such as the mode of its channels.
 //!
 //! Nobody waits for the outcome; what the device refuses is said once in the log. Set-up values are the same each time, so
-//! a write that was not answered is sent again.
+//! a write that was not answered is sent again. A check reads first, and becomes the whole set-up where something else
+//! stands there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,42 +29,64 @@ pub(in crate::drivers::modbus) struct Setup {
     tries: u32,
     /// The write that comes next was made of what has just been read.
     holds: bool,
+    verdict: Verdict,
+    /// The whole set-up, for a check that finds it gone.
+    whole: VecDeque<Op>,
 }
 
-#[derive(Debug)]
+/// What has come of a set-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::drivers::modbus) enum Verdict {
+    /// It was no check.
+    SetUp,
+    /// The device holds what it was told, as far as it can be read.
+    Held,
+    /// It did not, and was told again.
+    Lost,
+}
+
+#[derive(Clone, Debug)]
 enum Op {
     /// Reads what must be known before a value can be encoded; becomes the write of it.
     Look(Box<(Span, Point, Value)>),
     Send(Request),
     Pause(Duration),
+    /// Reads what was written, and compares.
+    Check(Box<(Span, Point, Value)>),
 }
 
 impl Setup {
     /// The set-up of a device; `None` where there is nothing to set up.
     pub(in crate::drivers::modbus) fn new(device: &ModbusDevice) -> Option<Self> {
-        let mut ops = VecDeque::new();
-        for step in &device.map.setup {
-            match step {
-                Step::Wait(pause) => ops.push_back(Op::Pause(*pause)),
-                Step::Write { point, value: Operand::Constant(value) } => match point.needs() {
-                    Some(span) => ops.push_back(Op::Look(Box::new((span, point.clone(), value.clone())))),
-                    None => ops.extend(sends(&device.device.id, point, value, None)),
-                },
-                // Nobody is there to give an input.
-                Step::Write { value: Operand::Input(_), .. } => {}
+        let ops = ops(device);
+        (!ops.is_empty()).then(|| Self::of(device, ops, Verdict::SetUp, VecDeque::new()))
+    }
+
+    /// The look whether a device still holds its set-up; `None` where there is nothing to look at.
+    pub(in crate::drivers::modbus) fn check(device: &ModbusDevice) -> Option<Self> {
+        let check = |step: &Step| match step {
+            Step::Write { point, value: Operand::Constant(value) } => {
+                Some(Op::Check(Box::new((point.span()?, point.clone(), value.clone()))))
             }
-        }
-        (!ops.is_empty()).then(|| Self {
-            device: Arc::clone(&device.device.id),
-            ops,
-            tries: TRIES,
-            holds: false,
-        })
+            Step::Write { value: Operand::Input(_), .. } | Step::Wait(_) => None,
+        };
+        let checks: VecDeque<Op> = device.map.setup.iter().filter_map(check).collect();
+        (!checks.is_empty()).then(|| Self::of(device, checks, Verdict::Held, ops(device)))
+    }
+
+    fn of(device: &ModbusDevice, ops: VecDeque<Op>, verdict: Verdict, whole: VecDeque<Op>) -> Self {
+        let device = Arc::clone(&device.device.id);
+        Self { device, ops, tries: TRIES, holds: false, verdict, whole }
+    }
+
+    /// What has come of it, once it has ended.
+    pub(in crate::drivers::modbus) fn verdict(&self) -> Verdict {
+        self.verdict
     }
 
     pub(super) fn act(&self) -> Act {
         match self.ops.front() {
-            Some(Op::Look(look)) => Act::Exchange(Request::Read(look.0)),
+            Some(Op::Look(look) | Op::Check(look)) => Act::Exchange(Request::Read(look.0)),
             Some(Op::Send(request)) => Act::Exchange(request.clone()),
             Some(Op::Pause(pause)) => Act::Pause(*pause),
             None => Act::Finish,
@@ -80,6 +103,13 @@ impl Setup {
         let asked = self.ops.pop_front();
         self.tries = TRIES;
         match (asked, answer) {
+            (Some(Op::Check(look)), answer) => {
+                let (span, point, value) = *look;
+                if is_gone(device, &point, span, &value, answer) {
+                    self.verdict = Verdict::Lost;
+                    self.ops = std::mem::take(&mut self.whole);
+                }
+            }
             (Some(Op::Look(look)), Answer::Exception(exception)) => {
                 warn!(device, place = %look.0, %exception, "the device refuses the read before its set-up");
                 self.ops.clear();
@@ -103,7 +133,10 @@ impl Setup {
 
     pub(super) fn unanswered(&mut self) {
         self.tries = self.tries.saturating_sub(1);
-        if self.tries == 0 {
+        if self.tries == 0 && matches!(self.ops.front(), Some(Op::Check(_))) {
+            // Whether it is there at all is for the polls to say.
+            self.ops.clear();
+        } else if self.tries == 0 {
             warn!(
                 device = &*self.device,
                 "the device does not answer to its set-up; it is set up when it returns"
@@ -115,6 +148,36 @@ impl Setup {
     pub(super) fn paused(&mut self) {
         self.ops.pop_front();
     }
+}
+
+/// The whole set-up of a device.
+fn ops(device: &ModbusDevice) -> VecDeque<Op> {
+    let mut ops = VecDeque::new();
+    for step in &device.map.setup {
+        match step {
+            Step::Wait(pause) => ops.push_back(Op::Pause(*pause)),
+            Step::Write { point, value: Operand::Constant(value) } => match point.needs() {
+                Some(span) => ops.push_back(Op::Look(Box::new((span, point.clone(), value.clone())))),
+                None => ops.extend(sends(&device.device.id, point, value, None)),
+            },
+            // Nobody is there to give an input.
+            Step::Write { value: Operand::Input(_), .. } => {}
+        }
+    }
+    ops
+}
+
+/// Whether something else stands where a set-up value was written. What cannot be read is taken for held.
+fn is_gone(device: &str, point: &Point, span: Span, value: &Value, answer: &Answer) -> bool {
+    let Some(found) = point.extract(span, answer) else {
+        debug!(device, place = %span, "the set-up cannot be read back there");
+        return false;
+    };
+    let gone = point.encode(value, Some(&found)).is_ok_and(|told| !point.same(&told, &found.content));
+    if gone {
+        warn!(device, place = %span, expected = %value, "the device does not hold its set-up any more; it is set up again");
+    }
+    gone
 }
 
 /// The writes of a value; none, and a word in the log, where it does not fit.

@@ -1,21 +1,24 @@
 //! Finds the units of a line or an endpoint, and what they most likely are. Only reads are sent.
 //!
 //! Takes the port like a bus does, lock and all, so a port that is in use is refused. Pure parts: what is plausible for
-//! which product (`plausible.rs`), what a run of registers may mean (`meaning.rs`), what to configure (`starter.rs`).
+//! which product (`plausible.rs`), by what a product is known for sure (`mark.rs`), what a run of registers may mean (`meaning.rs`), what to configure (`starter.rs`).
 
 use std::time::Duration;
 
 use super::job::{grouped, samples};
+use super::map::{Mark, Point};
 use super::port::Port;
 use super::recorder::Recorder;
 use super::wire::{Fault, Wire};
 use super::{BusSettings, ModbusDevice};
 use crate::clock;
 use crate::drivers::Sample;
+use crate::model::value::ValueType;
 use crate::proto::modbus::frame::{Answer, Request};
 use crate::proto::modbus::{Span, Table};
 use crate::report::Chain;
 
+mod mark;
 pub mod meaning;
 pub mod plausible;
 pub mod starter;
@@ -61,6 +64,16 @@ pub enum ScanError {
     },
 }
 
+/// What the signs of a product say of a unit.
+enum Known {
+    /// It is one, by these signs.
+    Is(String),
+    /// It shows something else there.
+    IsNot,
+    /// The product names no sign, or the unit does not show it.
+    Unsaid,
+}
+
 /// An open line.
 #[derive(Debug)]
 pub struct Scanner {
@@ -96,8 +109,19 @@ impl Scanner {
         }
         let says = self.says(unit).await?;
         let mut matches = Vec::new();
+        let mut possible = Vec::new();
         for product in products {
-            matches.extend(self.compare(unit, product, &says).await?);
+            match self.recognise(unit, product, &says).await? {
+                Known::Is(by) => matches.push(Match::known(&product.device.product, by)),
+                Known::IsNot => {}
+                Known::Unsaid => possible.push(product),
+            }
+        }
+        // Nobody guesses where a device has shown what it is.
+        if matches.is_empty() {
+            for product in possible {
+                matches.extend(self.compare(unit, product, &says).await?);
+            }
         }
         matches.sort_by(|one: &Match, other: &Match| other.score.total_cmp(&one.score));
         Ok(Some(Found { unit, says, tables, matches }))
@@ -148,6 +172,39 @@ impl Scanner {
             says.extend(plausible::words(&data));
         }
         Ok(says)
+    }
+
+    /// Whether the unit shows all the signs of a product. What cannot be read is no sign against it.
+    async fn recognise(
+        &mut self,
+        unit: u8,
+        product: &ModbusDevice,
+        says: &[String],
+    ) -> Result<Known, ScanError> {
+        let mut seen = Vec::new();
+        for mark in &product.map.identify {
+            let shown = match mark {
+                Mark::Says(_) if says.is_empty() => None,
+                Mark::Says(_) => mark.is_said(says),
+                Mark::Place { point, kind, .. } => {
+                    self.place(unit, point, *kind).await?.map(|found| mark.fits(&found))
+                }
+            };
+            match shown {
+                Some(true) => seen.push(mark.to_string()),
+                Some(false) => return Ok(Known::IsNot),
+                None => return Ok(Known::Unsaid),
+            }
+        }
+        Ok(if seen.is_empty() { Known::Unsaid } else { Known::Is(seen.join(" and ")) })
+    }
+
+    /// What stands at a place; `None` where the unit refuses it or keeps silent.
+    async fn place(&mut self, unit: u8, point: &Point, kind: ValueType) -> Result<Option<Sample>, ScanError> {
+        let Some(span) = point.span() else { return Ok(None) };
+        let answer = self.ask(unit, &Request::Read(span)).await?.ok();
+        let found = answer.and_then(|answer| point.extract(span, &answer));
+        Ok(found.map(|found| point.decode(kind, &found)))
     }
 
     /// How well a unit's registers fit a product. `None` where they do not at all.

@@ -12,14 +12,23 @@ pub struct Match {
     /// Id of the product.
     pub product: Arc<str>,
     /// From 0 to 2: the share of its values that make sense, weighted by how much they tell, and one more where the
-    /// device names itself.
+    /// device names itself. 3 for a device that was recognised.
     pub score: f64,
+    /// The signs that it was recognised by; `None` for a guess.
+    pub by: Option<String>,
     /// Values that make sense.
     pub good: usize,
     /// Values that were read.
     pub of: usize,
     /// One telling value, for people.
     pub example: Option<String>,
+}
+
+impl Match {
+    /// A product whose signs the unit shows.
+    pub(super) fn known(product: &Product, by: String) -> Self {
+        Self { product: Arc::clone(&product.id), score: 3.0, by: Some(by), good: 0, of: 0, example: None }
+    }
 }
 
 /// Below this share a fit is chance.
@@ -63,6 +72,7 @@ pub fn judge(product: &Product, readings: &[(usize, Sample)], says: &[String]) -
     fits.then(|| Match {
         product: Arc::clone(&product.id),
         score: share + if named { 1.0 } else { 0.0 },
+        by: None,
         good,
         of: readings.len(),
         example,

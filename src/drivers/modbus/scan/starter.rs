@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Found;
+use super::{Found, Match};
 use crate::drivers::modbus::{BusSettings, Parity, SerialFraming, Target, TcpFraming};
 use crate::proto::modbus::Table;
 
@@ -55,14 +55,23 @@ fn write_unit(text: &mut String, found: &Found) -> std::fmt::Result {
     }
     let mut matches = found.matches.iter();
     let Some(best) = matches.next() else { return write_unknown(text, found) };
-    let example = best.example.as_ref().map_or_else(String::new, |example| format!(", {example}"));
-    writeln!(text, "# {} of {} values fit {}{example}", best.good, best.of, best.product)?;
+    if let Some(by) = &best.by {
+        writeln!(text, "# recognised as {} by {by}", best.product)?;
+    } else {
+        write_guess(text, best)?;
+    }
     let others: Vec<&str> = matches.map(|other| &*other.product).take(5).collect();
     if !others.is_empty() {
         writeln!(text, "# it could also be {}", others.join(", "))?;
     }
     let product = &best.product;
     writeln!(text, "[[device]]\nid = \"unit-{unit}\"\nproduct = {product:?}\nbus = \"line-1\"\nunit = {unit}")
+}
+
+/// A product that was not recognised, but whose values make sense.
+fn write_guess(text: &mut String, best: &Match) -> std::fmt::Result {
+    let example = best.example.as_ref().map_or_else(String::new, |example| format!(", {example}"));
+    writeln!(text, "# {} of {} values fit {}{example}", best.good, best.of, best.product)
 }
 
 /// A unit that is no known product, with the registers that it did show.

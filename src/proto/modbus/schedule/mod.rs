@@ -318,6 +318,11 @@ impl Schedule {
         }
     }
 
+    /// Until when the unit is left alone; may be past.
+    pub fn rests_until(&self, unit: usize) -> Option<Instant> {
+        self.units.get(unit)?.rest_until
+    }
+
     /// Takes out the orders that were not begun before their deadline.
     pub fn take_expired(&mut self, now: Instant) -> Vec<u64> {
         self.take_orders(|_, order| order.deadline <= now)
