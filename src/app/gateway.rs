@@ -129,6 +129,7 @@ impl Gateway {
             warn!(device = %device.id, "a device that was found gives way to a configured one of the same name");
         }
         self.config = config;
+        clock::trust(self.config.gateway.clock);
         self.adopt(ways).await?;
         self.links.commit(steps, supervisor);
         let (limits, proxies) = (self.config.server.limits, &self.config.server.trusted_proxies);

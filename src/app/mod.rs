@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use crate::clock;
 use crate::config::{Config, History};
 use crate::dialects::Seal;
 use crate::drivers::OBSERVATION_QUEUE;
@@ -95,8 +96,9 @@ impl App {
         let doors = Doors::default().prepare(&config.server, &config.dialects)?;
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(BuildError::Random)?;
+        let seal = Seal { key, made: clock::instant() };
         let (control, orders) = Control::new(ORDER_QUEUE);
-        Ok(Self { supervisor: Supervisor::default(), config, doors, seal: Seal(key), control, orders })
+        Ok(Self { supervisor: Supervisor::default(), config, doors, seal, control, orders })
     }
 
     /// Where clients can connect, in configuration order.
@@ -131,11 +133,12 @@ impl App {
         let meters = Arc::new(Meters::default());
         let recorders = record(&mut supervisor);
         let state = watch::Sender::new(None);
+        // Before anybody is told a time.
+        let (keeper, archive) = keep_time(&mut supervisor, &config, &directory).unzip();
         let mut links =
             Links::new(observations, announcements, state.clone(), Arc::clone(&meters), recorders);
         let (steps, ways) = links.prepare(None, &config);
         links.commit(steps, &mut supervisor);
-        let (keeper, archive) = keep_history(&mut supervisor, config.history.clone(), &directory).unzip();
         let token = supervisor.token(Stage::Hub);
         let hub = hub::task::run(
             Arc::clone(&directory),
@@ -230,6 +233,22 @@ async fn watch_state(hub: HubHandle, state: watch::Sender<Option<Arc<str>>>, sto
     };
     // It may be dropped anywhere: it holds nothing.
     stop.run_until_cancelled(watching).await;
+}
+
+/// Begins to tell the time, and the history, whose last message says how late it is at least.
+fn keep_time(
+    supervisor: &mut Supervisor,
+    config: &Config,
+    directory: &Arc<Directory>,
+) -> Option<(Keeper, Archive)> {
+    clock::begin(config.gateway.clock);
+    let kept = keep_history(supervisor, config.history.clone(), directory);
+    if let Some(last) = kept.as_ref().and_then(|(keeper, _)| keeper.recovered.last) {
+        clock::passed(last);
+    }
+    let token = supervisor.token(Stage::Hub);
+    supervisor.spawn(Stage::Hub, "clock", clock::watch::run(token));
+    kept
 }
 
 /// Opens the history store and starts its thread. A gateway whose history cannot be opened serves without one: that

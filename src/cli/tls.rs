@@ -104,7 +104,7 @@ fn make(names: &[String], days: u16) -> Result<(String, String, Vec<u8>), rcgen:
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     // A gateway without a battery may have a wrong clock when this is made; the past does no harm.
     params.not_before = rcgen::date_time_ymd(2024, 1, 1);
-    let now = crate::clock::wall().0.max(params.not_before.unix_timestamp().saturating_mul(1000));
+    let now = crate::clock::wall().max(crate::clock::built()).0;
     let end = (now / 1000).saturating_add(i64::from(days).saturating_mul(86_400));
     let end =
         jiff::Timestamp::from_second(end).unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::UTC);

@@ -97,6 +97,7 @@ impl Difference {
             ("project", before.project != after.project),
             ("area", before.area != after.area),
             ("timezone", before.timezone != after.timezone),
+            ("clock", before.clock != after.clock),
         ];
         if let Some(parts) = named(&parts) {
             self.say(format!("gateway changes: {parts}"));

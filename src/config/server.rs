@@ -11,6 +11,7 @@ use super::reader::{Entry, Table};
 use super::{History, Limits, Server, Surroundings, Tls, scalar};
 use crate::dialects::{ENTRIES, Settings};
 use crate::model::device::Gateway;
+use crate::model::time::Trust;
 use crate::serve::tls::ClientCertificates;
 
 /// The gateway's id when none is configured; the same everywhere, so that it is plainly no real one.
@@ -35,6 +36,7 @@ pub(super) fn gateway(root: &Table<'_>, surroundings: &dyn Surroundings) -> Gate
         project: "1".into(),
         area: "1".into(),
         timezone: surroundings.timezone(),
+        clock: Trust::Auto,
     };
     let given = root.table("gateway");
     let unnamed = given.as_ref().is_none_or(|table| !table.key("id").given());
@@ -56,6 +58,11 @@ pub(super) fn gateway(root: &Table<'_>, surroundings: &dyn Surroundings) -> Gate
             })
         });
         set(&mut gateway.timezone, timezone);
+        let clock = table.key("clock");
+        set(
+            &mut gateway.clock,
+            clock.read(|node| node.word(&[("auto", Trust::Auto), ("trusted", Trust::Always)])),
+        );
         table.finish();
     }
     if gateway.name.is_empty() {

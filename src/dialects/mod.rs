@@ -372,9 +372,15 @@ impl Context {
     }
 }
 
-/// A random key that never shows.
+/// A random key that never shows, and when it was made: how long what it seals is good is counted from then on, since a
+/// wall clock may be set.
 #[derive(Clone)]
-pub struct Seal(pub [u8; 32]);
+pub struct Seal {
+    /// The key.
+    pub key: [u8; 32],
+    /// When it was made.
+    pub made: Instant,
+}
 
 impl Debug for Seal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -13,6 +13,7 @@ use super::alarms::Alarms;
 use super::computed::{self, Computed};
 use super::events;
 use super::point::Point;
+use super::state::dating;
 use crate::drivers::Sample;
 use crate::model::device::Device;
 use crate::model::message::{Body, Report};
@@ -32,6 +33,10 @@ impl Devices {
 
     pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut DeviceState> {
         self.0.get_mut(slot)?.as_mut()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut DeviceState> {
+        self.0.iter_mut().flatten()
     }
 
     /// Gives a slot to a device.
@@ -81,6 +86,13 @@ impl DeviceState {
     /// Whether it is known not to answer; a device that was never heard of is worth a try.
     pub(super) fn known_offline(&self) -> bool {
         self.online == Some(false)
+    }
+
+    /// The clock was wrong by this since then.
+    pub(super) fn set_clock(&mut self, since: UnixMillis, step: i64) {
+        let readings = self.points.iter_mut().filter_map(|point| point.reading.as_mut());
+        let times = readings.map(|reading| &mut reading.at).chain(&mut self.since);
+        times.for_each(|at| dating::move_along(at, since, step));
     }
 
     /// The time begins from which the lack of readings counts.

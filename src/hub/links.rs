@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::state::dating;
 use crate::model::directory::Directory;
 use crate::model::snapshot::LinkSnapshot;
 use crate::model::time::UnixMillis;
@@ -41,6 +42,12 @@ impl Links {
         if up {
             link.connects += 1;
         }
+    }
+
+    /// The clock was wrong by this since then.
+    pub(super) fn set_clock(&mut self, since: UnixMillis, step: i64) {
+        let times = self.links.iter_mut().filter_map(|link| link.since.as_mut());
+        times.for_each(|at| dating::move_along(at, since, step));
     }
 
     pub(super) fn snapshot(&self) -> Vec<LinkSnapshot> {

@@ -8,9 +8,9 @@ use crate::store::{Stored, record};
 
 /// A stored message with its device as it is configured now.
 pub(super) fn revive(roster: &Roster, stored: Stored) -> Option<(usize, Arc<DeviceMessage>)> {
-    let Stored { seq, at, device, mut body } = stored;
+    let Stored { seq, at, clock, device, mut body } = stored;
     let slot = roster.slot(&device)?;
     let device = Arc::clone(roster.device(slot)?);
     record::place(&mut body, &device.product)
-        .then(|| (slot, Arc::new(DeviceMessage::new(seq, at, device, body))))
+        .then(|| (slot, Arc::new(DeviceMessage::new(seq, at, device, body).by(clock))))
 }

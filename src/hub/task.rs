@@ -73,7 +73,9 @@ pub async fn run(
         }
         top_up(&mut requests, &mut asked);
         top_up(&mut observations, &mut seen);
-        let now = clock::now();
+        let (now, changes) = clock::turn(&mut hub.clock_changes);
+        hub.state.tell_time(now, &changes);
+        hub.drain(now);
         for request in asked.drain(..) {
             hub.request(request, now);
         }
@@ -145,6 +147,8 @@ struct Hub {
     meters: HubMeters,
     /// The number of the last message that is counted.
     counted: u64,
+    /// The number of the last change of the clock that the state was told of.
+    clock_changes: u64,
 }
 
 /// What leads to one session.
@@ -194,6 +198,9 @@ impl Hub {
             (jobs, news) = (Some(keeper.jobs), Some(keeper.news));
         }
         let counted = state.last_number();
+        let mut clock_changes = 0;
+        // Those of before are no changes for a hub that begins.
+        drop(clock::turn(&mut clock_changes));
         let hub = Self {
             state,
             sessions: HashMap::new(),
@@ -210,6 +217,7 @@ impl Hub {
             overflow: BTreeMap::new(),
             meters,
             counted,
+            clock_changes,
         };
         (hub, news)
     }

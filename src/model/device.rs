@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::product::Product;
+use super::time::Trust;
 
 /// One physical thing.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,4 +52,6 @@ pub struct Gateway {
     pub area: Arc<str>,
     /// For dialects with wall-clock strings.
     pub timezone: jiff::tz::TimeZone,
+    /// What makes the wall clock a right one.
+    pub clock: Trust,
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::command::{ActionKind, Outcome};
 use super::device::Device;
 use super::product::{AlarmRule, Level};
-use super::time::UnixMillis;
+use super::time::{Clock, UnixMillis};
 use super::value::{Quality, Value};
 use crate::text::Text;
 
@@ -19,6 +19,8 @@ pub struct DeviceMessage {
     pub seq: u64,
     /// When it happened.
     pub at: UnixMillis,
+    /// Whether that time, and those in the body, are known to be right.
+    pub clock: Clock,
     /// Whom it is about.
     pub device: Arc<Device>,
     /// What happened.
@@ -27,9 +29,16 @@ pub struct DeviceMessage {
 }
 
 impl DeviceMessage {
-    /// A message without any rendered form yet.
+    /// A message without any rendered form yet, with times that are right.
     pub fn new(seq: u64, at: UnixMillis, device: Arc<Device>, body: Body) -> Self {
-        Self { seq, at, device, body, forms: Default::default() }
+        Self { seq, at, clock: Clock::Synchronised, device, body, forms: Default::default() }
+    }
+
+    /// The same, with times of this clock.
+    #[must_use]
+    pub fn by(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// This message in a dialect's form: rendered by the first session that asks, shared by all later ones.

@@ -19,6 +19,7 @@ use crate::meters::process;
 use crate::model::client::Client;
 use crate::model::interest::Selector;
 use crate::model::snapshot::Snapshot;
+use crate::model::time::Clock;
 
 /// How long the hub may take before it is taken for stuck. It takes in what waits at least every two seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -119,7 +120,8 @@ fn ready(snapshot: &Snapshot, shared: &Shared) -> Response {
         snapshot.links.iter().filter(|link| !link.up).map(|link| format!("link {} is down", link.link.id));
     let silent = snapshot.devices.iter().filter(|device| !device.online);
     let silent = silent.map(|device| format!("device {} is offline", device.device.id));
-    let mut reasons: Vec<String> = down.chain(silent).collect();
+    let unsure = clock::state().mark().map(|mark| format!("the clock is {mark}"));
+    let mut reasons: Vec<String> = unsure.into_iter().chain(down).chain(silent).collect();
     let left_out = reasons.len().saturating_sub(REASONS);
     reasons.truncate(REASONS);
     if left_out > 0 {
@@ -151,6 +153,8 @@ fn metrics(snapshot: Option<&Snapshot>, shared: &Shared) -> Response {
     };
     gauge("pentad_hub_answers", "Whether the hub answers", usize::from(snapshot.is_some()));
     gauge("pentad_hub_requests_waiting", "Requests of sessions in the hub's queue", shared.hub.waiting());
+    let synchronised = usize::from(clock::state() == Clock::Synchronised);
+    gauge("pentad_clock_synchronised", "Whether the wall clock is known to be right", synchronised);
     gauge("pentad_connections", "Open connections", shared.admission.count());
     if let Some(snapshot) = snapshot {
         gauge("pentad_devices", "Devices in the configuration", snapshot.devices.len());

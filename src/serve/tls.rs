@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 use tracing::{info, warn};
 
+use crate::clock;
 use crate::report::Chain;
 
 /// Why TLS cannot be served.
@@ -104,9 +105,10 @@ impl Tls {
         let identity = Arc::new(Identity::load(certificate, key)?);
         let pair =
             |source| TlsError::Pair { certificate: certificate.to_owned(), key: key.to_owned(), source };
-        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(pair)?;
+        let builder =
+            ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(clock::Told))
+                .with_safe_default_protocol_versions()
+                .map_err(pair)?;
         let builder = match clients {
             Some(clients) => builder.with_client_cert_verifier(verifier(clients)?),
             None => builder.with_no_client_auth(),

@@ -23,6 +23,10 @@ const FORMAT: i64 = 1;
 const TRIM: usize = 512;
 const TRIMS_PER_COMMIT: usize = 64;
 
+/// Messages whose times are corrected when the clock becomes right, the newest first: half an hour of a busy gateway,
+/// and a second of a small machine's time. Older ones keep their estimate and their mark.
+const REDATED: usize = 20_000;
+
 /// Messages that one fetch looks at before it gives what it has.
 const FETCH_LOOKS: usize = 4096;
 
@@ -134,6 +138,7 @@ impl Database {
         let all = |sql: &str| self.connection.prepare(sql);
         let mut recovered = Recovered {
             seq: self.last()?.max(self.meta("seq")?),
+            last: self.last_time()?,
             last_id: self.meta("id")?,
             ..Recovered::default()
         };
@@ -168,6 +173,11 @@ impl Database {
             });
         }
         Ok(recovered)
+    }
+
+    fn last_time(&self) -> Result<Option<UnixMillis>, Trouble> {
+        let sql = "SELECT at FROM messages ORDER BY seq DESC LIMIT 1";
+        Ok(self.connection.query_row(sql, [], |row| row.get(0)).optional()?.map(UnixMillis))
     }
 
     fn meta(&self, name: &str) -> Result<u64, Trouble> {
@@ -205,6 +215,7 @@ impl Database {
                 let sql = "INSERT OR IGNORE INTO messages VALUES(?1, ?2, ?3, ?4, ?5)";
                 run(sql, params![signed(*seq), at.0, device, kind.bits(), record])?;
             }
+            Write::Redate { from, upto, step } => self.redate(*from, *upto, *step)?,
             Write::Document { collection, id, body } => {
                 run(
                     "INSERT OR REPLACE INTO documents VALUES(?1, ?2, ?3)",
@@ -238,6 +249,29 @@ impl Database {
             Write::NoGroup(name) => {
                 run("DELETE FROM relations WHERE group_name = ?1", params![name])?;
                 run("DELETE FROM groups WHERE name = ?1", params![name])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the marked messages among these in time. Doing it again finds none.
+    fn redate(&self, from: u64, upto: u64, step: i64) -> Result<(), Trouble> {
+        let sql = "SELECT seq, record FROM messages WHERE seq >= ?1 AND seq <= ?2 ORDER BY seq DESC LIMIT ?3";
+        let mut select = self.connection.prepare_cached(sql)?;
+        let mut update =
+            self.connection.prepare_cached("UPDATE messages SET at = at + ?1, record = ?2 WHERE seq = ?3")?;
+        let (from, mut upto, mut left) = (signed(from), signed(upto), REDATED);
+        while left > 0 {
+            let limit = left.min(TRIM);
+            let rows = select.query_map(params![from, upto, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let rows: Vec<(i64, Vec<u8>)> = rows.collect::<Result<_, _>>()?;
+            let Some((first, _)) = rows.last() else { break };
+            upto = first.saturating_sub(1);
+            left -= rows.len();
+            for (seq, old) in &rows {
+                if let Some(new) = record::redate(old, step) {
+                    update.execute(params![step, new, seq])?;
+                }
             }
         }
         Ok(())
@@ -326,7 +360,8 @@ impl Database {
                     let stored = row.get_ref(4)?.as_blob().map_err(|_| rusqlite::Error::InvalidQuery)?;
                     bytes += stored.len();
                     if let Ok(body) = record::decode(stored) {
-                        messages.push(Stored { seq, at, device: Arc::clone(device), body });
+                        let clock = record::clock(stored);
+                        messages.push(Stored { seq, at, clock, device: Arc::clone(device), body });
                     }
                 }
             }

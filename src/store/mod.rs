@@ -27,7 +27,7 @@ use crate::model::history::{
 use crate::model::interest::Interest;
 use crate::model::message::{Body, DeviceMessage, Kinds};
 use crate::model::snapshot::Answer;
-use crate::model::time::UnixMillis;
+use crate::model::time::{Clock, UnixMillis};
 
 mod bytes;
 mod database;
@@ -67,6 +67,16 @@ pub enum Write {
         kind: Kinds,
         /// See [`record::encode`].
         record: Vec<u8>,
+    },
+    /// The clock was wrong when messages with these numbers were dated: those that are marked are moved by this many
+    /// milliseconds and lose their mark.
+    Redate {
+        /// From this one on,
+        from: u64,
+        /// to this one.
+        upto: u64,
+        /// Milliseconds to add.
+        step: i64,
     },
     /// A document of a client.
     Document {
@@ -113,7 +123,7 @@ impl Write {
             at: message.at,
             device: Arc::clone(&message.device.id),
             kind: message.kind(),
-            record: record::encode(&message.body),
+            record: record::encode_by(&message.body, message.clock),
         }
     }
 }
@@ -183,6 +193,8 @@ pub struct Stored {
     pub seq: u64,
     /// When it happened.
     pub at: UnixMillis,
+    /// Whether that time is known to be right.
+    pub clock: Clock,
     /// Device id.
     pub device: Arc<str>,
     /// What happened; properties are [`record::UNPLACED`].
@@ -194,6 +206,8 @@ pub struct Stored {
 pub struct Recovered {
     /// The last message number that was given.
     pub seq: u64,
+    /// The time of the last message, if there is one.
+    pub last: Option<UnixMillis>,
     /// The last id of a document or alarm that was given.
     pub last_id: u64,
     /// Collection, id and text of each document.

@@ -97,6 +97,12 @@ fn encode(write: &Write) -> Vec<u8> {
             w.number(u64::from(kind.bits()));
             w.blob(record);
         }
+        Write::Redate { from, upto, step } => {
+            w.byte(10);
+            w.number(*from);
+            w.number(*upto);
+            w.signed(*step);
+        }
         Write::Document { collection, id, body } => {
             w.byte(2);
             w.text(collection);
@@ -170,6 +176,7 @@ fn decode(payload: &[u8]) -> Result<Write, Damaged> {
         }),
         8 => Write::NoRelation { group: r.text()?, label: r.text()? },
         9 => Write::NoGroup(r.text()?),
+        10 => Write::Redate { from: r.number()?, upto: r.number()?, step: r.signed()? },
         _ => return Err(r.damaged("a kind of change")),
     };
     r.end()?;
@@ -209,6 +216,7 @@ mod tests {
             relation(Some(5), None),
             Write::NoRelation { group: "g".into(), label: "l".into() },
             Write::NoGroup("g".into()),
+            Write::Redate { from: 3, upto: 400, step: -7 },
         ]
     }
 

@@ -56,7 +56,7 @@ pub fn context() -> Context {
         directory: Arc::new(directory()),
         clients: Arc::new(clients()),
         settings: settings(),
-        seal: Seal([7; 32]),
+        seal: Seal { key: [7; 32], made: pentad::clock::instant() },
         frame_bytes: Limits::default().frame_bytes,
     }
 }
@@ -68,6 +68,7 @@ fn gateway() -> Gateway {
         project: "1".into(),
         area: "1".into(),
         timezone: jiff::tz::TimeZone::UTC,
+        clock: pentad::model::time::Trust::Auto,
     }
 }
 

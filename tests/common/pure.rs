@@ -53,7 +53,7 @@ impl PureStage {
             dialect,
             hub: HubState::new(Arc::clone(&context.directory)),
             context,
-            now: Now { instant: epoch(), wall: UnixMillis(BEGIN) },
+            now: Now::new(epoch(), UnixMillis(BEGIN)),
             clients: BTreeMap::new(),
             next_key: 1,
             fresh: VecDeque::new(),
@@ -278,6 +278,7 @@ impl Stage for PureStage {
             let passed = next - self.now.instant;
             self.now.instant = next;
             self.now.wall.0 += i64::try_from(passed.as_millis()).expect("a transcript is short");
+            self.now.certain = self.now.wall;
             let due = |timeout: Option<Instant>| timeout.is_some_and(|at| at <= next);
             if due(self.hub.timeout()) {
                 self.hub.handle_timeout(self.now);

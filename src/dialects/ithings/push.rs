@@ -62,7 +62,7 @@ pub(super) fn whole(message: &DeviceMessage, form: Push) -> String {
         }
         Body::Presence { online, .. } => {
             let status = if *online { 1 } else { 2 };
-            render(form, Subject::Connection, body(device, message.at, [("status", Json::from(status))]))
+            render(form, Subject::Connection, body(message, message.at, [("status", Json::from(status))]))
         }
         Body::Publish { topic, payload } => render(form, Subject::Publish, publish(message, topic, payload)),
         Body::Reply { command, outcome } => render(form, Subject::Action, action(message, command, outcome)),
@@ -77,7 +77,7 @@ pub(super) fn whole(message: &DeviceMessage, form: Push) -> String {
                 ("detail", Json::from(&**detail)),
                 ("step", Json::from(*step)),
             ];
-            render(form, Subject::Ota, body(device, message.at, members))
+            render(form, Subject::Ota, body(message, message.at, members))
         }
         Body::Sent { .. } => String::new(),
     }
@@ -92,7 +92,7 @@ pub(super) fn report(message: &DeviceMessage, form: Push, takes: impl Fn(&str) -
         stale.into_iter().map(|report| (report.id.to_string(), STALE.into())).collect();
     let quality = (!marks.is_empty()).then_some(("quality", Json::Object(marks)));
     let members = [("params", Json::Object(params))].into_iter().chain(quality);
-    render(form, Subject::PropertyV2, body(&message.device, message.at, members))
+    render(form, Subject::PropertyV2, body(message, message.at, members))
 }
 
 /// A report's pushes for single properties, one line each, in the order of [`readings`].
@@ -102,7 +102,7 @@ pub(super) fn lines(message: &DeviceMessage, form: Push) -> String {
             let members = [("identifier", Json::from(&*report.id)), ("param", wire::value(&report.value))];
             let quality = (report.quality == Quality::Stale).then_some(("quality", Json::from(STALE)));
             let members = members.into_iter().chain(quality);
-            render(form, Subject::Property, body(&message.device, report.at, members))
+            render(form, Subject::Property, body(message, report.at, members))
         })
         .collect();
     pushes.join("\n")
@@ -129,15 +129,23 @@ fn render(form: Push, subject: Subject, body: Map<String, Json>) -> String {
 
 /// What most bodies begin with. Times are text everywhere in this dialect's pushes.
 fn body(
-    device: &Device,
+    message: &DeviceMessage,
     at: UnixMillis,
     members: impl IntoIterator<Item = (&'static str, Json)>,
 ) -> Map<String, Json> {
-    let mut body = Map::new();
+    let (device, mut body) = (&message.device, Map::new());
     body.insert("device".to_owned(), json!({"productID": &*device.product.id, "deviceName": &*device.id}));
     body.insert("timestamp".to_owned(), Json::from(at.to_string()));
+    mark(&mut body, message);
     body.extend(members.into_iter().map(|(name, value)| (name.to_owned(), value)));
     body
+}
+
+/// Marks a time that may be wrong, in a member of ours.
+fn mark(body: &mut Map<String, Json>, message: &DeviceMessage) {
+    if let Some(mark) = message.clock.mark() {
+        body.insert("clock".to_owned(), mark.into());
+    }
 }
 
 fn event_body(
@@ -151,7 +159,7 @@ fn event_body(
         ("type", Json::from(level.name())),
         ("params", Json::Object(params)),
     ];
-    body(&message.device, message.at, members)
+    body(message, message.at, members)
 }
 
 /// An alarm has no push of its own; it travels as an event that is named like its rule.
@@ -184,6 +192,7 @@ fn publish(message: &DeviceMessage, topic: &str, payload: &str) -> Map<String, J
         .filter_map(|(name, text)| Some((name.to_owned(), Json::from(text.filter(|text| !text.is_empty())?))))
         .collect();
     body.insert("timestamp".to_owned(), Json::from(message.at.to_string()));
+    mark(&mut body, message);
     body.insert("resultCode".to_owned(), Json::from(200));
     body
 }
@@ -216,5 +225,5 @@ fn action(message: &DeviceMessage, command: &CommandNote, outcome: &Outcome) -> 
         ("dir", Json::from("up")),
         ("reqType", Json::from("resp")),
     ];
-    body(&message.device, message.at, members)
+    body(message, message.at, members)
 }

@@ -264,7 +264,7 @@ fn split(lines: &Text) -> Vec<Text> {
 /// 32 hex digits that name a connection over all runs of the process; the number alone does not.
 fn trace(context: &Context, connect_id: u64, now: Now) -> String {
     let mut hash = Sha256::new();
-    hash.update(context.seal.0);
+    hash.update(context.seal.key);
     hash.update(connect_id.to_be_bytes());
     hash.update(now.wall.0.to_be_bytes());
     let digest: [u8; 32] = hash.finalize().into();

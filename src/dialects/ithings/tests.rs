@@ -5,15 +5,15 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
-use super::Push;
 use super::subscription::{Subject, Subscription, Wanted};
 use super::wire;
+use super::{Push, push};
 use crate::dialects::shared::fixture;
 use crate::dialects::{Closing, Context, Input, Opening, Output, Request, Response, Session};
 use crate::model::command::{Command, Outcome, Rejection};
 use crate::model::message::{Body, DeviceMessage, Report};
 use crate::model::snapshot::Answer;
-use crate::model::time::UnixMillis;
+use crate::model::time::{Clock, UnixMillis};
 use crate::model::value::{Quality, Value};
 
 const CONTROL: &str = "/api/v1/things/device/interact/property-control-send";
@@ -396,5 +396,21 @@ proptest! {
         request.body = bytes.into();
         let (_, response) = answer(open(&request, &fixture::context()), &Arc::new(Outcome::TimedOut));
         prop_assert_eq!(&body(&response)["code"], 100_006);
+    }
+}
+
+#[test]
+fn a_time_that_may_be_wrong_is_marked_in_every_body() {
+    let context = fixture::context();
+    let bodies = [
+        Body::Presence { online: true, reason: None },
+        Body::Publish { topic: "t".into(), payload: "p".into() },
+    ];
+    for body in bodies {
+        let message = DeviceMessage::new(1, UnixMillis(1), fixture::press(&context), body);
+        assert!(!push::whole(&message, Push::Bare).contains("clock"));
+        let marked = push::whole(&message.by(Clock::Unsynchronised), Push::Bare);
+        let body: serde_json::Value = serde_json::from_str(&marked).unwrap();
+        assert_eq!(body["clock"], "unsynchronised", "{marked}");
     }
 }

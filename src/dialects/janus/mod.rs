@@ -132,7 +132,7 @@ fn address(request: &Request, context: &Context, now: Now, service: Service) -> 
         String::new()
     } else {
         let ticket = ticket::Ticket {
-            expires: ticket::expiry(now.wall, settings.ticket_lifetime),
+            expires: ticket::expiry(&context.seal, now.instant, settings.ticket_lifetime),
             client: client.id.to_string(),
             uuid: device.uuid.to_string(),
         };

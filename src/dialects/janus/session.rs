@@ -62,7 +62,8 @@ impl Telemetry {
 impl App for Telemetry {
     fn admit(&mut self, credentials: &Credentials, now: Now) -> Option<Arc<Client>> {
         let context = &self.context;
-        let ticket = credentials.ticket.as_ref().and_then(|text| Ticket::open(text, &context.seal, now.wall));
+        let open = |text| Ticket::open(text, &context.seal, now.instant);
+        let ticket = credentials.ticket.as_deref().and_then(open);
         self.client = match ticket {
             Some(ticket) => {
                 let client = context.clients.by_id(Dialect::Janus, &ticket.client).map(Arc::clone);
@@ -124,9 +125,8 @@ impl App for Telemetry {
         let about = |device: &Arc<Device>| device.id == message.device.id;
         for subscription in self.subscriptions.iter().filter(|each| each.device.as_ref().is_some_and(about)) {
             // An empty form is a message without a good value.
-            let body = message.form(Form::JANUS, |message| {
-                wire::sample(&message.device, message.at, reports, zone, form).unwrap_or_default()
-            });
+            let body = message
+                .form(Form::JANUS, |message| wire::sample(message, reports, zone, form).unwrap_or_default());
             if !body.is_empty() {
                 desk.message(subscription.key, &body);
             }

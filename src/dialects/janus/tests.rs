@@ -10,8 +10,9 @@ use crate::model::client::{Anonymous, Client, DeviceFilter, Rights, Secret};
 use crate::model::device::Device;
 use crate::model::directory::Directory;
 use crate::model::history::{History, HistoryRow};
+use crate::model::message::{Body, DeviceMessage, Report};
 use crate::model::snapshot::{Answer, Question};
-use crate::model::time::UnixMillis;
+use crate::model::time::{Clock, UnixMillis};
 use crate::model::value::{Quality, Value};
 
 const CONNECT: &str = "CONNECT\naccept-version:1.1,1.0\nheart-beat:10000,10000\n\n\0";
@@ -67,10 +68,14 @@ fn a_ticket_opens_its_own_topic_and_no_other() {
 fn a_ticket_is_good_until_its_time_is_over() {
     let context = fixture::context();
     let ticket = ticket(&context, "demo", "press-1");
-    for (later, accepted) in [(599_999, true), (600_000, false)] {
-        let mut now = fixture::now();
-        now.wall = UnixMillis(now.wall.0 + later);
-        assert_eq!(connect(&context, &[("ticket", &ticket)], now).1, accepted, "{later} ms later");
+    for (later, accepted) in [(590, true), (600, false)] {
+        for years in [-50, 0, 50] {
+            let mut now = fixture::now();
+            now.instant += Duration::from_secs(later);
+            // The wall clock is set meanwhile.
+            now.wall = UnixMillis(now.wall.0 + years * 31_557_600_000);
+            assert_eq!(connect(&context, &[("ticket", &ticket)], now).1, accepted, "{later} s later");
+        }
     }
 }
 
@@ -282,5 +287,17 @@ fn a_ticket_is_in_no_debug_text() {
 
 /// The key of the seals as its `Debug` would write it.
 fn key_of(context: &Context) -> String {
-    format!("{:?}", context.seal.0)
+    format!("{:?}", context.seal.key)
+}
+
+#[test]
+fn a_time_that_may_be_wrong_is_marked() {
+    let body = Body::Presence { online: true, reason: None };
+    let message = DeviceMessage::new(1, UnixMillis(0), fixture::press(&fixture::context()), body);
+    let value = Value::Int(1);
+    let reports = [Report { property: 0, id: "a".into(), value, at: UnixMillis(0), quality: Quality::Good }];
+    let (zone, form) = (jiff::tz::TimeZone::UTC, TimeForm::Colon);
+    let sample = |message: &DeviceMessage| wire::sample(message, &reports, &zone, form).unwrap();
+    assert!(!sample(&message).contains("clock"));
+    assert!(sample(&message.by(Clock::Unsynchronised)).ends_with(",\"clock\":\"unsynchronised\"}"));
 }

@@ -1,16 +1,16 @@
 //! Tickets: what a returned WebSocket address carries so that STOMP without a login is still safe.
 //!
 //! A ticket opens one device's topic for one client until it expires. It is sealed, not stored: nothing is kept for
-//! tickets that are never used, and all of them end with the process that sealed them.
+//! tickets that are never used, and all of them end with the process that sealed them. Their time is counted from the
+//! making of the seal, so that setting the wall clock neither ends nor prolongs it.
 
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use crate::dialects::Seal;
-use crate::model::time::UnixMillis;
 
 /// Octets of the seal.
 const MAC: usize = 32;
@@ -18,8 +18,8 @@ const MAC: usize = 32;
 /// What a ticket says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ticket {
-    /// From then on it opens nothing.
-    pub expires: UnixMillis,
+    /// From then on it opens nothing: milliseconds since the seal was made.
+    pub expires: u64,
     /// Id of the client that the HTTP call was made by.
     pub client: String,
     /// The device whose topic it opens.
@@ -27,8 +27,12 @@ pub(super) struct Ticket {
 }
 
 /// When a ticket that is made now ends.
-pub(super) fn expiry(now: UnixMillis, lifetime: Duration) -> UnixMillis {
-    UnixMillis(now.0.saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX)))
+pub(super) fn expiry(seal: &Seal, now: Instant, lifetime: Duration) -> u64 {
+    since(seal, now).saturating_add(u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn since(seal: &Seal, now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(seal.made).as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Ticket {
@@ -46,7 +50,7 @@ impl Ticket {
     }
 
     /// Reads a ticket that this seal made and that has not expired.
-    pub(super) fn open(text: &str, seal: &Seal, now: UnixMillis) -> Option<Self> {
+    pub(super) fn open(text: &str, seal: &Seal, now: Instant) -> Option<Self> {
         let octets = from_hex(text)?;
         let (content, tag) = octets.split_at_checked(octets.len().checked_sub(MAC)?)?;
         // Compares in constant time.
@@ -54,17 +58,17 @@ impl Ticket {
         let content = std::str::from_utf8(content).ok()?;
         let mut parts = content.splitn(3, '\n');
         let ticket = Self {
-            expires: UnixMillis(parts.next()?.parse().ok()?),
+            expires: parts.next()?.parse().ok()?,
             client: parts.next()?.to_owned(),
             uuid: parts.next()?.to_owned(),
         };
-        (now < ticket.expires).then_some(ticket)
+        (since(seal, now) < ticket.expires).then_some(ticket)
     }
 }
 
 #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
 fn mac(seal: &Seal, content: &[u8]) -> Hmac<Sha256> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(&seal.0).expect("HMAC takes a key of any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(&seal.key).expect("HMAC takes a key of any length");
     // What else is ever sealed with the same key must not pass for a ticket.
     mac.update(b"janus ticket\n");
     mac.update(content);
@@ -89,41 +93,53 @@ mod tests {
 
     use super::*;
 
-    const SEAL: Seal = Seal([7; 32]);
+    fn seal(byte: u8, made: Instant) -> Seal {
+        Seal { key: [byte; 32], made }
+    }
+
+    fn after(made: Instant, millis: u64) -> Instant {
+        made + Duration::from_millis(millis)
+    }
 
     fn ticket() -> Ticket {
-        Ticket { expires: UnixMillis(1000), client: "demo".to_owned(), uuid: "E07E-8972".to_owned() }
+        Ticket { expires: 1000, client: "demo".to_owned(), uuid: "E07E-8972".to_owned() }
     }
 
     #[test]
     fn a_ticket_opens_until_it_expires_and_only_for_its_own_seal() {
-        let text = ticket().seal(&SEAL);
-        assert_eq!(Ticket::open(&text, &SEAL, UnixMillis(999)), Some(ticket()));
-        assert_eq!(Ticket::open(&text, &SEAL, UnixMillis(1000)), None);
-        assert_eq!(Ticket::open(&text, &Seal([8; 32]), UnixMillis(999)), None);
+        let made = crate::clock::instant();
+        let (own, other) = (seal(7, made), seal(8, made));
+        let text = ticket().seal(&own);
+        assert_eq!(Ticket::open(&text, &own, after(made, 999)), Some(ticket()));
+        assert_eq!(Ticket::open(&text, &own, after(made, 1000)), None);
+        assert_eq!(Ticket::open(&text, &other, after(made, 999)), None);
     }
 
     #[test]
     fn no_digit_of_a_ticket_can_be_changed_or_left_out() {
-        let text = ticket().seal(&SEAL);
+        let made = crate::clock::instant();
+        let seal = seal(7, made);
+        let text = ticket().seal(&seal);
         for at in 0..text.len() {
             let mut digits: Vec<char> = text.chars().collect();
             digits[at] = if digits[at] == '0' { '1' } else { '0' };
             let changed: String = digits.iter().collect();
-            assert_eq!(Ticket::open(&changed, &SEAL, UnixMillis(0)), None, "{at}");
-            assert_eq!(Ticket::open(text.get(..at).unwrap(), &SEAL, UnixMillis(0)), None, "{at}");
+            assert_eq!(Ticket::open(&changed, &seal, made), None, "{at}");
+            assert_eq!(Ticket::open(text.get(..at).unwrap(), &seal, made), None, "{at}");
         }
     }
 
     #[test]
     fn an_endless_lifetime_does_no_harm() {
-        assert_eq!(expiry(UnixMillis(5), Duration::MAX), UnixMillis(i64::MAX));
+        let made = crate::clock::instant();
+        assert_eq!(expiry(&seal(7, made), after(made, 5), Duration::MAX), u64::MAX);
     }
 
     proptest! {
         #[test]
         fn no_text_makes_it_panic_or_opens_anything(text in any::<String>()) {
-            prop_assert_eq!(Ticket::open(&text, &SEAL, UnixMillis(0)), None);
+            let made = crate::clock::instant();
+            prop_assert_eq!(Ticket::open(&text, &seal(7, made), made), None);
         }
     }
 }

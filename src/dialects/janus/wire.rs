@@ -13,7 +13,7 @@ use super::TimeForm;
 use crate::dialects::shared::json;
 use crate::model::device::Device;
 use crate::model::history::{History, HistoryRow};
-use crate::model::message::Report;
+use crate::model::message::{DeviceMessage, Report};
 use crate::model::snapshot::DeviceSnapshot;
 use crate::model::time::UnixMillis;
 use crate::model::value::{Quality, Value};
@@ -91,10 +91,9 @@ fn tags(device: &Device) -> Vec<&str> {
 }
 
 /// The body of a MESSAGE; `None` when there is nothing to say. The dialect has no word for quality: a value that has
-/// become stale or cannot be read is told as null.
+/// become stale or cannot be read is told as null. A time that may be wrong is marked by a member of ours, `clock`.
 pub(super) fn sample(
-    device: &Device,
-    at: UnixMillis,
+    message: &DeviceMessage,
     reports: &[Report],
     zone: &TimeZone,
     form: TimeForm,
@@ -108,7 +107,8 @@ pub(super) fn sample(
     if data.is_empty() {
         return None;
     }
-    Some(text(&Sample { uuid: &device.uuid, time: time(at, zone, form), data }))
+    let (uuid, time) = (&*message.device.uuid, time(message.at, zone, form));
+    Some(text(&Sample { uuid, time, data, clock: message.clock.mark() }))
 }
 
 /// A wall-clock time as the vendor writes it. One that no calendar has is the epoch.
@@ -199,6 +199,8 @@ struct Sample<'a> {
     uuid: &'a str,
     time: String,
     data: Map<String, Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock: Option<&'static str>,
 }
 
 /// These shapes hold only text, numbers and maps with text keys, so writing them cannot fail.

@@ -192,6 +192,9 @@ pub(super) fn alarm_message(message: &DeviceMessage, directory: &Directory) -> O
         #[serde(rename = "mediaId")]
         media_id: &'a str,
         timestamp: i64,
+        /// Ours: marks a time that may be wrong.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        clock: Option<&'static str>,
     }
     let Body::Alarm { rule, property, raised, value: observed, active: _ } = &message.body else {
         return None;
@@ -211,6 +214,7 @@ pub(super) fn alarm_message(message: &DeviceMessage, directory: &Directory) -> O
         observed: json::to_json(observed),
         media_id: &device.id,
         timestamp: message.at.0,
+        clock: message.clock.mark(),
     }))
 }
 

@@ -249,11 +249,11 @@ fn headers(device: &Device) -> Map<String, Json> {
     members.into_iter().map(|(name, value)| (name.to_owned(), Json::from(&**value))).collect()
 }
 
-/// The payload of a live message.
+/// The payload of a live message without its mark.
 ///
 /// Alarms have no topic of their own below a device; they appear as events named like their rule. A raw publish
 /// appears as a direct message whose payload is the text itself.
-pub(super) fn live(message: &DeviceMessage) -> Map<String, Json> {
+fn unmarked(message: &DeviceMessage) -> Map<String, Json> {
     let device = &message.device;
     match &message.body {
         Body::Properties(reports) => properties(message, reports),
@@ -373,5 +373,14 @@ fn fill(
     payload.insert("timestamp".to_owned(), message.at.0.into());
     payload.extend(members.into_iter().map(|(name, value)| (name.to_owned(), value)));
     payload.insert("headers".to_owned(), Json::Object(headers(&message.device)));
+    payload
+}
+
+/// The payload of a live message; a time that may be wrong is marked by a header of ours, `clock`.
+pub(super) fn live(message: &DeviceMessage) -> Map<String, Json> {
+    let mut payload = unmarked(message);
+    if let (Some(mark), Some(Json::Object(headers))) = (message.clock.mark(), payload.get_mut("headers")) {
+        headers.insert("clock".to_owned(), mark.into());
+    }
     payload
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::Payload;
 use super::command::{Order, Wish};
-use super::payload::{Replier, Reply, Said};
+use super::payload::{self, Replier, Reply, Said};
 use super::topic::{self, Pattern};
 use super::wire::{self, Frame};
 use crate::dialects::shared::fixture;
@@ -15,7 +15,7 @@ use crate::dialects::{Input, Opening, Output, Session};
 use crate::model::command::{ActionKind, Outcome};
 use crate::model::interest::Selector;
 use crate::model::message::{Body, DeviceMessage, Kinds};
-use crate::model::time::UnixMillis;
+use crate::model::time::{Clock, UnixMillis};
 use crate::model::value::Value;
 
 fn session() -> Box<dyn Session> {
@@ -451,4 +451,12 @@ proptest! {
             prop_assert_eq!(completed, usize::from(ends));
         }
     }
+}
+
+#[test]
+fn a_time_that_may_be_wrong_is_marked_among_the_headers() {
+    let body = Body::Presence { online: true, reason: None };
+    let message = DeviceMessage::new(1, UnixMillis(1), fixture::press(&fixture::context()), body);
+    assert!(!payload::live(&message)["headers"].to_string().contains("clock"));
+    assert_eq!(payload::live(&message.by(Clock::Unsynchronised))["headers"]["clock"], "unsynchronised");
 }

@@ -42,11 +42,12 @@ pub(crate) fn context() -> Arc<Context> {
             project: "1".into(),
             area: "1".into(),
             timezone: jiff::tz::TimeZone::UTC,
+            clock: crate::model::time::Trust::Auto,
         },
         directory: Arc::new(Directory::new(devices.to_vec(), Vec::new())),
         clients: Arc::new(ClientBook::new(clients)),
         settings: Settings::default(),
-        seal: Seal([7; 32]),
+        seal: Seal { key: [7; 32], made: now().instant },
         frame_bytes: 1 << 20,
     })
 }
@@ -74,7 +75,7 @@ pub(crate) fn request(method: &str, path: &str, upgrade: bool) -> Request {
 /// One moment; tests count from it.
 #[expect(clippy::disallowed_methods, reason = "a test needs one instant to count from")]
 pub(crate) fn now() -> Now {
-    Now { instant: std::time::Instant::now(), wall: UnixMillis(1_700_000_000_000) }
+    Now::new(std::time::Instant::now(), UnixMillis(1_700_000_000_000))
 }
 
 fn product() -> Product {

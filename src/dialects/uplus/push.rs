@@ -2,7 +2,8 @@
 //!
 //! The vendor keeps the payload schemas private; these follow the shapes of its older HTTP push, with typeId under
 //! its present name: every value is a string, a bool is "True" or "False", nothing is ever null. A payload always
-//! says whose it is (`deviceId`, `typeId`) and when it happened (`ts`), and which values are not good.
+//! says whose it is (`deviceId`, `typeId`) and when it happened (`ts`), and which values are not good. A `ts` that may
+//! be wrong is marked by `clock`.
 
 use std::sync::Arc;
 
@@ -46,6 +47,9 @@ fn render(message: &DeviceMessage, format: PushFormat) -> String {
     data.insert("deviceId".to_owned(), device_id.into());
     data.insert("typeId".to_owned(), type_id.into());
     data.insert("ts".to_owned(), message.at.to_string().into());
+    if let Some(mark) = message.clock.mark() {
+        data.insert("clock".to_owned(), mark.into());
+    }
     match format {
         PushFormat::Flat => wire::flat(topic.name(), type_id, data),
         PushFormat::Envelope => wire::envelope(wire::Report {
@@ -195,7 +199,7 @@ mod tests {
     use crate::dialects::uplus::tests::{PRESS, context};
     use crate::model::command::Rejection;
     use crate::model::product::{AlarmCondition, AlarmRule, Level};
-    use crate::model::time::UnixMillis;
+    use crate::model::time::{Clock, UnixMillis};
 
     fn pushed(body: Body, format: PushFormat) -> Json {
         let device = Arc::clone(context(None).directory.device("press-1").unwrap());
@@ -203,6 +207,17 @@ mod tests {
         let text = push(&message, format);
         assert_eq!(push(&message, format), text, "the second session gets the kept form");
         serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_time_that_may_be_wrong_is_marked() {
+        let device = Arc::clone(context(None).directory.device("press-1").unwrap());
+        let body = Body::Presence { online: true, reason: None };
+        let message = DeviceMessage::new(1, UnixMillis(5), device, body).by(Clock::Unsynchronised);
+        for format in [PushFormat::Flat, PushFormat::Envelope] {
+            let text = push(&message, format);
+            assert!(text.contains("unsynchronised"), "{text}");
+        }
     }
 
     fn report(id: &str, value: Value, quality: Quality) -> Report {

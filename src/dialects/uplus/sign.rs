@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 
 use crate::dialects::{Context, Request};
 use crate::model::client::{Client, Dialect};
-use crate::model::time::{Now, UnixMillis};
+use crate::model::time::{Clock, Now, UnixMillis};
 
 /// The longer of the two lengths that the vendor's page gives for a systemId.
 const SYSTEM_ID_CHARS: usize = 50;
@@ -96,6 +96,13 @@ fn judge(request: &Request, context: &Context, now: Now, answer_as: &mut String)
 
     let skew = skew(timestamp, now.wall);
     match context.settings.uplus.timestamp_window {
+        // Whose clock is wrong cannot be told: clients of a gateway that does not know the time would stay outside.
+        Some(window) if skew > window && now.clock == Clock::Unsynchronised => tracing::warn!(
+            dialect = "uplus",
+            client = %client.id,
+            skew_s = skew.as_secs(),
+            "login with a timestamp far from now is let in, since the gateway's clock is not synchronised"
+        ),
         Some(window) if skew > window => return Err(REFUSED.to_owned()),
         None if skew > NOTABLE_SKEW => tracing::warn!(
             dialect = "uplus",
@@ -276,6 +283,9 @@ mod tests {
         for (window, now, lets_in) in rows {
             let verdict = log_in(&request(&query), &context(window), now_at(now));
             assert_eq!(verdict.is_ok(), lets_in, "{window:?} {now}");
+            // A gateway that does not know the time locks nobody out.
+            let unsure = Now { clock: Clock::Unsynchronised, ..now_at(now) };
+            assert!(log_in(&request(&query), &context(window), unsure).is_ok(), "{window:?} {now}");
         }
     }
 

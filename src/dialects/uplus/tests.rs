@@ -83,6 +83,7 @@ pub(super) fn context(timestamp_window: Option<Duration>) -> Arc<Context> {
             project: "1".into(),
             area: "1".into(),
             timezone: jiff::tz::TimeZone::UTC,
+            clock: crate::model::time::Trust::Auto,
         },
         directory: Arc::new(Directory::new(devices, Vec::new())),
         clients: Arc::new(ClientBook::new(vec![Arc::new(client()), Arc::new(janus_only)])),
@@ -90,7 +91,7 @@ pub(super) fn context(timestamp_window: Option<Duration>) -> Arc<Context> {
             uplus: Settings { timestamp_window, ..Settings::default() },
             ..crate::dialects::Settings::default()
         },
-        seal: Seal([7; 32]),
+        seal: Seal { key: [7; 32], made: epoch() },
         frame_bytes: 1 << 20,
     })
 }
@@ -112,7 +113,7 @@ pub(super) fn request(query: &[(&str, &str)]) -> Request {
 
 /// This wall-clock time.
 pub(super) fn now_at(millis: i64) -> Now {
-    Now { instant: epoch(), wall: UnixMillis(millis) }
+    Now::new(epoch(), UnixMillis(millis))
 }
 
 fn epoch() -> Instant {

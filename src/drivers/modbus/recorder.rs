@@ -294,7 +294,7 @@ mod tests {
         recorder.received(&[8], later);
         recorder.received(&vec![8; RECORDED_BYTES], later);
         assert!(recorder.tape().frames.len() <= 1);
-        let file = recorder.pcapng(Now { instant: later, wall: UnixMillis(1_700_000_000_000) });
+        let file = recorder.pcapng(Now::new(later, UnixMillis(1_700_000_000_000)));
         assert!(file.len() > 60);
     }
 

@@ -17,6 +17,8 @@ use rustls::{
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
+use crate::clock;
+
 /// How a TLS connection to a broker is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
@@ -71,7 +73,7 @@ pub enum TlsError {
 /// What a TLS client needs, from the files that the settings name. Reads files, so not for an async task.
 pub fn config(settings: &TlsSettings) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::new(clock::Told))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Unusable)?;
     let builder = if settings.verify {

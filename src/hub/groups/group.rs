@@ -522,7 +522,7 @@ impl Group {
             group: Arc::clone(name),
             after,
             until: head,
-            since: before(now.wall, self.retain),
+            since: before(now.certain, self.retain),
             wanted: Arc::new(wanted),
             limit: limit.clamp(1, CHUNK),
         })

@@ -20,7 +20,7 @@ use super::roster::Roster;
 use crate::model::client::Client;
 use crate::model::interest::{GroupAnswer, GroupAsk};
 use crate::model::message::{DeviceMessage, Kinds};
-use crate::model::time::{Now, UnixMillis};
+use crate::model::time::{Change, Now, UnixMillis};
 use crate::store::{Fetch, Recovered, Write};
 
 mod adopt;
@@ -104,8 +104,9 @@ impl Groups {
         }
         for stored in &recovered.relations {
             let Some(group) = self.by_name.get_mut(&stored.group) else { continue };
-            let expires = stored.expires.unwrap_or_else(|| after(now.wall, group.retain));
-            let left = u64::try_from(expires.0.saturating_sub(now.wall.0)).unwrap_or(0);
+            // What is certain may be in the past, so that no relation ends because a clock is wrong.
+            let expires = stored.expires.unwrap_or_else(|| after(now.certain, group.retain));
+            let left = u64::try_from(expires.0.saturating_sub(now.certain.0)).unwrap_or(0);
             let cursor = stored.cursor.unwrap_or(group.written_floor);
             let number = group.number_of_next;
             group.number_of_next += 1;
@@ -269,6 +270,17 @@ impl Groups {
         if let Some(group) = self.by_name.get_mut(name) {
             if let Some(round) = &mut group.round {
                 round.chunk = Some((upto, messages.into()));
+            }
+        }
+    }
+
+    /// The clock was set: when relations end does not change by that, only how it is written.
+    pub(super) fn set_clock(&mut self, change: &Change) {
+        let lines = self.by_name.values_mut().flat_map(|group| group.relations.values_mut());
+        for line in lines {
+            if let Some((due, at)) = &mut line.expires {
+                *at = after(change.wall, due.saturating_duration_since(change.instant));
+                line.changed = true;
             }
         }
     }

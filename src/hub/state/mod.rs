@@ -36,12 +36,14 @@ use crate::model::snapshot::{Answer, Question, Snapshot};
 use crate::model::time::{Now, UnixMillis};
 use crate::store::{Chunk, Fetch, Recovered, Write};
 
+use self::dating::Dating;
 use self::sequence::Sequences;
 use self::watching::Sessions;
 
 pub use crate::hub::effect::Effect;
 
 mod adopt;
+pub(super) mod dating;
 mod judging;
 mod orders;
 mod sequence;
@@ -81,6 +83,7 @@ pub struct HubState {
     armed: BTreeMap<usize, Instant>,
     /// The number of the last message.
     seq: u64,
+    dating: Dating,
     /// The last id of a document or an alarm of a client.
     last_id: u64,
     documents: Documents,
@@ -118,6 +121,7 @@ impl HubState {
             armed: BTreeMap::new(),
             devices,
             seq: 0,
+            dating: Dating::default(),
             last_id: 0,
             documents: Documents::default(),
             alarms: ClientAlarms::default(),
@@ -269,6 +273,7 @@ impl HubState {
         self.begin(now.instant);
         match observation {
             Observation::Values { device, at, values } => {
+                let at = self.dating.date(at, now);
                 let values = self.roster.readings(&device, &values).into_owned();
                 let mut read = Vec::new();
                 self.learn(&device, at, |state, facts| {
@@ -278,6 +283,7 @@ impl HubState {
                 self.look(&device, now);
             }
             Observation::Presence { device, at, online, reason } => {
+                let at = self.dating.date(at, now);
                 self.learn(&device, at, |state, facts| {
                     state.presence(at, online, reason, now.instant, facts);
                 });
@@ -286,17 +292,23 @@ impl HubState {
                 }
             }
             Observation::Event { device, at, event, params } => {
+                let at = self.dating.date(at, now);
                 self.learn(&device, at, |state, facts| state.event(event, params, facts));
             }
             Observation::Publish { device, at, topic, payload } => {
+                let at = self.dating.date(at, now);
                 self.learn(&device, at, |_, facts| facts.push(Body::Publish { topic, payload }));
             }
             Observation::Ota { device, at, step, detail } => {
+                let at = self.dating.date(at, now);
                 self.learn(&device, at, |_, facts| facts.push(Body::Ota { step, detail }));
             }
-            Observation::Link { link, at, up, reason: _ } => self.links.observe(&link, at, up),
+            Observation::Link { link, at, up, reason: _ } => {
+                self.links.observe(&link, self.dating.date(at, now), up);
+            }
             Observation::Accepted { command } => self.accepted(command),
             Observation::Settled { command, at, outcome } => {
+                let at = self.dating.date(at, now);
                 if let Some(outcome) = self.step_done(command, outcome, now) {
                     self.settle(command, at, outcome, now.instant);
                 }
@@ -398,7 +410,8 @@ impl HubState {
         }
         let state = self.devices.get(slot)?;
         let body = state.newest()?;
-        Some(Arc::new(DeviceMessage::new(self.seq, now.wall, Arc::clone(state.device()), body)))
+        let message = DeviceMessage::new(self.seq, now.wall, Arc::clone(state.device()), body);
+        Some(Arc::new(message.by(self.dating.clock)))
     }
 
     /// Lets one device's state take something in and publishes what came of it.
@@ -422,7 +435,9 @@ impl HubState {
         let Some(device) = self.roster.device(slot) else { return };
         for body in facts {
             self.seq += 1;
-            let message = Arc::new(DeviceMessage::new(self.seq, at, Arc::clone(device), body));
+            let at = self.dating.number(at);
+            let message = DeviceMessage::new(self.seq, at, Arc::clone(device), body);
+            let message = Arc::new(message.by(self.dating.clock));
             let kind = message.kind();
             if self.keeping {
                 self.effects.push_back(Work::Do(Effect::Store(Write::message(&message))));

@@ -117,7 +117,7 @@ fn documents_are_bounded_in_count_and_bytes() {
 fn a_store_is_told_of_every_change_and_its_memory_is_taken_over() {
     let directory = Arc::new(directory());
     let mut state = HubState::new(Arc::clone(&directory));
-    let now = Now { instant: clock::instant(), wall: UnixMillis(1_000_000) };
+    let now = Now::new(clock::instant(), UnixMillis(1_000_000));
     let recovered = Recovered {
         seq: 41,
         last_id: 7,

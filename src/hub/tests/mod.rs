@@ -3,6 +3,7 @@
 
 mod adopt;
 mod commands;
+mod dating;
 mod devices;
 mod groups;
 mod index;
@@ -32,7 +33,7 @@ use crate::model::product::{
     Property, ReportRule,
 };
 use crate::model::snapshot::{Answer, Question};
-use crate::model::time::{Now, UnixMillis};
+use crate::model::time::{Clock, Now, UnixMillis};
 use crate::model::value::{Quality, Value, ValueType};
 
 /// Positions in the product `press`.
@@ -53,6 +54,8 @@ struct Rig {
     /// While set, every link is full.
     links_full: bool,
     last_seq: u64,
+    /// Time and mark of each message, by number.
+    dated: Vec<(UnixMillis, Clock)>,
 }
 
 impl Rig {
@@ -61,7 +64,7 @@ impl Rig {
     }
 
     fn of(directory: Directory) -> Self {
-        let now = Now { instant: clock::instant(), wall: UnixMillis(1_000_000) };
+        let now = Now::new(clock::instant(), UnixMillis(1_000_000));
         let directory = Arc::new(directory);
         let state = HubState::new(Arc::clone(&directory));
         let mut rig = Self {
@@ -72,6 +75,7 @@ impl Rig {
             routed: Vec::new(),
             links_full: false,
             last_seq: 0,
+            dated: Vec::new(),
         };
         rig.attach(WITNESS);
         rig.watch(WITNESS, &all_rights("witness"), vec![everything()]);
@@ -171,7 +175,9 @@ impl Rig {
 
     fn jump(&mut self, to: Instant) {
         let passed = i64::try_from((to - self.now.instant).as_millis()).unwrap();
-        self.now = Now { instant: to, wall: UnixMillis(self.now.wall.0 + passed) };
+        let later = UnixMillis(self.now.wall.0 + passed);
+        self.now =
+            Now { instant: to, wall: later, certain: UnixMillis(self.now.certain.0 + passed), ..self.now };
     }
 
     fn drain(&mut self) {
@@ -182,6 +188,7 @@ impl Rig {
                     if sessions.contains(&WITNESS) {
                         assert_eq!(message.seq, self.last_seq + 1, "numbers rise by one");
                         self.last_seq = message.seq;
+                        self.dated.push((message.at, message.clock));
                     }
                     for session in sessions.iter() {
                         self.heard.push((*session, line(&message)));

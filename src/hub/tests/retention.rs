@@ -39,7 +39,7 @@ impl World {
     }
 
     fn with(recovered: Recovered) -> Self {
-        let now = Now { instant: clock::instant(), wall: UnixMillis(1_000_000_000_000) };
+        let now = Now::new(clock::instant(), UnixMillis(1_000_000_000_000));
         let directory = Arc::new(directory());
         let mut state = HubState::new(Arc::clone(&directory));
         let groups =
@@ -158,7 +158,8 @@ impl World {
             looks += 1;
             if fetch.wanted.get(device).is_some_and(|kinds| kinds.meets(*kind)) && *at >= fetch.since {
                 let body = record::decode(record).unwrap();
-                messages.push(Stored { seq: *seq, at: *at, device: Arc::clone(device), body });
+                let (clock, device) = (record::clock(record), Arc::clone(device));
+                messages.push(Stored { seq: *seq, at: *at, clock, device, body });
             }
             if messages.len() >= fetch.limit || looks >= 3 {
                 upto = *seq;
@@ -207,7 +208,11 @@ impl World {
             Write::NoRelation { label, .. } => {
                 self.relations.remove(&label);
             }
-            Write::Document { .. } | Write::NoDocument(_) | Write::Alarm(_) | Write::NoAlarm(_) => {}
+            Write::Redate { .. }
+            | Write::Document { .. }
+            | Write::NoDocument(_)
+            | Write::Alarm(_)
+            | Write::NoAlarm(_) => {}
         }
     }
 
@@ -215,7 +220,8 @@ impl World {
     fn restart(mut self) -> Self {
         let seq = self.messages.iter().filter_map(|write| match write {
             Write::Message { seq, .. } => Some(*seq),
-            Write::Document { .. }
+            Write::Redate { .. }
+            | Write::Document { .. }
             | Write::NoDocument(_)
             | Write::Alarm(_)
             | Write::NoAlarm(_)
@@ -306,6 +312,7 @@ fn nothing_older_than_the_retention_is_replayed() {
     let mut world = World::new();
     world.publish("press-1");
     world.now.wall.0 += 2 * 86_400_000;
+    world.now.certain = world.now.wall;
     world.publish("press-1");
     let key = world.connect();
     world.hold(key, "press-1", true);

@@ -13,19 +13,50 @@ use crate::model::history::{AlarmKind, ClientAlarm};
 use crate::model::interest::{Interest, Selector};
 use crate::model::message::{Body, CommandNote, Kinds, Report};
 use crate::model::product::{AlarmCondition, AlarmRule, Direction, Level, Product, Property, Rate};
-use crate::model::time::UnixMillis;
+use crate::model::time::{Clock, UnixMillis};
 use crate::model::value::{Quality, ValueType};
 
 /// First byte of each record.
 const VERSION: u8 = 1;
 
+/// First byte of the record of a message whose times are not known to be right; the rest is as in [`VERSION`].
+const ESTIMATED: u8 = 2;
+
 /// The position that a record does not know.
 pub const UNPLACED: usize = usize::MAX;
 
-/// The record of a body.
+/// The record of a body with times that are right.
 pub fn encode(body: &Body) -> Vec<u8> {
+    encode_by(body, Clock::Synchronised)
+}
+
+/// Whether the times of a record are known to be right.
+pub fn clock(record: &[u8]) -> Clock {
+    if record.first() == Some(&ESTIMATED) { Clock::Unsynchronised } else { Clock::Synchronised }
+}
+
+/// The record that a marked one becomes when it is known by how many milliseconds its times are too early; `None` for
+/// one that is not marked or cannot be read.
+pub fn redate(record: &[u8], step: i64) -> Option<Vec<u8>> {
+    if clock(record) == Clock::Synchronised {
+        return None;
+    }
+    let mut body = decode(record).ok()?;
+    if let Body::Properties(reports) = &mut body {
+        for report in reports {
+            report.at = UnixMillis(report.at.0.saturating_add(step));
+        }
+    }
+    Some(encode(&body))
+}
+
+/// The record of a body with times of this clock.
+pub fn encode_by(body: &Body, clock: Clock) -> Vec<u8> {
     let mut w = Writer::default();
-    w.byte(VERSION);
+    w.byte(match clock {
+        Clock::Synchronised => VERSION,
+        Clock::Unsynchronised => ESTIMATED,
+    });
     match body {
         Body::Properties(reports) => {
             w.byte(1);
@@ -88,7 +119,10 @@ pub fn encode(body: &Body) -> Vec<u8> {
 
 /// Reads a record. Positions in reports are [`UNPLACED`]; that in an alarm is as it was.
 pub fn decode(record: &[u8]) -> Result<Body, Damaged> {
-    let mut r = versioned(record)?;
+    let mut r = Reader(record);
+    if !matches!(r.byte("a version")?, VERSION | ESTIMATED) {
+        return Err(r.damaged("a version that this program knows"));
+    }
     let body = match r.byte("a kind of message")? {
         1 => {
             let count = r.size()?;

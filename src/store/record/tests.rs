@@ -192,6 +192,10 @@ proptest! {
     fn a_body_reads_back_as_what_it_was(body in body()) {
         let record = encode(&body);
         let back = decode(&record).unwrap();
+        let marked = encode_by(&body, Clock::Unsynchronised);
+        prop_assert_eq!((clock(&record), clock(&marked)), (Clock::Synchronised, Clock::Unsynchronised));
+        prop_assert_eq!(redate(&marked, 0), Some(record.clone()));
+        prop_assert_eq!(redate(&record, 0), None);
         prop_assert_eq!(format!("{back:?}"), format!("{body:?}"));
     }
 
@@ -224,6 +228,6 @@ proptest! {
 #[test]
 fn a_record_of_a_later_version_is_refused() {
     let mut record = encode(&Body::Ota { step: 1, detail: "x".into() });
-    record[0] = 2;
+    record[0] = 3;
     assert_eq!(decode(&record).unwrap_err().expected, "a version that this program knows");
 }

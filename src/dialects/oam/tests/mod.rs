@@ -13,7 +13,7 @@ use crate::model::history::{AlarmAnswer, Document, DocumentAnswer, DocumentAsk, 
 use crate::model::message::{Body, DeviceMessage, Report};
 use crate::model::product::{AlarmCondition, AlarmRule};
 use crate::model::snapshot::{Answer, DeviceSnapshot, Question, Snapshot};
-use crate::model::time::UnixMillis;
+use crate::model::time::{Clock, UnixMillis};
 use crate::model::value::{Quality, Reading, Value};
 
 fn connected(context: &Arc<Context>, token: &str) -> Rig {
@@ -487,6 +487,9 @@ fn an_alarm_of_the_configuration_says_how_long_it_waits() {
     let message = DeviceMessage::new(1, UnixMillis(0), press, body);
     let told = wire::alarm_message(&message, &context.directory).unwrap();
     assert!(told.contains("\"value\":80.0,\"time\":5000,"), "{told}");
+    assert!(told.ends_with(",\"timestamp\":0}"), "{told}");
+    let told = wire::alarm_message(&message.by(Clock::Unsynchronised), &context.directory).unwrap();
+    assert!(told.ends_with(",\"timestamp\":0,\"clock\":\"unsynchronised\"}"), "{told}");
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn entropy(context: &Context, now: Now) -> u32 {
     let count = ANSWERS.fetch_add(1, Ordering::Relaxed);
     let digest = Sha256::new()
         .chain_update(b"sockjs entropy\n")
-        .chain_update(context.seal.0)
+        .chain_update(context.seal.key)
         .chain_update(now.wall.0.to_be_bytes())
         .chain_update(count.to_be_bytes())
         .finalize();

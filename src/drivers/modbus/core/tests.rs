@@ -33,7 +33,7 @@ impl Rig {
 
     fn now(&self) -> Now {
         let millis = self.now.duration_since(self.start).as_millis();
-        Now { instant: self.now, wall: UnixMillis(i64::try_from(millis).unwrap()) }
+        Now::new(self.now, UnixMillis(i64::try_from(millis).unwrap()))
     }
 
     fn submit(&mut self, id: u64, device: &ModbusDevice, action: DriverAction, timeout: Duration) {
