@@ -1,4 +1,4 @@
-//! The Modbus bus driver against scripted slaves, in real time with short timeouts: a kernel's pseudo-terminal does
+//! The Modbus bus driver against scripted slaves and against units of others, in real time with short timeouts: a kernel's pseudo-terminal does
 //! not follow a paused clock.
 
 #![cfg(test)]
@@ -12,3 +12,5 @@ mod rig;
 #[path = "../common/slave.rs"]
 mod slave;
 mod tcp;
+mod units;
+mod written;

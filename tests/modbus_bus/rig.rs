@@ -40,14 +40,25 @@ pub(crate) fn write(address: u16, value: Operand) -> Step {
     Step::Write { point: holding(address, 1000), value }
 }
 
+/// What a place holds, as a product would say.
+fn kind(point: &Point) -> ValueType {
+    let one_bit = point.table.is_bits() || point.bits.is_some_and(|bits| bits.count == 1);
+    if one_bit || matches!(point.data, Data::Bool | Data::Switch { .. }) {
+        ValueType::Bool
+    } else if matches!(point.data, Data::F32 | Data::F64) {
+        ValueType::Float
+    } else if matches!(point.data, Data::Text { .. }) {
+        ValueType::Text
+    } else {
+        ValueType::Int
+    }
+}
+
 /// A device `dev-<unit>` with properties `p0`, `p1`, ... and functions `f0`, ...
 pub(crate) fn device(unit: u8, points: Vec<Point>, functions: Vec<Vec<Step>>) -> ModbusDevice {
     let property = |(at, point): (usize, &Point)| Property {
         access: Access::ReadWrite,
-        ..Property::new(
-            format!("p{at}"),
-            if point.table.is_bits() { ValueType::Bool } else { ValueType::Int },
-        )
+        ..Property::new(format!("p{at}"), kind(point))
     };
     let function = |at: usize| Function::new(format!("f{at}"));
     let product = Product {
@@ -84,6 +95,7 @@ pub(crate) struct Rig {
     devices: Vec<ModbusDevice>,
     stop: CancellationToken,
     task: JoinSet<()>,
+    meters: LinkMeters,
     next: u64,
     /// Everything seen so far.
     pub(crate) seen: Vec<Observation>,
@@ -108,18 +120,19 @@ impl Rig {
     pub(crate) fn start_as(settings: BusSettings, devices: Vec<ModbusDevice>) -> Self {
         let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
         let (observation_queue, observations) = mpsc::channel(OBSERVATION_QUEUE);
+        let meters = LinkMeters::default();
         let port = LinkPort {
             link: "bus".into(),
             commands: command_queue,
             observations: observation_queue,
-            meters: LinkMeters::default(),
+            meters: meters.clone(),
             announcer: None,
         };
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
         let recorder = Recorder::new(&settings, None);
         task.spawn(run(settings, devices.clone(), port, recorder.clone(), stop.clone()));
-        Self { recorder, commands, observations, devices, stop, task, next: 1, seen: Vec::new() }
+        Self { recorder, commands, observations, devices, stop, task, meters, next: 1, seen: Vec::new() }
     }
 
     pub(crate) async fn submit(&mut self, unit: u8, action: DriverAction, timeout: Duration) -> CommandId {
@@ -214,6 +227,11 @@ impl Rig {
 
     pub(crate) fn count(&self, question: impl Fn(&Observation) -> bool) -> usize {
         self.seen.iter().filter(|observation| question(observation)).count()
+    }
+
+    /// Requests so far that had no answer that could be believed.
+    pub(crate) fn failures(&self) -> u64 {
+        self.meters.bus.timeouts.get() + self.meters.bus.bad_answers.get()
     }
 
     /// Tells the driver to stop and collects its last words.
