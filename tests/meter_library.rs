@@ -15,8 +15,12 @@ use std::{env, fs};
 use common::ws::{PATIENCE, http};
 use serde_json::{Map, Value as Json, json};
 
-const MODELS: [(&str, &str); 3] =
-    [("SDM120", "eastron-sdm120"), ("SDM230", "eastron-sdm230"), ("SDM630", "eastron-sdm630")];
+const MODELS: [(&str, &str); 4] = [
+    ("SDM120", "eastron-sdm120"),
+    ("SDM230", "eastron-sdm230"),
+    ("SDM630", "eastron-sdm630"),
+    ("SDM72V2", "eastron-sdm72"),
+];
 
 const SINGLE: [(&str, &str); 14] = [
     ("voltage", "voltage"),
@@ -58,6 +62,24 @@ const THREE: [(&str, &str); 19] = [
     ("export_energy_l", "export_energy_active"),
 ];
 
+const THREE_OF_SDM72: [(&str, &str); 15] = [
+    ("voltage", "voltage_ln"),
+    ("current", "total_line_current"),
+    ("active_power", "total_power"),
+    ("apparent_power", "total_power_apparent"),
+    ("reactive_power", "total_power_reactive"),
+    ("power_factor", "total_pf"),
+    ("frequency", "frequency"),
+    ("import_energy", "import_energy_active"),
+    ("export_energy", "export_energy_active"),
+    ("voltage_l1_l2", "l12_voltage"),
+    ("voltage_l2_l3", "l23_voltage"),
+    ("voltage_l3_l1", "l31_voltage"),
+    ("neutral_current", "neutral_current"),
+    ("energy", "total_energy_active"),
+    ("reactive_energy", "total_energy_reactive"),
+];
+
 const PHASES: [(&str, &str); 6] = [
     ("voltage_l", "voltage"),
     ("current_l", "current"),
@@ -69,8 +91,11 @@ const PHASES: [(&str, &str); 6] = [
 
 /// The names of every property of a model, ours and the library's.
 fn names(model: &str) -> Vec<(String, String)> {
-    let pairs: Vec<(&str, &str)> =
-        if model == "SDM630" { THREE.into_iter().chain(PHASES).collect() } else { SINGLE.to_vec() };
+    let pairs: Vec<(&str, &str)> = match model {
+        "SDM630" => THREE.into_iter().chain(PHASES).collect(),
+        "SDM72V2" => THREE_OF_SDM72.into_iter().chain(PHASES).collect(),
+        _ => SINGLE.to_vec(),
+    };
     let expand = |(ours, theirs): (&str, &str)| -> Vec<(String, String)> {
         if ours.ends_with("_l") {
             (1..=3).map(|phase| (format!("{ours}{phase}"), format!("l{phase}_{theirs}"))).collect()

@@ -16,7 +16,7 @@ READ_INPUT = 4
 
 
 def meter(path):
-    unit = ModbusDeviceContext(ir=ModbusSequentialDataBlock(1, [0] * 1000))
+    unit = ModbusDeviceContext(ir=ModbusSequentialDataBlock(1, [0] * 2000))
     with open(path, encoding="utf-8") as dump:
         for line in dump:
             found = re.match(r"input (\d+): ([0-9A-F ]+?)\s*(#|$)", line)
