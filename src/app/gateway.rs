@@ -23,7 +23,7 @@ use crate::meters::Meters;
 use crate::model::directory::Directory;
 use crate::serve::admission::Admission;
 use crate::serve::live::{Live, Publisher, live};
-use crate::serve::{Patience, Shared, sockjs};
+use crate::serve::{Shared, sockjs};
 use crate::supervisor::Supervisor;
 
 /// See the module.
@@ -68,7 +68,7 @@ impl Gateway {
             started,
             recorders: links.recorders(),
             server: config.server.clone(),
-            patience: Patience::default(),
+            patience: Arc::default(),
         };
         let (publisher, live) = live(first);
         let (found, doors) = (Found::default(), Doors::default());
@@ -198,7 +198,7 @@ impl Gateway {
             started: self.started,
             recorders: self.links.recorders(),
             server: self.config.server.clone(),
-            patience: Patience::default(),
+            patience: Arc::default(),
         });
     }
 }

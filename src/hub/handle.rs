@@ -47,8 +47,9 @@ pub enum HubRequest {
         /// Where its device messages go. When full, property reports are dropped, counted and repaired; anything
         /// else that finds no room evicts the session.
         messages: mpsc::Sender<Arc<DeviceMessage>>,
-        /// Where its replies go. The session's driver keeps no more under way than fit.
-        replies: mpsc::Sender<SessionReply>,
+        /// Where its replies go. The session's driver keeps no more under way than fit. Boxed, because a queue has room for
+        /// thirty-two from the beginning, and most sessions hardly ever get one.
+        replies: mpsc::Sender<Box<SessionReply>>,
         /// How many of the device messages that were sent to it the session has written, counted from its beginning.
         /// Nobody else writes it, so it has its last value when the session's ends of the queues are dropped.
         written: Arc<AtomicU64>,
@@ -221,7 +222,7 @@ impl HubHandle {
             self.send(HubRequest::Ask { key, token: Token(0), client: Arc::new(everybody), question })
                 .await?;
             let snapshot = loop {
-                match attachment.replies.recv().await {
+                match attachment.replies.recv().await.map(|reply| *reply) {
                     Some(SessionReply::Answer(_, Answer::Snapshot(snapshot))) => break Ok(snapshot),
                     Some(_) => {}
                     None => break Err(HubGone),
@@ -271,7 +272,7 @@ pub struct Attachment {
     /// Its device messages, in order of their numbers.
     pub messages: mpsc::Receiver<Arc<DeviceMessage>>,
     /// Its replies. Closed together with `messages` when the hub ends.
-    pub replies: mpsc::Receiver<SessionReply>,
+    pub replies: mpsc::Receiver<Box<SessionReply>>,
     /// See [`HubRequest::Attach`]; to be kept up to date by who drives the session.
     pub written: Arc<AtomicU64>,
 }

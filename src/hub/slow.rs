@@ -66,7 +66,7 @@ impl Lag {
     pub(super) fn repair(
         &mut self,
         messages: &Sender<Arc<DeviceMessage>>,
-        replies: &Sender<SessionReply>,
+        replies: &Sender<Box<SessionReply>>,
         given: &mut u64,
         now: Instant,
         newest: impl Fn(&str) -> Option<Arc<DeviceMessage>>,
@@ -76,7 +76,7 @@ impl Lag {
             return if hopeless { Progress::Hopeless("no room for a minute") } else { Progress::Waits };
         }
         if self.missed > self.told {
-            match replies.try_send(SessionReply::Lagged(self.missed - self.told)) {
+            match replies.try_send(Box::new(SessionReply::Lagged(self.missed - self.told))) {
                 Ok(()) => self.told = self.missed,
                 Err(TrySendError::Full(_)) => return Progress::Hopeless("no room for a reply"),
                 Err(TrySendError::Closed(_)) => return Progress::Gone,

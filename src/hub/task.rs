@@ -154,7 +154,7 @@ struct Hub {
 /// What leads to one session.
 struct Queues {
     messages: mpsc::Sender<Arc<DeviceMessage>>,
-    replies: mpsc::Sender<SessionReply>,
+    replies: mpsc::Sender<Box<SessionReply>>,
     lag: Option<Lag>,
     ledger: Ledger,
 }
@@ -479,7 +479,7 @@ impl Hub {
     /// Tells one session something that it cannot do without.
     fn reply(&mut self, key: SessionKey, reply: SessionReply) {
         let Some(queues) = self.sessions.get(&key) else { return };
-        match queues.replies.try_send(reply) {
+        match queues.replies.try_send(Box::new(reply)) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => self.evict(key, "no room for a reply"),
             Err(TrySendError::Closed(_)) => self.forget(key),
@@ -547,7 +547,7 @@ impl Hub {
         if let Some(queues) = self.sessions.remove(&key) {
             warn!(session = key.0, why, "a session is no longer served because its client reads too slowly");
             // Where even this finds no room, the closed queues say the same.
-            drop(queues.replies.try_send(SessionReply::Evicted));
+            drop(queues.replies.try_send(Box::new(SessionReply::Evicted)));
             let mut ledger = queues.ledger;
             if ledger.open.is_empty() {
                 self.close(key, &mut ledger);

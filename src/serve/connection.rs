@@ -27,9 +27,9 @@ use crate::clock;
 use crate::dialects::{Closing, Input};
 use crate::model::message::DeviceMessage;
 
-/// Allocated for as long as the connection lives, so it decides what an idle client costs. Larger messages grow the
-/// buffer while they last.
-const READ_BUFFER: usize = 2 * 1024;
+/// Allocated for as long as the connection lives, and the most that one call to the kernel reads. Larger messages grow the
+/// buffer while they last. With less than this the buffer's library does not come back to the size it began with.
+const READ_BUFFER: usize = 1024;
 
 /// Bytes that a connection may receive for one message before its client is known: more than any login needs. A longer one
 /// closes the connection.
@@ -45,62 +45,19 @@ const LARGEST_WRITE: usize = 64 * 1024 * 1024;
 /// Longest reason that fits into a close frame.
 const REASON_BYTES: usize = 123;
 
-/// Runs a session on an upgraded socket until either side ends it. `early` is what the client sent on the heels of
-/// its upgrade.
-pub(super) async fn run(
-    socket: Socket,
-    early: Bytes,
-    mut engine: Engine,
-    frame_bytes: usize,
-    patience: Patience,
-    stop: CancellationToken,
-) {
-    engine.count();
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(LARGEST_WRITE)
-        .max_message_size(Some(frame_bytes))
-        .max_frame_size(Some(frame_bytes));
-    // Copied and dropped: it points into the buffer that HTTP was read with, and would keep all of that for as long
-    // as the connection lives.
-    let part = Vec::from(&*early);
-    drop(early);
-    // Boxed, like the end below: every idle connection would otherwise keep room for it.
-    let socket = Metered::new(socket, allowance(&engine));
-    let ws = Box::pin(WebSocketStream::from_partially_read(socket, part, Role::Server, Some(config))).await;
-    let begun = clock::instant();
-    let mut connection = Connection {
-        ws,
-        engine,
-        heard: begun,
-        next_ping: begun + patience.ping,
-        patience,
-        received: 0,
-        sent: 0,
-    };
-    info!("session opened");
-    let end = connection.converse(&stop).await;
-    let (received, sent) = (connection.received, connection.sent);
-    let (end, code) = Box::pin(connection.end(end)).await;
-    info!(
-        received,
-        sent,
-        seconds = clock::instant().saturating_duration_since(begun).as_secs(),
-        code,
-        end,
-        "session closed"
-    );
-}
-
+/// One session on its socket.
+///
+/// It is boxed from its first moment, and its methods borrow it: what an async function takes by value, it keeps room for
+/// as long as it runs, beside wherever the value goes.
 #[derive(Debug)]
-struct Connection {
+pub(super) struct Connection {
     ws: WebSocketStream<Metered>,
     engine: Engine,
+    begun: Instant,
     /// When the last frame of any kind came.
     heard: Instant,
     next_ping: Instant,
-    patience: Patience,
+    patience: Arc<Patience>,
     received: u64,
     sent: u64,
 }
@@ -136,6 +93,49 @@ enum Wake {
 }
 
 impl Connection {
+    /// A session on an upgraded socket. `early` is what the client sent on the heels of its upgrade.
+    pub(super) async fn new(
+        socket: Socket,
+        early: Bytes,
+        mut engine: Engine,
+        frame_bytes: usize,
+        patience: Arc<Patience>,
+    ) -> Box<Self> {
+        engine.count();
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_write_buffer_size(LARGEST_WRITE)
+            .max_message_size(Some(frame_bytes))
+            .max_frame_size(Some(frame_bytes));
+        // Copied and dropped: it points into the buffer that HTTP was read with, and would keep all of that for as long
+        // as the connection lives.
+        let part = Vec::from(&*early);
+        drop(early);
+        let socket = Metered::new(socket, allowance(&engine));
+        let ws = WebSocketStream::from_partially_read(socket, part, Role::Server, Some(config)).await;
+        let begun = clock::instant();
+        let next_ping = begun + patience.ping;
+        Box::new(Self { ws, engine, begun, heard: begun, next_ping, patience, received: 0, sent: 0 })
+    }
+
+    /// Runs the session until either side ends it.
+    pub(super) async fn run(mut self: Box<Self>, stop: &CancellationToken) {
+        info!("session opened");
+        let end = self.converse(stop).await;
+        let (received, sent, begun) = (self.received, self.sent, self.begun);
+        // Boxed: every idle connection would otherwise keep room for it.
+        let (end, code) = Box::pin(self.end(end)).await;
+        info!(
+            received,
+            sent,
+            seconds = clock::instant().saturating_duration_since(begun).as_secs(),
+            code,
+            end,
+            "session closed"
+        );
+    }
+
     /// Runs until the conversation is over; what it was over for is then still to be said.
     async fn converse(&mut self, stop: &CancellationToken) -> End {
         let mut batch: Vec<Arc<DeviceMessage>> = Vec::new();
@@ -268,7 +268,7 @@ impl Connection {
     }
 
     /// Says the last words and lets go of the socket. Gives what goes into the log.
-    async fn end(mut self, end: End) -> (&'static str, u16) {
+    async fn end(mut self: Box<Self>, end: End) -> (&'static str, u16) {
         let linger = self.patience.linger;
         match end {
             End::Closed { code, reason } => {

@@ -91,7 +91,7 @@ pub(super) enum News {
     /// The batch has device messages.
     Messages,
     /// A reply.
-    Reply(SessionReply),
+    Reply(Box<SessionReply>),
     /// The configuration has changed.
     Changed(Arc<Shared>),
     /// The hub has ended.
@@ -176,7 +176,7 @@ impl Engine {
         let Some(attachment) = &mut self.attachment else {
             return tokio::select! {
                 // Cancel-safe by its documentation.
-                Some((token, answer)) = answered => News::Reply(SessionReply::Answer(token, answer)),
+                Some((token, answer)) = answered => News::Reply(Box::new(SessionReply::Answer(token, answer))),
                 // Cancel-safe, see there.
                 shared = changed => News::Changed(shared),
             };
@@ -185,7 +185,7 @@ impl Engine {
             // Cancel-safe, see there.
             shared = changed => News::Changed(shared),
             // Cancel-safe by its documentation.
-            Some((token, answer)) = answered => News::Reply(SessionReply::Answer(token, answer)),
+            Some((token, answer)) = answered => News::Reply(Box::new(SessionReply::Answer(token, answer))),
             // Cancel-safe by its documentation.
             reply = attachment.replies.recv() => reply.map_or(News::Gone, News::Reply),
             // Cancel-safe by its documentation: nothing is taken out when dropped.
@@ -239,8 +239,14 @@ impl Engine {
         self.lost = true;
     }
 
-    async fn reply(&mut self, reply: SessionReply) {
-        let input = match reply {
+    async fn reply(&mut self, reply: Box<SessionReply>) {
+        let input = self.input(*reply);
+        self.step(input).await;
+    }
+
+    /// A reply as the session takes it.
+    fn input(&mut self, reply: SessionReply) -> Input {
+        match reply {
             SessionReply::Accepted(token) => Input::Accepted(token),
             SessionReply::Outcome(token, outcome) => {
                 self.commands = self.commands.saturating_sub(1);
@@ -261,8 +267,7 @@ impl Engine {
                 self.meters.evicted.inc();
                 Input::Closing(Closing::TooSlow)
             }
-        };
-        self.step(input).await;
+        }
     }
 
     /// Feeds one input and drains the session. After its last word it is fed nothing more.
@@ -277,7 +282,11 @@ impl Engine {
             }
             let closing = if let Input::Closing(closing) = &input { Some(*closing) } else { None };
             self.session.handle(input, clock::now());
-            self.drain(&mut inputs).await;
+            // What goes to the hub is boxed: every idle connection would otherwise keep room for it.
+            while let Some(wish) = self.wish() {
+                let carrying = Box::pin(self.carry(wish));
+                inputs.extend(carrying.await);
+            }
             if let Some(closing) = closing {
                 self.verdict.get_or_insert_with(|| own_words(closing));
             }
@@ -285,48 +294,51 @@ impl Engine {
         }
     }
 
-    async fn drain(&mut self, inputs: &mut VecDeque<Input>) {
-        // What goes to the hub is boxed: every idle connection would otherwise keep room for it.
-        while let Some(output) = self.session.poll() {
-            let carried = match output {
-                Output::Send(text) => {
-                    self.outbox.push(text);
-                    Ok(())
-                }
+    /// Drains the session up to the next thing that it wants from somebody else.
+    fn wish(&mut self) -> Option<Output> {
+        loop {
+            match self.session.poll()? {
+                Output::Send(text) => self.outbox.push(text),
                 Output::Close { code, reason } => {
                     self.verdict = Some(Verdict::Close { code, reason });
-                    return;
+                    return None;
                 }
                 Output::Respond(response) => {
                     self.verdict = Some(Verdict::Respond(response));
-                    return;
+                    return None;
                 }
-                Output::Watch { client, interests } => {
-                    self.note(&client);
-                    Box::pin(self.ask_hub(|key| HubRequest::Watch { key, client, interests })).await
+                wish @ (Output::Watch { .. } | Output::Submit { .. } | Output::Ask { .. }) => {
+                    return Some(wish);
                 }
-                Output::Submit { token, client, command } => {
-                    self.note(&client);
-                    if self.commands >= COMMANDS_IN_FLIGHT {
-                        self.meters.settled(&Outcome::Busy);
-                        inputs.push_back(Input::Outcome(token, Arc::new(Outcome::Busy)));
-                        continue;
-                    }
-                    self.commands += 1;
-                    Box::pin(self.ask_hub(|key| HubRequest::Submit { key, token, client, command })).await
-                }
-                Output::Ask { token, client, question } => {
-                    self.note(&client);
-                    self.questions += 1;
-                    let for_hub = Box::pin(self.ask_archive(token, &client, question)).await;
-                    let Some(question) = for_hub else { continue };
-                    Box::pin(self.ask_hub(|key| HubRequest::Ask { key, token, client, question })).await
-                }
-            };
-            if carried.is_err() {
-                inputs.push_back(Input::Closing(Closing::Shutdown));
             }
         }
+    }
+
+    /// Takes a wish to who can fulfil it. Gives what the session is to hear of that at once.
+    async fn carry(&mut self, wish: Output) -> Option<Input> {
+        let carried = match wish {
+            Output::Watch { client, interests } => {
+                self.note(&client);
+                self.ask_hub(|key| HubRequest::Watch { key, client, interests }).await
+            }
+            Output::Submit { token, client, command } => {
+                self.note(&client);
+                if self.commands >= COMMANDS_IN_FLIGHT {
+                    self.meters.settled(&Outcome::Busy);
+                    return Some(Input::Outcome(token, Arc::new(Outcome::Busy)));
+                }
+                self.commands += 1;
+                self.ask_hub(|key| HubRequest::Submit { key, token, client, command }).await
+            }
+            Output::Ask { token, client, question } => {
+                self.note(&client);
+                self.questions += 1;
+                let question = self.ask_archive(token, &client, question).await?;
+                self.ask_hub(|key| HubRequest::Ask { key, token, client, question }).await
+            }
+            Output::Send(_) | Output::Close { .. } | Output::Respond(_) => Ok(()),
+        };
+        carried.err().map(|HubGone| Input::Closing(Closing::Shutdown))
     }
 
     /// Asks the history store what only it knows; gives back what is for the hub.

@@ -17,9 +17,11 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
+use super::Patience;
 use super::admission::Permit;
+use super::connection::Connection;
 use super::engine::Engine;
 use super::http::{Accepted, Door};
 use super::inherited;
@@ -27,7 +29,6 @@ use super::live::Live;
 use super::origin::Ends;
 use super::socket::Socket;
 use super::tls::Tls;
-use super::{Patience, connection};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::dialects::Entry;
@@ -197,7 +198,7 @@ impl Listener {
                     let guest = Guest {
                         live: live.clone(),
                         faces: faces.clone(),
-                        patience: shared.patience,
+                        patience: Arc::clone(&shared.patience),
                         peer,
                         stop: stop.clone(),
                         permit,
@@ -273,39 +274,42 @@ async fn refuse(mut stream: TcpStream) {
 struct Guest {
     live: Live,
     faces: watch::Receiver<Face>,
-    patience: Patience,
+    patience: Arc<Patience>,
     peer: SocketAddr,
     stop: CancellationToken,
     permit: Permit,
 }
 
 impl Guest {
+    /// Everything until the WebSocket begins is boxed and freed again: TLS and HTTP need much more than what stays.
     async fn serve(self, stream: TcpStream, tls: Option<Tls>) {
+        let Some((connection, span)) = Box::pin(self.begin(stream, tls)).await else { return };
+        connection.run(&self.stop).instrument(span).await;
+        drop(self.permit);
+    }
+
+    /// Serves a connection up to a WebSocket that it becomes, if it does.
+    async fn begin(&self, stream: TcpStream, tls: Option<Tls>) -> Option<(Box<Connection>, Span)> {
         // Replies are small and must not wait for more of them.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot turn Nagle's algorithm off");
         }
         let socket = match tls {
             None => Socket::Plain(stream),
-            Some(tls) => {
-                // Boxed, and so freed again: a handshake's state is large.
-                match timeout(self.patience.head, Box::pin(tls.accept(stream))).await {
-                    Ok(Ok(stream)) => Socket::Tls(Box::new(stream)),
-                    Ok(Err(error)) => {
-                        debug!(peer = %self.peer.ip(), %error, "the TLS handshake failed");
-                        return;
-                    }
-                    Err(_) => {
-                        debug!(peer = %self.peer.ip(), "the TLS handshake takes too long");
-                        return;
-                    }
+            Some(tls) => match timeout(self.patience.head, tls.accept(stream)).await {
+                Ok(Ok(stream)) => Socket::Tls(Box::new(stream)),
+                Ok(Err(error)) => {
+                    debug!(peer = %self.peer.ip(), %error, "the TLS handshake failed");
+                    return None;
                 }
-            }
+                Err(_) => {
+                    debug!(peer = %self.peer.ip(), "the TLS handshake takes too long");
+                    return None;
+                }
+            },
         };
-        // Boxed: what HTTP needs is freed before the WebSocket begins.
-        let Some(accepted) = Box::pin(self.speak_http(socket)).await else { return };
-        self.speak_websocket(accepted).await;
-        drop(self.permit);
+        let accepted = self.speak_http(socket).await?;
+        self.upgrade(accepted).await
     }
 
     /// Serves requests until the connection ends or becomes a WebSocket.
@@ -355,18 +359,19 @@ impl Guest {
         upgraded.try_recv().ok()
     }
 
-    async fn speak_websocket(&self, accepted: Accepted) {
+    /// Makes the session of an upgrade that was answered.
+    async fn upgrade(&self, accepted: Accepted) -> Option<(Box<Connection>, Span)> {
         let Accepted { dialect, peer, session, live, io } = accepted;
         let upgraded = match io.await {
             Ok(upgraded) => upgraded,
             Err(error) => {
                 debug!(%peer, %error, "an upgrade was not completed");
-                return;
+                return None;
             }
         };
         let Ok(parts) = upgraded.downcast::<TokioIo<Socket>>() else {
             error!("an upgraded connection is not the socket that it was");
-            return;
+            return None;
         };
         let shared = self.live.clone().now();
         let limits = shared.server.limits;
@@ -375,14 +380,9 @@ impl Guest {
         let engine = Engine::new(session, hub, limits.send_queue, meters).following(live, dialect);
         drop(shared);
         let span = info_span!("session", dialect = dialect.name(), %peer, client = tracing::field::Empty);
-        let conversation = connection::run(
-            parts.io.into_inner(),
-            parts.read_buf,
-            engine,
-            limits.frame_bytes,
-            self.patience,
-            self.stop.clone(),
-        );
-        conversation.instrument(span).await;
+        let patience = Arc::clone(&self.patience);
+        let io = parts.io.into_inner();
+        let connection = Connection::new(io, parts.read_buf, engine, limits.frame_bytes, patience).await;
+        Some((connection, span))
     }
 }

@@ -55,8 +55,8 @@ pub struct Shared {
     pub started: Instant,
     /// What was on the buses.
     pub recorders: Recorders,
-    /// How patient the server is.
-    pub patience: Patience,
+    /// How patient the server is. Every connection holds on to it, so it is not copied into each.
+    pub patience: Arc<Patience>,
 }
 
 /// How long the server waits for its clients. Not configurable: the defaults suit links from loopback to GPRS; tests

@@ -91,7 +91,7 @@ impl SocketStage {
             started: clock::instant(),
             admission: Admission::new(100, 100, &[]),
             server,
-            patience: pentad::serve::Patience::default(),
+            patience: Arc::default(),
         });
         let address = {
             let _inside = runtime.enter();

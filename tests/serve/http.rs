@@ -171,7 +171,7 @@ async fn a_call_asks_the_hub_and_detaches_when_answered() {
         let HubRequest::Ask { key: asking, token, .. } = rig.asked().await else { panic!("no question") };
         assert_eq!(asking, key);
         let answer = Answer::Snapshot(Snapshot::default().into());
-        replies.send(SessionReply::Answer(token, answer)).await.unwrap();
+        replies.send(Box::new(SessionReply::Answer(token, answer))).await.unwrap();
         let HubRequest::Detach { key: leaving } = rig.asked().await else { panic!("no detach") };
         assert_eq!(leaving, key);
         drop(messages);

@@ -40,7 +40,7 @@ async fn play_hub(rig: &mut Rig) {
     };
     let snapshot =
         Snapshot { seq: 1, devices: devices.collect(), links: vec![link("good", true), link("bad", false)] };
-    replies.send(SessionReply::Answer(token, Answer::Snapshot(Arc::new(snapshot)))).await.unwrap();
+    replies.send(Box::new(SessionReply::Answer(token, Answer::Snapshot(Arc::new(snapshot))))).await.unwrap();
 }
 
 async fn asked(rig: &mut Rig, path: &str, headers: &[(&str, &str)]) -> (u16, String) {

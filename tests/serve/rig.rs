@@ -84,7 +84,7 @@ impl Rig {
                 trusted_proxies: setup.trusted_proxies,
                 limits,
             },
-            patience: setup.patience,
+            patience: Arc::new(setup.patience),
         });
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();

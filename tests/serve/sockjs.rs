@@ -152,7 +152,7 @@ async fn what_the_hub_says_reaches_the_response_at_once() {
     };
     let HubRequest::Submit { token, .. } = rig.asked().await else { panic!("no command") };
     let outcome = pentad::model::command::Outcome::Offline;
-    replies.send(pentad::hub::handle::SessionReply::Outcome(token, outcome.into())).await.unwrap();
+    replies.send(Box::new(pentad::hub::handle::SessionReply::Outcome(token, outcome.into()))).await.unwrap();
     assert_eq!(stream.piece().await, "a[\"outcome 0 Offline\"]\n");
 }
 

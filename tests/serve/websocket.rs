@@ -192,7 +192,7 @@ async fn commands_beyond_the_limit_are_answered_busy_without_the_hub() {
     assert_eq!(client.next().await, format!("outcome {COMMANDS_IN_FLIGHT} Busy"));
     assert_eq!(client.next().await, format!("outcome {} Busy", COMMANDS_IN_FLIGHT + 1));
     // One outcome makes room for one command.
-    replies.send(SessionReply::Outcome(Token(0), Outcome::Offline.into())).await.unwrap();
+    replies.send(Box::new(SessionReply::Outcome(Token(0), Outcome::Offline.into()))).await.unwrap();
     assert_eq!(client.next().await, "outcome 0 Offline");
     client.send("submit 1").await;
     assert!(matches!(rig.asked().await, HubRequest::Submit { token: Token(0), .. }));
@@ -219,8 +219,8 @@ async fn an_evicted_session_says_goodbye() {
     let HubRequest::Attach { messages: _messages, replies, .. } = rig.asked().await else {
         panic!("no attach")
     };
-    replies.send(SessionReply::Lagged(3)).await.unwrap();
-    replies.send(SessionReply::Evicted).await.unwrap();
+    replies.send(Box::new(SessionReply::Lagged(3))).await.unwrap();
+    replies.send(Box::new(SessionReply::Evicted)).await.unwrap();
     assert_eq!(client.rest().await, ["lagged 3", "bye TooSlow", "close 4001 bye"]);
 }
 

@@ -61,8 +61,8 @@ pub(super) struct Session {
     /// `None` after a bad token.
     client: Option<Arc<Client>>,
     output: VecDeque<Output>,
-    /// Open requests by their id.
-    open: BTreeMap<Arc<str>, Open>,
+    /// Open requests by their id. Boxed, because the map has room for eleven from the first, and most clients open one.
+    open: BTreeMap<Arc<str>, Box<Open>>,
     /// What the open requests wait for.
     awaited: BTreeMap<Token, Awaited>,
     next_token: u64,
@@ -239,10 +239,10 @@ impl Session {
         } else if topic == CURRENT_STATE {
             self.current_state(client, id, &topic, request.parameter.as_ref());
         } else if topic.trim_end_matches('/') == NOTIFICATIONS {
-            self.open.insert(id, Open::Silent);
+            self.open.insert(id, Box::new(Open::Silent));
         } else if let Some(pattern) = Pattern::parse(&topic) {
             let head = wire::live_head(&id);
-            self.open.insert(id, Open::Live { pattern, head });
+            self.open.insert(id, Box::new(Open::Live { pattern, head }));
             self.watch(client);
         } else {
             match dashboard::find(&topic, request.parameter.as_ref()) {
@@ -257,7 +257,7 @@ impl Session {
     fn cancel(&mut self, client: &Arc<Client>, id: &Arc<str>) {
         let Some(open) = self.open.remove(id) else { return };
         self.awaited.retain(|_, awaited| awaited.id != *id);
-        match open {
+        match *open {
             Open::Live { .. } | Open::Dashboard { .. } => self.watch(client),
             Open::Command { .. } | Open::State { .. } | Open::Silent => {}
         }
@@ -266,7 +266,7 @@ impl Session {
     fn watch(&mut self, client: &Arc<Client>) {
         let mut interests: Vec<Interest> = Vec::new();
         for open in self.open.values() {
-            match open {
+            match &**open {
                 Open::Live { pattern, .. } => interests.extend(pattern.interests()),
                 Open::Dashboard { dashboard, .. } => interests.push(dashboard.interest()),
                 Open::Command { .. } | Open::State { .. } | Open::Silent => {}
@@ -279,7 +279,7 @@ impl Session {
         let mut core = None;
         let levels = topic::levels(message);
         for (id, open) in &mut self.open {
-            match open {
+            match &mut **open {
                 Open::Live { pattern, head } if pattern.admits(&levels) => {
                     let core = core.get_or_insert_with(|| {
                         message.form(Form::SAGOO, |message| {
@@ -331,7 +331,7 @@ impl Session {
         let topic: Arc<str> = Arc::from(topic);
         let left = if order.forget { 0 } else { targets.len() };
         let (kind, asynchronous) = (order.wish.kind(), order.asynchronous);
-        self.open.insert(Arc::clone(id), Open::Command { topic, kind, asynchronous, left });
+        self.open.insert(Arc::clone(id), Box::new(Open::Command { topic, kind, asynchronous, left }));
         for (name, device) in &targets {
             self.dispatch(sender, &order, name, device.as_ref());
         }
@@ -411,7 +411,7 @@ impl Session {
 
     fn accepted(&mut self, token: Token, at: UnixMillis) {
         let waits = |open: &Open| matches!(open, Open::Command { asynchronous: true, .. });
-        let asynchronous = |awaited: &Awaited| self.open.get(&awaited.id).is_some_and(waits);
+        let asynchronous = |awaited: &Awaited| self.open.get(&awaited.id).is_some_and(|open| waits(open));
         if self.awaited.get(&token).is_some_and(asynchronous) {
             self.answer(token, Said::Handling, at);
         }
@@ -421,7 +421,7 @@ impl Session {
     fn answer(&mut self, token: Token, said: Said<'_>, at: UnixMillis) {
         let Some(awaited) = self.awaited.remove(&token) else { return };
         let Awaited { id, device: Some(device), message_id, function } = awaited else { return };
-        let Some(Open::Command { kind, .. }) = self.open.get(&id) else { return };
+        let Some(Open::Command { kind, .. }) = self.open.get(&id).map(Box::as_ref) else { return };
         let reply = Reply {
             kind: *kind,
             message_id: &message_id,
@@ -437,7 +437,7 @@ impl Session {
     /// Sends one device's result and counts it.
     fn result(&mut self, id: &Arc<str>, reply: &Reply<'_>) {
         let form = self.context.settings.sagoo.payload;
-        let Some(Open::Command { topic, left, .. }) = self.open.get_mut(id) else { return };
+        let Some(Open::Command { topic, left, .. }) = self.open.get_mut(id).map(Box::as_mut) else { return };
         *left = left.saturating_sub(1);
         let payload = reply.render(form);
         let text = match form {
@@ -449,7 +449,7 @@ impl Session {
     }
 
     fn end_if_done(&mut self, id: &Arc<str>) {
-        if matches!(self.open.get(id), Some(Open::Command { left: 0, .. })) {
+        if matches!(self.open.get(id).map(Box::as_ref), Some(Open::Command { left: 0, .. })) {
             self.open.remove(id);
             self.send(wire::complete(id));
         }
@@ -478,12 +478,12 @@ impl Session {
             _ => Selector::All,
         };
         self.ask(client, &id, Question::Snapshot(selector));
-        self.open.insert(id, Open::State { devices });
+        self.open.insert(id, Box::new(Open::State { devices }));
     }
 
     fn dashboard(&mut self, client: &Arc<Client>, id: &Arc<str>, topic: String, dashboard: Dashboard) {
         let history = dashboard.history();
-        self.open.insert(Arc::clone(id), Open::Dashboard { topic, dashboard });
+        self.open.insert(Arc::clone(id), Box::new(Open::Dashboard { topic, dashboard }));
         // Watching before asking leaves no gap between the past and what follows.
         self.watch(client);
         if let Some(selector) = history {
@@ -502,7 +502,9 @@ impl Session {
     /// What a dashboard shows of the past.
     fn past(&mut self, token: Token, show: impl FnOnce(&mut Dashboard, &TimeZone) -> Vec<Map<String, Json>>) {
         let Some(Awaited { id, .. }) = self.awaited.remove(&token) else { return };
-        let Some(Open::Dashboard { topic, dashboard }) = self.open.get_mut(&id) else { return };
+        let Some(Open::Dashboard { topic, dashboard }) = self.open.get_mut(&id).map(Box::as_mut) else {
+            return;
+        };
         for payload in show(dashboard, &self.context.gateway.timezone) {
             self.output.push_back(Output::Send(wire::result(&id, topic, &payload).into()));
         }
@@ -510,7 +512,7 @@ impl Session {
 
     fn snapshot(&mut self, client: &Arc<Client>, token: Token, snapshot: &Arc<Snapshot>) {
         let Some(Awaited { id, .. }) = self.awaited.remove(&token) else { return };
-        match self.open.get_mut(&id) {
+        match self.open.get_mut(&id).map(Box::as_mut) {
             Some(Open::Dashboard { dashboard, .. }) => {
                 if let Some(question) = dashboard.current(snapshot) {
                     self.ask(client, &id, question);

@@ -14,7 +14,7 @@ pub(super) struct Sessions(BTreeMap<SessionKey, Option<Watching>>);
 #[derive(Debug)]
 pub(super) struct Watching {
     pub(super) client: Arc<Client>,
-    pub(super) interests: Vec<Interest>,
+    pub(super) interests: Box<[Interest]>,
 }
 
 impl Sessions {
@@ -33,7 +33,7 @@ impl Sessions {
     /// Takes note of what an attached session wants.
     pub(super) fn watch(&mut self, key: SessionKey, client: &Arc<Client>, interests: Vec<Interest>) {
         if let Some(watching) = self.0.get_mut(&key) {
-            *watching = Some(Watching { client: Arc::clone(client), interests });
+            *watching = Some(Watching { client: Arc::clone(client), interests: interests.into() });
         }
     }
 

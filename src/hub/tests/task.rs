@@ -80,7 +80,7 @@ impl World {
             let question = Question::Snapshot(Selector::All);
             let client = Arc::clone(&client);
             self.ask(HubRequest::Ask { key: session.key, token: Token(1), client, question }).await;
-            match next(&mut session.replies).await {
+            match next(&mut session.replies).await.map(|reply| *reply) {
                 Some(SessionReply::Answer(_, Answer::Snapshot(snapshot))) if enough(&snapshot) => {
                     return snapshot;
                 }
@@ -235,7 +235,7 @@ async fn many_requests_do_not_keep_an_observation_waiting() {
         let mut known = Vec::new();
         for _ in 0..100 {
             let answer = next(&mut session.replies).await.expect("an answer");
-            let SessionReply::Answer(_, Answer::Snapshot(snapshot)) = answer else { panic!("{answer:?}") };
+            let SessionReply::Answer(_, Answer::Snapshot(snapshot)) = *answer else { panic!("{answer:?}") };
             known.push(snapshot.devices[0].online);
         }
         assert_eq!((known[0], known[99]), (false, true));

@@ -34,7 +34,7 @@ pub(super) struct Ends {
 }
 
 /// Runs a session until its client has stayed away for too long, or has been told that it is closed and asks no more.
-pub(super) async fn run(engine: Engine, ends: Ends, patience: Patience, stop: CancellationToken) {
+pub(super) async fn run(engine: Engine, ends: Ends, patience: Arc<Patience>, stop: CancellationToken) {
     let begun = clock::instant();
     let mut carrier = Carrier {
         engine: Some(engine),
@@ -67,7 +67,7 @@ struct Carrier {
     response: Option<mpsc::Sender<Bytes>>,
     /// Since when a piece has been waiting for that response to take it.
     waiting: Option<Instant>,
-    patience: Patience,
+    patience: Arc<Patience>,
     batch: Vec<Arc<DeviceMessage>>,
     received: u64,
     sent: u64,

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
@@ -189,7 +190,7 @@ fn receive(
             refuse(to_receivers.try_send(receiver), |unsent| unsent.reply);
             let span = info_span!("session", dialect = dialect.name(), %peer, client = tracing::field::Empty);
             let ends = carrier::Ends { receivers, deliveries };
-            let (patience, stop) = (shared.patience, stop.clone());
+            let (patience, stop) = (Arc::clone(&shared.patience), stop.clone());
             let task = async move {
                 carrier::run(engine, ends, patience, stop).await;
                 drop(permit);
