@@ -1,14 +1,16 @@
 //! What a serial line does to a bus: late, damaged and missing answers, foreign traffic, lost adapters.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use pentad::drivers::modbus::ModbusDevice;
+use pentad::drivers::modbus::map::{ModbusMap, Operand};
 use pentad::drivers::{DriverAction, Observation, Sample};
 use pentad::model::command::Outcome;
 use pentad::model::value::Value;
 
-use crate::rig::{PATIENCE, Rig, TIMEOUT, device, holding, serial};
+use crate::rig::{PATIENCE, Rig, TIMEOUT, device, holding, serial, write};
 use crate::slave::{Asked, Deed, Line, World, exception, now, read_answer, rtu};
 
 #[tokio::test]
@@ -212,6 +214,34 @@ async fn a_port_that_is_not_there_at_the_start_is_waited_for() {
     rig.link(true).await;
     rig.value(1, 0, Value::Int(1)).await;
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_unit_that_has_lost_its_set_up_is_given_it_again_while_it_goes_on_answering() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::default();
+    world.set(1, 10, &[5]);
+    world.set(1, 100, &[0]);
+    let line = Line::plug(&world, &folder.path().join("port"));
+    let mut thing = device(1, vec![holding(10, 50)], vec![]);
+    thing.map = Arc::new(ModbusMap {
+        setup: vec![write(100, Operand::Constant(Value::Int(3)))],
+        setup_check: Some(Duration::from_millis(200)),
+        ..(*thing.map).clone()
+    });
+    let mut rig = Rig::start(serial(&line.path), vec![thing]);
+    rig.value(1, 0, Value::Int(5)).await;
+    for _ in 0..2 {
+        let deadline = now() + PATIENCE;
+        while world.get(1, 100) != Some(3) {
+            assert!(now() < deadline, "waited in vain for the set-up");
+            rig.watch(Duration::from_millis(20)).await;
+        }
+        // As if its power had been away for a moment.
+        world.set(1, 100, &[0]);
+    }
+    rig.stop().await;
+    assert_eq!(rig.count(|seen| matches!(seen, Observation::Presence { .. })), 1, "it was never missed");
 }
 
 /// Waits until a world was asked something.

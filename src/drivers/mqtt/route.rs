@@ -438,7 +438,9 @@ mod tests {
         #[test]
         fn a_topic_matches_itself_and_its_own_wildcards(levels in proptest::collection::vec("[a-c]{0,2}", 1..5), at in 0_usize..4) {
             let topic = levels.join("/");
-            prop_assume!(!topic.is_empty());
+            if topic.is_empty() {
+                return Ok(());
+            }
             prop_assert!(matches(&topic, &topic) && matches("#", &topic));
             let mut wild = levels;
             let at = at % wild.len();

@@ -417,7 +417,7 @@ enum Event {
 
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        4 => (0..3_usize, 0..4_u8, 0..5000_u64)
+        4 => (0..3_usize, 0..5_u8, 0..5000_u64)
             .prop_map(|(device, kind, timeout_ms)| Event::Command { device, kind, timeout_ms }),
         6 => (1..20_u8).prop_map(Event::Turns),
         1 => Just(Event::LinkLost),
@@ -425,11 +425,24 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// A device that wants a pause, is set up and looked after, and says how long it has been running.
+fn particulars(thing: ModbusDevice, setup: &[Step]) -> ModbusDevice {
+    let map = super::super::map::ModbusMap {
+        setup: setup.to_vec(),
+        setup_check: Some(Duration::from_secs(1)),
+        uptime: Some(0),
+        pause: Duration::from_millis(30),
+        ..(*thing.map).clone()
+    };
+    ModbusDevice { map: Arc::new(map), ..thing }
+}
+
 proptest! {
     #[test]
     fn whatever_happens_each_command_is_settled_once_and_presence_alternates(
         events in prop::collection::vec(any_event(), 0..40),
         answers in prop::collection::vec(0..12_u8, 1..40),
+        particular in any::<bool>(),
     ) {
         let steps = vec![
             Step::Write { point: holding(30), value: Operand::Constant(Value::Int(1)) },
@@ -438,8 +451,10 @@ proptest! {
         ];
         let things: Vec<ModbusDevice> = (0..3)
             .map(|at| {
-                let points = vec![holding(10), holding(11), holding(20)];
-                device(at, u8::try_from(at / 2).unwrap(), points, vec![steps.clone()])
+                let bit = Point { bits: Some(Bits { first: 3, count: 1 }), ..holding(40) };
+                let points = vec![holding(10), holding(11), holding(20), bit];
+                let thing = device(at, u8::try_from(at / 2).unwrap(), points, vec![steps.clone()]);
+                if particular { particulars(thing, &steps) } else { thing }
             })
             .collect();
         let mut rig = Rig::new(things.clone());
@@ -461,6 +476,7 @@ proptest! {
                         0 => DriverAction::Read(vec![0, 2]),
                         1 => DriverAction::Write(vec![(0, Value::Int(10)), (1, Value::Int(99))]),
                         2 => DriverAction::Write(vec![(0, Value::Int(-1))]),
+                        3 => DriverAction::Write(vec![(3, Value::Int(1))]),
                         _ => DriverAction::Invoke { function: 0, inputs: vec![] },
                     };
                     rig.submit(commands, &things[device], action, Duration::from_millis(timeout_ms));
