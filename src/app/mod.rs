@@ -37,7 +37,7 @@ use crate::report::Chain;
 use crate::serve::admission::Admission;
 use crate::serve::inherited;
 use crate::serve::listener::BindError;
-use crate::serve::tls::TlsError;
+use crate::tls::TlsError;
 use crate::serve::{advertise, sockjs};
 use crate::status;
 use crate::store::{self, Archive, Keeper};

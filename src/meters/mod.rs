@@ -55,15 +55,59 @@ pub struct BusMeters {
     pub silent_units: Gauge,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DropLabel {
+    link: String,
+    reason: &'static str,
+}
+
 /// What one broker link counts.
 #[derive(Clone, Debug, Default)]
 pub struct BrokerMeters {
     /// Messages from the broker.
     pub received: Counter,
-    /// Messages of those that belong to no device or cannot be read.
-    pub dropped: Counter,
+    /// Messages in either direction of which nothing became, by the place of their reason in [`Dropped::ALL`].
+    pub dropped: [Counter; Dropped::ALL.len()],
     /// Messages to the broker.
     pub sent: Counter,
+}
+
+impl BrokerMeters {
+    /// So many messages were dropped for this reason.
+    pub fn drop_by(&self, reason: Dropped, times: u64) {
+        for (known, counter) in Dropped::ALL.iter().zip(&self.dropped) {
+            if *known == reason {
+                counter.inc_by(times);
+            }
+        }
+    }
+}
+
+/// Why nothing became of a message of a broker link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// From the broker: no device has a use for it, or what it says is nothing that its product asks for.
+    Unmatched,
+    /// From the broker: something that a product asks for stands there and cannot be read.
+    Unreadable,
+    /// In either direction: larger than what is passed on, or than what the broker takes.
+    TooLarge,
+    /// For the broker: so many commands wait for it already that this one was not begun.
+    QueueFull,
+}
+
+impl Dropped {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Unmatched, Self::Unreadable, Self::TooLarge, Self::QueueFull];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unmatched => "unmatched",
+            Self::Unreadable => "unreadable",
+            Self::TooLarge => "too_large",
+            Self::QueueFull => "queue_full",
+        }
+    }
 }
 
 /// What one link counts; a bus or a broker leaves the other half at zero and unseen.
@@ -135,7 +179,7 @@ struct Buses {
 #[derive(Clone, Debug, Default)]
 struct Brokers {
     received: Family<LinkLabel, Counter>,
-    dropped: Family<LinkLabel, Counter>,
+    dropped: Family<DropLabel, Counter>,
     sent: Family<LinkLabel, Counter>,
 }
 
@@ -183,7 +227,7 @@ impl Default for Meters {
         r.register("mqtt_received", "Messages from the broker", brokers.received.clone());
         r.register(
             "mqtt_dropped",
-            "Messages that belong to no device or cannot be read",
+            "Messages from and to the broker of which nothing became, by reason",
             brokers.dropped.clone(),
         );
         r.register("mqtt_sent", "Messages to the broker", brokers.sent.clone());
@@ -227,7 +271,7 @@ impl Meters {
         let (label, brokers) = (LinkLabel { link: id.to_owned() }, &self.brokers);
         let broker = BrokerMeters {
             received: brokers.received.get_or_create(&label).clone(),
-            dropped: brokers.dropped.get_or_create(&label).clone(),
+            dropped: Dropped::ALL.map(|reason| brokers.dropped.get_or_create(&drop_label(id, reason)).clone()),
             sent: brokers.sent.get_or_create(&label).clone(),
         };
         LinkMeters { bus: BusMeters::default(), broker }
@@ -253,10 +297,12 @@ impl Meters {
             &buses.bad_answers,
             &buses.exceptions,
             &brokers.received,
-            &brokers.dropped,
             &brokers.sent,
         ] {
             family.remove(&label);
+        }
+        for reason in Dropped::ALL {
+            brokers.dropped.remove(&drop_label(id, reason));
         }
         buses.busy.remove(&label);
         buses.silent_units.remove(&label);
@@ -271,6 +317,10 @@ impl Meters {
         }
         text.trim_end_matches("# EOF\n").to_owned()
     }
+}
+
+fn drop_label(id: &str, reason: Dropped) -> DropLabel {
+    DropLabel { link: id.to_owned(), reason: reason.name() }
 }
 
 #[cfg(test)]
@@ -305,5 +355,19 @@ mod tests {
         meters.forget_link("rs485");
         assert!(!meters.text().contains("rs485"), "{}", meters.text());
         assert!(meters.text().contains("local"));
+        meters.forget_link("local");
+        assert!(!meters.text().contains("local"), "{}", meters.text());
+    }
+
+    #[test]
+    fn dropped_messages_are_told_by_reason_from_the_start() {
+        let meters = Meters::default();
+        let broker = meters.broker("local").broker;
+        broker.drop_by(Dropped::TooLarge, 2);
+        let text = meters.text();
+        for (reason, count) in [("unmatched", 0), ("unreadable", 0), ("too_large", 2), ("queue_full", 0)] {
+            let line = format!("pentad_mqtt_dropped_total{{link=\"local\",reason=\"{reason}\"}} {count}");
+            assert!(text.lines().any(|each| each == line), "{line} is missing in\n{text}");
+        }
     }
 }

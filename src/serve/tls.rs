@@ -7,70 +7,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::crypto::ring;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 use tracing::{info, warn};
 
 use crate::clock;
 use crate::report::Chain;
-
-/// Why TLS cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The certificate file.
-    #[error("cannot read the certificate chain from {path}")]
-    Certificate {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: pem::Error,
-    },
-    /// The key file.
-    #[error("cannot read the private key from {path}")]
-    Key {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: pem::Error,
-    },
-    /// The certificate file is PEM, but holds something else.
-    #[error("found no certificate in {path}")]
-    NoCertificate {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// They do not go together, or are of a kind that is not supported.
-    #[error("certificate {certificate} and key {key} cannot be used together")]
-    Pair {
-        /// The chain's file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
-    /// A certificate among the authorities is none.
-    #[error("{path} holds a certificate that cannot sign others")]
-    Authority {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
-    /// The authorities cannot be used.
-    #[error("the certificates of clients cannot be checked by {path}")]
-    Clients {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: VerifierBuilderError,
-    },
-}
+use crate::tls::{self, TlsError};
 
 /// Which clients' certificates are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,28 +78,11 @@ impl Tls {
 
 /// Checks certificates of clients.
 fn verifier(clients: &ClientCertificates) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in chain(&clients.authorities)? {
-        roots
-            .add(certificate)
-            .map_err(|source| TlsError::Authority { path: clients.authorities.clone(), source })?;
-    }
+    let roots = tls::authorities(&clients.authorities)?;
     let builder =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()));
     let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
     builder.build().map_err(|source| TlsError::Clients { path: clients.authorities.clone(), source })
-}
-
-/// The certificates of a PEM file: one at least.
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unreadable = |source| TlsError::Certificate { path: path.to_owned(), source };
-    let chain = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(unreadable)?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate { path: path.to_owned() });
-    }
-    Ok(chain)
 }
 
 /// The certificate that the gateway shows.
@@ -218,39 +147,10 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 fn pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
-    let chain = chain(certificate)?;
-    let private =
-        PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Key { path: key.to_owned(), source })?;
+    let (chain, private) = (tls::certificates(certificate)?, tls::key(key)?);
     CertifiedKey::from_der(chain, private, &ring::default_provider()).map_err(|source| TlsError::Pair {
         certificate: certificate.to_owned(),
         key: key.to_owned(),
         source,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::Chain;
-
-    #[test]
-    fn a_missing_file_is_named_with_the_reason() {
-        let Err(error) =
-            Tls::load(Path::new("/nonexistent/cert.pem"), Path::new("/nonexistent/key.pem"), None)
-        else {
-            panic!("a file that does not exist was loaded");
-        };
-        let text = Chain(&error).to_string();
-        assert!(text.contains("/nonexistent/cert.pem"), "{text}");
-        assert!(text.contains("No such file"), "{text}");
-    }
-
-    #[test]
-    fn a_file_without_a_certificate_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("empty.pem");
-        std::fs::write(&path, "nothing here\n").unwrap();
-        let error = Tls::load(&path, &path, None).err().unwrap();
-        assert!(matches!(error, TlsError::NoCertificate { .. }), "{error}");
-    }
 }

@@ -14,8 +14,9 @@ use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
     SignatureScheme,
 };
-use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::tls::{TlsError, authorities, certificates, key};
 
 use crate::clock;
 
@@ -30,44 +31,6 @@ pub struct TlsSettings {
     pub server_name: Option<Arc<str>>,
     /// Whether the broker must prove who it is. `false` also lets in whoever sits in between.
     pub verify: bool,
-}
-
-/// Why there is no TLS.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file with certificates.
-    #[error("cannot read certificates from {path}")]
-    Certificate {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: pem::Error,
-    },
-    /// The file of our key.
-    #[error("cannot read the private key from {path}")]
-    Key {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: pem::Error,
-    },
-    /// PEM, but with something else in it.
-    #[error("found no certificate in {path}")]
-    NoCertificate {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// No authorities on this machine.
-    #[error(
-        "this system has no certificates of authorities: install ca-certificates, or name the broker's own as ca"
-    )]
-    NoRoots,
-    /// Certificates or key are of no use.
-    #[error("certificates and key cannot be used")]
-    Unusable(#[source] Error),
-    /// The host is neither a name nor an address.
-    #[error("{0} is no name that a certificate could carry")]
-    Name(Arc<str>),
 }
 
 /// What a TLS client needs, from the files that the settings name. Reads files, so not for an async task.
@@ -86,11 +49,9 @@ pub fn config(settings: &TlsSettings) -> Result<ClientConfig, TlsError> {
     };
     match &settings.identity {
         None => Ok(builder.with_no_client_auth()),
-        Some((certificate, key)) => {
-            let chain = certificates(certificate)?;
-            let key = PrivateKeyDer::from_pem_file(key)
-                .map_err(|source| TlsError::Key { path: key.clone(), source })?;
-            builder.with_client_auth_cert(chain, key).map_err(TlsError::Unusable)
+        Some((certificate, private)) => {
+            let pair = |source| TlsError::Pair { certificate: certificate.clone(), key: private.clone(), source };
+            builder.with_client_auth_cert(certificates(certificate)?, key(private)?).map_err(pair)
         }
     }
 }
@@ -102,23 +63,13 @@ pub fn server_name(settings: &TlsSettings, host: &str) -> Result<ServerName<'sta
 }
 
 fn roots(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
     if let Some(path) = ca {
-        for certificate in certificates(path)? {
-            roots.add(certificate).map_err(TlsError::Unusable)?;
-        }
-        return Ok(roots);
+        return authorities(path);
     }
+    let mut roots = RootCertStore::empty();
     // A single certificate of the system that cannot be read is no reason to distrust the others.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|source| TlsError::Certificate { path: path.to_owned(), source })?;
-    if found.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(found) }
 }
 
 /// What went wrong in TLS, in words that say what to do, if it was TLS.

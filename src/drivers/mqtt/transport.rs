@@ -20,8 +20,9 @@ use tokio_tungstenite::tungstenite::{self, Error as WebError, Message};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
 use super::packet::LARGEST_PACKET;
-use super::tls::{self, TlsError};
+use super::tls;
 use super::{BrokerSettings, Transport};
+use crate::tls::TlsError;
 
 /// Bytes that a WebSocket reads at once. Its default takes 128 KiB for each connection.
 const WEB_BUFFER: usize = 16 << 10;
