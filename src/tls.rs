@@ -91,9 +91,7 @@ pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 pub fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
-        roots
-            .add(certificate)
-            .map_err(|source| TlsError::Authority { path: path.to_owned(), source })?;
+        roots.add(certificate).map_err(|source| TlsError::Authority { path: path.to_owned(), source })?;
     }
     Ok(roots)
 }

@@ -5,8 +5,9 @@
 //!
 //! - `product ID` and `topic TEXT` come first; `# text` is a comment,
 //! - `< TOPIC PAYLOAD`: the device publishes; `<r` the same, kept by the broker; `<c NUMBER` the same with that
-//!   correlation data (MQTT 5),
-//! - `! write {json}`, `! invoke FUNCTION {json}`: a client wants that; requests are numbered from 1,
+//!   correlation data (MQTT 5); `<u {json}` the same with those user properties,
+//! - `! write {json}`, `! read PROPERTY ...`, `! invoke FUNCTION {json}`: a client wants that; messages and clients' wishes
+//!   are numbered from 1, whichever is ahead,
 //! - `! wait SECONDS`: time passes,
 //! - `> TOPIC QOS PAYLOAD`: what the gateway sends next; `>r` the same, to be kept,
 //! - `= ...`: what the hub is told next, one line each.
@@ -144,11 +145,17 @@ impl Stage {
             _ => self.finished()?,
         }
         match sign {
-            "<" => self.receive(rest, false, None),
-            "<r" => self.receive(rest, true, None),
+            "<" => self.receive(rest, false, Extra::default()),
+            "<r" => self.receive(rest, true, Extra::default()),
             "<c" => {
                 let (number, rest) = rest.split_once(' ').ok_or("a number and a message")?;
-                self.receive(rest, false, Some(number));
+                let correlation = Some(number.as_bytes().to_vec().into());
+                self.receive(rest, false, Extra { correlation, ..Extra::default() });
+            }
+            "<u" => {
+                let (user, rest) = rest.split_once(' ').ok_or("properties and a message")?;
+                let user = members(user)?.into_iter().map(|(name, value)| (name, value.to_string().into()));
+                self.receive(rest, false, Extra { user: user.collect(), ..Extra::default() });
             }
             "!" => self.want(rest)?,
             other => return Err(format!("no line begins with {other}")),
@@ -156,10 +163,8 @@ impl Stage {
         Ok(())
     }
 
-    fn receive(&mut self, rest: &str, retain: bool, correlation: Option<&str>) {
+    fn receive(&mut self, rest: &str, retain: bool, extra: Extra) {
         let (topic, payload) = rest.split_once(' ').unwrap_or((rest, ""));
-        let correlation = correlation.map(|number| number.as_bytes().to_vec().into());
-        let extra = Extra { correlation, ..Extra::default() };
         let payload = payload.as_bytes().to_vec().into();
         let message = Message { topic: topic.into(), payload, retain, extra, ..Message::default() };
         self.state.handle_message(&message, self.now);
@@ -182,6 +187,10 @@ impl Stage {
                     values.push((at, value));
                 }
                 DriverAction::Write(values)
+            }
+            "read" => {
+                let place = |id: &str| product.property(id).map(|(at, _)| at).ok_or("no such property");
+                DriverAction::Read(rest.split(' ').map(place).collect::<Result<_, _>>()?)
             }
             "invoke" => {
                 let (function, inputs) = rest.split_once(' ').unwrap_or((rest, "{}"));
@@ -206,7 +215,8 @@ impl Stage {
         let message = self.state.poll_publish().ok_or("nothing is sent")?;
         self.state.handle_acknowledged(message.ticket, self.now);
         let sign = if message.retain { ">r" } else { ">" };
-        let mut shown = format!("{sign} {} {} {}", message.topic, message.qos, message.payload);
+        let shown = format!("{sign} {} {} {}", message.topic, message.qos, message.payload);
+        let mut shown = shown.trim_end().to_owned();
         if let Some(topic) = &message.extra.response_topic {
             let number = message.extra.correlation.as_deref().unwrap_or_default();
             write!(shown, " [{topic} {}]", String::from_utf8_lossy(number))
@@ -215,7 +225,7 @@ impl Stage {
         for (name, value) in &message.extra.user {
             write!(shown, " [{name}={value}]").map_err(|error| error.to_string())?;
         }
-        Ok(shown.trim_end().to_owned())
+        Ok(shown)
     }
 
     fn listen(&mut self) {

@@ -37,12 +37,12 @@ use crate::report::Chain;
 use crate::serve::admission::Admission;
 use crate::serve::inherited;
 use crate::serve::listener::BindError;
-use crate::tls::TlsError;
 use crate::serve::{advertise, sockjs};
 use crate::status;
 use crate::store::{self, Archive, Keeper};
 use crate::supervisor::{Ending, Stage, Supervisor};
 use crate::telemetry;
+use crate::tls::TlsError;
 
 mod control;
 mod doors;

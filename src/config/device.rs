@@ -9,7 +9,7 @@ use super::product::{ProductEntry, Products};
 use super::reader::{Table, nearest};
 use super::{identity, scalar, tuning};
 use crate::drivers::modbus::{ModbusDevice, Target};
-use crate::drivers::mqtt::map::MqttMap;
+use crate::drivers::mqtt::map::{MqttMap, Part};
 use crate::drivers::mqtt::packet::Version;
 use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
 use crate::model::device::{Device, Gateway};
@@ -144,12 +144,24 @@ fn device(table: Table<'_>, id: Option<Arc<str>>, parts: &Parts<'_>) -> Option<A
     }
 }
 
-/// Calls that are answered by what only MQTT 5 has need a broker that is spoken to in it.
+/// What only MQTT 5 carries needs a broker that is spoken to in it.
 fn check_version(settings: &BrokerSettings, map: &MqttMap, device: &Device, report: &Report, spot: &Spot) {
-    let mut answers = map.functions.iter().flatten().filter_map(|call| call.answer.as_ref());
-    if settings.version == Version::V3 && answers.any(|answer| answer.properties) {
-        let found = format!("product {} has calls answered by properties of MQTT 5", device.product.id);
+    if settings.version == Version::V5 {
+        return;
+    }
+    let wrong = |what: &str| {
+        let found = format!("product {} has {what} properties of MQTT 5", device.product.id);
         report.add(Problem::error(spot, found).allowed("a broker with version = \"5\""));
+    };
+    let points = || map.properties.iter().flatten();
+    let calls = map.functions.iter().flatten().filter_map(|call| call.answer.as_ref());
+    let requests = points().flat_map(|point| [point.write.as_ref(), point.read.as_ref()]).flatten();
+    let replies = requests.filter_map(|request| request.reply.as_ref()?.answer.as_ref());
+    if calls.chain(replies).any(|answer| answer.properties) {
+        wrong("answers that are known by");
+    }
+    if points().flat_map(|point| &point.sources).any(|source| matches!(source.part, Part::User(_))) {
+        wrong("values that travel as");
     }
 }
 

@@ -134,6 +134,11 @@ impl<'a> Node<'a> {
         self.value.get_ref().is_array()
     }
 
+    /// Whether it is a table, without complaint if not.
+    pub(super) fn is_table(&self) -> bool {
+        self.value.get_ref().is_table()
+    }
+
     /// Whether it is this word, without complaint if not.
     pub(super) fn is_word(&self, word: &str) -> bool {
         self.value.get_ref().as_str() == Some(word)

@@ -14,7 +14,7 @@ use super::rules::{self, ReportLayer};
 use super::sequence::{self, Scope};
 use super::{identity, scalar};
 use crate::drivers::modbus::map::ModbusMap;
-use crate::drivers::mqtt::map::MqttMap;
+use crate::drivers::mqtt::map::{MqttMap, Publish};
 use crate::model::product::{Access, Function, Parameter, Product, Property, ReportRule};
 use crate::model::value::{Value, ValueType};
 
@@ -87,7 +87,7 @@ fn product(table: Table<'_>, id: Option<Arc<str>>, layer: PathBuf) -> Option<Pro
     let mqtt_settings = mqtt::settings(table.table("mqtt"));
 
     let Read { names, properties, unsaid, formulas, modbus_points, mqtt_points } =
-        properties(&table, &modbus_settings);
+        properties(&table, &modbus_settings, mqtt_settings.read.as_ref());
 
     let rows = table.tables("function");
     unique(&table, &rows, "function");
@@ -152,7 +152,7 @@ struct Read<'a> {
     mqtt_points: Vec<Option<crate::drivers::mqtt::map::Point>>,
 }
 
-fn properties<'a>(table: &Table<'a>, settings: &modbus::Settings) -> Read<'a> {
+fn properties<'a>(table: &Table<'a>, settings: &modbus::Settings, read: Option<&Publish>) -> Read<'a> {
     let report = table.table("report").map(rules::report).unwrap_or_default();
     let stale_after = table.key("stale_after").read(rules::stale_after);
     let rows = table.tables("property");
@@ -170,7 +170,7 @@ fn properties<'a>(table: &Table<'a>, settings: &modbus::Settings) -> Read<'a> {
         let compute = row.key("compute");
         let own_entry = row.key("stale_after");
         let own = own_entry.read(rules::stale_after);
-        let Some((mut property, point, topic)) = property(row, settings, &report) else { continue };
+        let Some((mut property, point, topic)) = property(row, settings, read, &report) else { continue };
         let said = own.or(stale_after);
         property.stale_after = said.and_then(Lapse::time);
         let every = point.as_ref().map(modbus::Draft::every);
@@ -208,6 +208,7 @@ type BoundProperty = (Property, Option<modbus::Draft>, Option<crate::drivers::mq
 fn property(
     table: Table<'_>,
     settings: &modbus::Settings,
+    read: Option<&Publish>,
     product_report: &ReportLayer,
 ) -> Option<BoundProperty> {
     let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
@@ -236,7 +237,7 @@ fn property(
         table.report().add(problem.allowed("modbus = { ... }, mqtt = { ... } or compute = \"...\""));
     }
     let point = modbus.and_then(|table| modbus::point(table, settings, kind_or_float, access));
-    let topic = mqtt.map(|table| mqtt::point(table, access));
+    let topic = mqtt.map(|table| mqtt::point(table, access, read));
     table.finish();
     let id = id?;
     let property = Property {
@@ -252,6 +253,7 @@ fn property(
         stale_after: None,
         alarms,
         compute: None,
+        on_request: topic.as_ref().is_some_and(|topic| topic.read.is_some()),
     };
     Some((property, point, topic))
 }

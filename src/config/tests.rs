@@ -139,6 +139,16 @@ fn alike(path: &str) -> String {
         path = path.replace(list, ".parameters");
     }
     path = path.replace("event.parameters", "function.parameters");
+    // Every property or one of them is read in the same way, and every message is answered in the same way.
+    path = path.replace("product.mqtt.read", "product.property.mqtt.read");
+    for answered in ["property.mqtt.read.reply.", "property.mqtt.write.reply."] {
+        path = path.replace(answered, "function.mqtt.reply.");
+    }
+    // Conditions are alike wherever they stand, and one source may be written short.
+    if path.ends_with(".when.user") || path.ends_with(".ok.user") {
+        "product.property.mqtt.sources.when.user".clone_into(&mut path);
+    }
+    path = path.replace("product.property.mqtt.user", "product.property.mqtt.sources.user");
     path = path.replace("function.modbus", "property.modbus");
     let common = [
         "enabled",
@@ -166,11 +176,18 @@ fn every_example_of_the_page_on_products_loads() {
     assert!(examples.len() >= 5, "only {} examples were found", examples.len());
     for example in examples {
         let id = example.lines().find_map(|line| line.strip_prefix("id = ")).unwrap();
+        let place = if example.contains("[product.mqtt]") {
+            r#"mqtt = [{ id = "local", url = "mqtt://h", version = "5" }]
+            device = [{ id = "device-1", product = ID, mqtt = "local" }]"#
+        } else {
+            r#"serial = [{ id = "line", port = "/dev/ttyS0" }]
+            device = [{ id = "device-1", product = ID, bus = "line", unit = 1 }]"#
+        };
+        let place = place.replace("ID", id);
         let plant = format!(
             r#"
             gateway = {{ id = "g" }}
-            serial = [{{ id = "line", port = "/dev/ttyS0" }}]
-            device = [{{ id = "device-1", product = {id}, bus = "line", unit = 1 }}]
+            {place}
             client = [{{ id = "c", secret = "long-enough-secret" }}]
             "#
         );

@@ -54,7 +54,16 @@ pub(super) struct InFlight {
     pub(super) at: UnixMillis,
     pub(super) deadline: Instant,
     /// What a read asked for, where something else is fetched for it.
-    pub(super) asked: Option<Vec<usize>>,
+    pub(super) asked: Option<Asked>,
+}
+
+/// A read that is answered by something else than what the driver fetches.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// What the client wants to know.
+    properties: Vec<usize>,
+    /// What is fetched of it; the rest is computed, or told as it was last known.
+    fetched: Vec<usize>,
 }
 
 impl Commands {
@@ -119,15 +128,18 @@ impl Commands {
     }
 }
 
-/// What the driver is to read so that these properties can be told: the same, unless some are computed from others.
-pub(super) fn fetched(device: &Device, checked: Checked) -> (Checked, Option<Vec<usize>>) {
+/// What the driver is to read so that these properties can be told: the same, unless some are computed from others or,
+/// on a link where that is so, can only be awaited. Nothing is left where the driver cannot be asked for any.
+pub(super) fn fetched(device: &Device, checked: Checked, all: bool) -> (Checked, Option<Asked>) {
     match checked {
-        Checked::Read(asked) => {
-            let sources = device.product.sources(&asked);
-            if sources == asked {
-                (Checked::Read(sources), None)
+        Checked::Read(properties) => {
+            let mut fetched = device.product.sources(&properties);
+            let on_request = |at: &usize| device.product.properties.get(*at).is_some_and(|it| it.on_request);
+            fetched.retain(|at| all || on_request(at));
+            if fetched == properties {
+                (Checked::Read(fetched), None)
             } else {
-                (Checked::Read(sources), Some(asked))
+                (Checked::Read(fetched.clone()), Some(Asked { properties, fetched }))
             }
         }
         Checked::Write(_) | Checked::Invoke { .. } => (checked, None),
@@ -135,17 +147,17 @@ pub(super) fn fetched(device: &Device, checked: Checked) -> (Checked, Option<Vec
 }
 
 /// The outcome of a read with what was asked for, if something else was fetched for it.
-pub(super) fn answered(asked: Option<&[usize]>, state: Option<&DeviceState>, outcome: Outcome) -> Outcome {
+pub(super) fn answered(asked: Option<&Asked>, state: Option<&DeviceState>, outcome: Outcome) -> Outcome {
     let (Some(asked), Some(state)) = (asked, state) else { return outcome };
     let Outcome::Confirmed { values, outputs } = outcome else { return outcome };
     let told = |position: &usize| {
-        let property = state.device().product.properties.get(*position)?;
-        if property.compute.is_some() {
+        if !asked.fetched.contains(position) {
             return state.known(&[*position]).pop();
         }
+        let property = state.device().product.properties.get(*position)?;
         values.iter().find(|(id, _)| *id == property.id).cloned()
     };
-    Outcome::Confirmed { values: asked.iter().filter_map(told).collect(), outputs }
+    Outcome::Confirmed { values: asked.properties.iter().filter_map(told).collect(), outputs }
 }
 
 /// A command as other sessions may see it: with the values as they were checked.

@@ -271,7 +271,8 @@ impl Meters {
         let (label, brokers) = (LinkLabel { link: id.to_owned() }, &self.brokers);
         let broker = BrokerMeters {
             received: brokers.received.get_or_create(&label).clone(),
-            dropped: Dropped::ALL.map(|reason| brokers.dropped.get_or_create(&drop_label(id, reason)).clone()),
+            dropped: Dropped::ALL
+                .map(|reason| brokers.dropped.get_or_create(&drop_label(id, reason)).clone()),
             sent: brokers.sent.get_or_create(&label).clone(),
         };
         LinkMeters { bus: BusMeters::default(), broker }

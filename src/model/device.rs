@@ -35,7 +35,8 @@ pub struct Link {
     pub id: Arc<str>,
     /// What it is, for people: the port, the address or the broker's address without credentials.
     pub address: Arc<str>,
-    /// Whether a property can be read from the device on demand (Modbus), or only awaited (MQTT).
+    /// Whether every property can be read from its devices on demand (Modbus), or only those that the product says so
+    /// of, and the others are awaited (MQTT).
     pub readable: bool,
 }
 

@@ -109,6 +109,9 @@ pub struct Property {
     pub alarms: Vec<Arc<AlarmRule>>,
     /// What it is computed from; `None` for one that the device itself gives.
     pub compute: Option<Arc<Expression>>,
+    /// Whether a device behind a broker tells it when it is asked; otherwise it is only awaited there. On a bus
+    /// everything can be asked for.
+    pub on_request: bool,
 }
 
 impl Property {
@@ -128,6 +131,7 @@ impl Property {
             stale_after: None,
             alarms: Vec::new(),
             compute: None,
+            on_request: false,
         }
     }
 }

@@ -200,7 +200,7 @@ fn lamp_product() -> Product {
         name: "Zigbee2MQTT lamp".into(),
         type_id: "0000000000000000000000000000000000000000000000000000000000001a3b".into(),
         properties: vec![
-            Property { access: Access::ReadWrite, ..property("state", ValueType::Bool) },
+            Property { access: Access::ReadWrite, on_request: true, ..property("state", ValueType::Bool) },
             Property {
                 access: Access::ReadWrite,
                 range: Some((0.0, 254.0)),

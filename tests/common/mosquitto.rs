@@ -53,8 +53,8 @@ impl Mosquitto {
         let file = self.folder.path().join("mosquitto.conf");
         let port = self.port;
         // Started by root it would change to a user that cannot read the folder.
-        let config =
-            format!("listener {port} 127.0.0.1\n{access}\npersistence false\nlog_dest none\nuser root\n");
+        let log = if access.contains("log_dest") { "" } else { "log_dest none" };
+        let config = format!("listener {port} 127.0.0.1\n{access}\npersistence false\n{log}\nuser root\n");
         std::fs::write(&file, config).unwrap();
         let mut command = Command::new(tool("mosquitto", "mosquitto"));
         command.arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);

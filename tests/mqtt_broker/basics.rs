@@ -130,6 +130,57 @@ async fn a_broker_that_is_killed_takes_its_devices_offline_once_and_brings_them_
 }
 
 #[tokio::test]
+async fn a_kept_session_brings_what_was_missed_and_one_that_the_broker_lost_is_made_anew() {
+    let mut broker = Mosquitto::start().await;
+    let kept = |broker: &Mosquitto| BrokerSettings { clean_session: false, ..settings(broker) };
+    let mut rig = Rig::start(kept(&broker), false);
+    rig.connected().await;
+    rig.stop.cancel();
+    timeout(DEADLINE, rig.tasks.join_next()).await.expect("it ends").unwrap().unwrap();
+    broker.publish("plug-1/state", r#"{"power":"ON"}"#).await;
+    let mut rig = Rig::start(kept(&broker), false);
+    assert_eq!(rig.values().await, [(POWER, on())], "the broker had kept it for this client");
+
+    broker.kill().await;
+    assert!(!rig.link().await.0);
+    broker.run().await;
+    // The broker knows neither the client nor its subscriptions. The first message is kept, because nothing tells when the
+    // new ones stand.
+    assert!(rig.link().await.0);
+    broker.publish_retained("plug-1/state", r#"{"power":"ON"}"#).await;
+    assert_eq!(rig.values().await, [(POWER, on())]);
+    broker.publish("plug-1/state", r#"{"power":"OFF"}"#).await;
+    assert_eq!(rig.values().await, [(POWER, Sample::Value(Value::Bool(false)))]);
+}
+
+#[tokio::test]
+async fn what_is_under_way_when_the_broker_falls_silent_is_unknown_and_later_commands_are_not_sent() {
+    let broker = Mosquitto::start().await;
+    let mut rig =
+        Rig::start(BrokerSettings { keep_alive: Duration::from_secs(2), ..settings(&broker) }, false);
+    rig.connected().await;
+    broker.freeze().await;
+    rig.write(&[(LEVEL, Value::Int(1))]).await;
+    assert_eq!(rig.outcome().await, Outcome::TimedOut);
+    assert!(!rig.link().await.0, "the device is told as offline");
+    rig.write(&[(LEVEL, Value::Int(2))]).await;
+    assert_eq!(rig.outcome().await, Outcome::Offline);
+    broker.thaw().await;
+    let mut device = broker.subscribe("plug-1/set/level").await;
+    assert!(rig.link().await.0);
+    broker.publish_retained("plug-1/state", r#"{"power":"ON"}"#).await;
+    assert!(rig.presence().await.0);
+    rig.write(&[(LEVEL, Value::Int(3))]).await;
+    // The frozen broker may still find the first write in its socket, but never the second.
+    let mut seen = device.next().await.1;
+    if seen == r#"{"level":1}"# {
+        seen = device.next().await.1;
+    }
+    assert_eq!(seen, r#"{"level":3}"#);
+    assert_eq!(rig.outcome().await, confirmed(&[("level", Value::Int(3))]));
+}
+
+#[tokio::test]
 async fn a_broker_that_falls_silent_is_noticed() {
     let broker = Mosquitto::start().await;
     // Short enough for a test, long enough for a broker that waits for its turn on a busy machine.

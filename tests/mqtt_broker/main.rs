@@ -20,8 +20,10 @@ mod gateway;
 mod ws;
 
 mod basics;
+mod drops;
 mod live;
 mod presence;
+mod properties;
 mod relay;
 mod rig;
 mod secure;

@@ -10,7 +10,7 @@ use pentad::drivers::mqtt::{BrokerSettings, MqttDevice, Transport, client};
 use pentad::drivers::{
     COMMAND_QUEUE, CommandId, DriverAction, DriverCommand, LinkPort, OBSERVATION_QUEUE, Observation, Sample,
 };
-use pentad::meters::LinkMeters;
+use pentad::meters::Meters;
 use pentad::model::command::Outcome;
 use pentad::model::device::Device;
 use pentad::model::product::{Access, Function, Parameter, Product, Property};
@@ -38,6 +38,8 @@ pub(crate) struct Rig {
     pub(crate) next_command: u64,
     /// The gateway's state, as the hub would tell it.
     pub(crate) gateway: watch::Sender<Option<Arc<str>>>,
+    /// What it counts, as `/metrics` has it.
+    pub(crate) meters: Meters,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: JoinSet<()>,
 }
@@ -52,7 +54,14 @@ impl Rig {
     }
 
     pub(crate) fn start(settings: BrokerSettings, availability: bool) -> Self {
-        let device = device();
+        let mqtt = MqttDevice { device: device(), topic: "plug-1".into(), map: Arc::new(map(availability)) };
+        Self::serve(settings, vec![mqtt])
+    }
+
+    /// The driver of these devices; commands go to the first.
+    pub(crate) fn serve(settings: BrokerSettings, devices: Vec<MqttDevice>) -> Self {
+        let meters = Meters::default();
+        let device = Arc::clone(&devices[0].device);
         let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let (observations, observed) = mpsc::channel(OBSERVATION_QUEUE);
         let stop = CancellationToken::new();
@@ -61,17 +70,12 @@ impl Rig {
             link: Arc::clone(&settings.id),
             commands,
             observations,
-            meters: LinkMeters::default(),
+            meters: meters.broker(&settings.id),
             announcer: None,
-        };
-        let mqtt = MqttDevice {
-            device: Arc::clone(&device),
-            topic: "plug-1".into(),
-            map: Arc::new(map(availability)),
         };
         let gateway = watch::Sender::new(None);
         let mut tasks = JoinSet::new();
-        tasks.spawn(client::run(settings, vec![mqtt], port, gateway.subscribe(), stop.clone()));
+        tasks.spawn(client::run(settings, devices, port, gateway.subscribe(), stop.clone()));
         let seen = Vec::new();
         Self {
             display,
@@ -81,6 +85,7 @@ impl Rig {
             seen,
             next_command: 1,
             gateway,
+            meters,
             stop,
             tasks,
         }
@@ -236,8 +241,9 @@ pub(crate) fn map(availability: bool) -> MqttMap {
         off: None,
         write,
         write_interval: None,
+        read: None,
     };
-    let reply = Some(Reply { timeout: Duration::from_millis(1500) });
+    let reply = Some(Reply { timeout: Duration::from_millis(1500), answer: None });
     let power = Publish { reply, ..publish("{topic}/set/power", "{value}") };
     MqttMap {
         properties: vec![

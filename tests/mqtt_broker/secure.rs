@@ -28,11 +28,16 @@ fn certificates() -> &'static Path {
         for authority in ["ca", "other"] {
             openssl(&format!("req -x509 {key} -days 2 -subj /CN={authority} -keyout {authority}.key -out {authority}.pem"));
         }
-        for (name, extension) in [("broker", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")] {
+        let client = "extendedKeyUsage=clientAuth";
+        for (name, extension, authority) in [
+            ("broker", "subjectAltName=IP:127.0.0.1", "ca"),
+            ("client", client, "ca"),
+            ("stranger", client, "other"),
+        ] {
             std::fs::write(folder.path().join("extension"), extension).expect("a file can be written");
             openssl(&format!("req {key} -subj /CN={name} -keyout {name}.key -out {name}.csr"));
             openssl(&format!(
-                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extension -out {name}.pem"
+                "x509 -req -in {name}.csr -CA {authority}.pem -CAkey {authority}.key -CAcreateserial -days 2 -extfile extension -out {name}.pem"
             ));
         }
         folder
@@ -105,6 +110,44 @@ async fn a_broker_that_wants_a_client_certificate_gets_it() {
     works(over(&broker, Some(TlsSettings { identity, ..trusting("ca.pem") }), None)).await;
     let reason = refusal(over(&broker, Some(trusting("ca.pem")), None)).await;
     assert!(reason.contains("it wants a certificate of ours"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_of_another_authority_is_refused_and_named_as_such() {
+    let mut broker = Mosquitto::absent();
+    broker.run_with(&listener("require_certificate true")).await;
+    let identity = Some((file("stranger.pem"), file("stranger.key")));
+    let reason = refusal(over(&broker, Some(TlsSettings { identity, ..trusting("ca.pem") }), None)).await;
+    assert!(reason.contains("it does not accept our certificate"), "{reason}");
+    let mixed = Some((file("client.pem"), file("stranger.key")));
+    let reason =
+        refusal(over(&broker, Some(TlsSettings { identity: mixed, ..trusting("ca.pem") }), None)).await;
+    assert!(reason.contains("client.pem and key") && reason.contains("cannot be used together"), "{reason}");
+}
+
+#[tokio::test]
+async fn authority_certificate_and_password_hold_together_and_after_the_broker_was_killed() {
+    let mut broker = Mosquitto::absent();
+    let passwords = broker.password_file("pentad", "right").await;
+    let closed =
+        listener("require_certificate true").replace("allow_anonymous true", "allow_anonymous false");
+    let access = format!("{closed}\npassword_file {}", passwords.display());
+    broker.run_with(&access).await;
+    let identity = Some((file("client.pem"), file("client.key")));
+    let tls = TlsSettings { identity, ..trusting("ca.pem") };
+    let login = |password: &str| Some(("pentad".into(), Secret::new(password)));
+    let with = |broker: &Mosquitto, password| BrokerSettings {
+        login: login(password),
+        ..over(broker, Some(tls.clone()), None)
+    };
+    let reason = refusal(with(&broker, "wr0ng")).await;
+    assert!(reason.contains("user name and password") && !reason.contains("wr0ng"), "{reason}");
+    let mut rig = Rig::start(with(&broker, "right"), false);
+    rig.connected().await;
+    broker.kill().await;
+    assert!(!rig.link().await.0);
+    broker.run_with(&access).await;
+    assert!(rig.link().await.0);
 }
 
 #[tokio::test]

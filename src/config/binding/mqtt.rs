@@ -22,7 +22,7 @@ use crate::model::value::Value;
 /// How long a device may take to confirm or answer.
 const REPLY: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 
-/// How long an answer to a call is waited for when the product does not say.
+/// How long an answer to a call or a read is waited for when the product does not say.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where answers are asked for by properties of MQTT 5 when the product does not say.
@@ -35,6 +35,8 @@ pub(in super::super) struct Settings {
     offline_after: Option<Duration>,
     ota: Vec<Progress>,
     pub(in super::super) publish: Vec<Place>,
+    /// How every property is read that does not say so itself.
+    pub(in super::super) read: Option<Publish>,
 }
 
 impl Settings {
@@ -45,7 +47,7 @@ impl Settings {
         functions: Vec<Option<Call>>,
         events: Vec<Option<Occurrence>>,
     ) -> MqttMap {
-        let Self { availability, offline_after, ota, publish } = self;
+        let Self { availability, offline_after, ota, publish, read: _ } = self;
         MqttMap { properties, functions, events, ota, availability, offline_after, publish }
     }
 }
@@ -61,6 +63,7 @@ pub(in super::super) fn settings(table: Option<Table<'_>>) -> Settings {
             .key("publish")
             .read(|node| node.list_of(|item| topic(item, true).map(Place::of)))
             .unwrap_or_default(),
+        read: table.table("read").and_then(read),
     };
     table.finish();
     settings
@@ -101,8 +104,27 @@ fn progress(table: Table<'_>) -> Option<Progress> {
     Some(Progress { place: place?, step, detail, steps })
 }
 
-/// The place of a property.
-pub(in super::super) fn point(table: Table<'_>, access: Access) -> Point {
+/// What makes a device report a property.
+fn read(table: Table<'_>) -> Option<Publish> {
+    let publish = publish(&table, &[]);
+    let given = table.key("reply").given();
+    let reply = reply(&table).or((!given).then_some(Reply { timeout: ANSWER_WITHIN, answer: None }));
+    table.finish();
+    Some(Publish { reply: Some(reply?), ..publish? })
+}
+
+/// How a device confirms a write or answers a read: a time, or a table with the place of its answer.
+fn reply(table: &Table<'_>) -> Option<Reply> {
+    let entry = table.key("reply");
+    if entry.node().is_some_and(Node::is_table) {
+        let answer = answer_of(table.table("reply")?, None)?;
+        return Some(Reply { timeout: answer.timeout, answer: Some(answer) });
+    }
+    entry.read(|node| node.duration(REPLY)).map(|timeout| Reply { timeout, answer: None })
+}
+
+/// The place of a property. `usual` is how it is read when it does not say.
+pub(in super::super) fn point(table: Table<'_>, access: Access, usual: Option<&Publish>) -> Point {
     let sources = sources(&table, access);
     let scale = table.key("scale").read(|node| node.float("a number other than 0", |scale| scale != 0.0));
     let offset = table.key("offset").read(Node::number);
@@ -123,7 +145,7 @@ pub(in super::super) fn point(table: Table<'_>, access: Access) -> Point {
     }
     let write = write.and_then(|table| {
         let publish = publish(&table, &["value".to_owned()]);
-        let reply = table.key("reply").read(|node| node.duration(REPLY)).map(|timeout| Reply { timeout });
+        let reply = reply(&table);
         if publish.as_ref().is_some_and(|publish| !publish.payload.contains("{value}")) {
             let problem =
                 Problem::warning(&table.key("payload").spot(), "every value is written as the same payload");
@@ -133,9 +155,15 @@ pub(in super::super) fn point(table: Table<'_>, access: Access) -> Point {
         publish.map(|publish| Publish { reply, ..publish })
     });
     let write_interval = write_interval(&table, access);
+    let own = table.table("read");
+    if let Some(own) = own.as_ref().filter(|_| !access.readable()) {
+        table.report().add(Problem::warning(&own.spot(), "has no effect on a property that is only written"));
+    }
+    let usual = usual.filter(|_| own.is_none()).cloned();
+    let read = own.and_then(read).or(usual).filter(|_| access.readable() && !sources.is_empty());
     table.finish();
     let (scale, offset) = (scale.unwrap_or(1.0), offset.unwrap_or_default());
-    Point { sources, scale, offset, on, off, write, write_interval }
+    Point { sources, scale, offset, on, off, write, write_interval, read }
 }
 
 /// Where values come from: one place, written short, or several in a list.
@@ -170,22 +198,38 @@ fn source(table: &Table<'_>, required: bool) -> Option<Source> {
     Some(Source { place: place?, part })
 }
 
-/// Where in a message something stands: `path`, or `text` with `{value}` in it, or all of it.
+/// Where in a message something stands: `path`, `text` with `{value}` in it, `user`, or all of it.
 fn part(table: &Table<'_>) -> Part {
     let text = table.key("text");
-    let path_key = table.key("path");
-    if text.given() && path_key.given() {
-        let problem = Problem::error(&text.spot(), "path and text are both given");
-        table.report().add(problem.allowed("one of them"));
+    for other in ["path", "user"] {
+        if text.given() && table.key(other).given() {
+            let problem = Problem::error(&text.spot(), format!("{other} and text are both given"));
+            table.report().add(problem.allowed("one of them"));
+        }
     }
     let pattern = text.read(|node| {
         node.parse("text with {value} in it once, as in \"T={value} *\"", |text| {
             Pattern::parse(text).is_some().then(|| Arc::<str>::from(text))
         })
     });
-    match (path(table, "path"), pattern) {
+    let part = path_or_user(table);
+    match pattern {
+        Some(pattern) if part == Part::Whole => Part::Pattern(pattern),
+        _ => part,
+    }
+}
+
+/// Where a scalar stands: `path`, or `user` with the name of a property of MQTT 5 beside the payload, or all of it.
+fn path_or_user(table: &Table<'_>) -> Part {
+    let user = table.key("user");
+    if user.given() && table.key("path").given() {
+        let problem = Problem::error(&user.spot(), "path and user are both given");
+        table.report().add(problem.allowed("one of them"));
+    }
+    let name = user.read(Node::line);
+    match (path(table, "path"), name) {
         (Some(path), _) => Part::Path(path),
-        (None, Some(pattern)) => Part::Pattern(pattern),
+        (None, Some(name)) => Part::User(name.into()),
         (None, None) => Part::Whole,
     }
 }
@@ -211,12 +255,12 @@ fn place_at(table: &Table<'_>, entry: &Entry<'_>, usual: Option<&str>, retained:
 }
 
 fn condition(table: Table<'_>) -> Option<Condition> {
-    let path = path(&table, "path");
+    let part = path_or_user(&table);
     let equals =
         table.key("equals").required("a word, perhaps with *, or a list of words").read(Node::scalars);
     table.finish();
     let equals = equals?.iter().map(|word| word.to_string().into()).collect();
-    Some(Condition { path, equals })
+    Some(Condition { part, equals })
 }
 
 /// What a call of a function sends, and how it is answered.
@@ -229,7 +273,7 @@ pub(in super::super) fn function(
     let publish = publish(&table, &names);
     let answer = table.table("reply");
     let asked = answer.is_some();
-    let answer = answer.and_then(|table| answer_of(table, outputs));
+    let answer = answer.and_then(|table| answer_of(table, Some(outputs)));
     if !asked && !outputs.is_empty() {
         let problem = Problem::warning(&table.spot(), "outputs without a reply that could carry them");
         table.report().add(problem.allowed("reply = { topic = ... }"));
@@ -242,7 +286,8 @@ pub(in super::super) fn function(
     Some(Call { publish, answer })
 }
 
-fn answer_of(table: Table<'_>, outputs: &[Parameter]) -> Option<Answer> {
+/// The answer to a call, which may have outputs, or to a write or a read, which has none.
+fn answer_of(table: Table<'_>, outputs: Option<&[Parameter]>) -> Option<Answer> {
     let properties = table
         .key("via")
         .read(|node| node.word(&[("topic", false), ("properties", true)]))
@@ -257,10 +302,13 @@ fn answer_of(table: Table<'_>, outputs: &[Parameter]) -> Option<Answer> {
     let id = path(&table, "id");
     let error = path(&table, "error");
     let ok = table.table("ok").and_then(condition);
+    let may_have = outputs.is_some();
+    let outputs = outputs.unwrap_or_default();
     let mut found: Vec<Option<Arc<str>>> =
         outputs.iter().map(|output| Some(format!("$['{}']", output.id).into())).collect();
     let known: Vec<&str> = outputs.iter().map(|output| &*output.id).collect();
-    for (name, node) in table.table("outputs").iter().flat_map(Table::pairs) {
+    let given = may_have.then(|| table.table("outputs")).flatten();
+    for (name, node) in given.iter().flat_map(Table::pairs) {
         if let Some(output) = known.iter().position(|known| *known == name).and_then(|at| found.get_mut(at)) {
             *output = path_of(&node);
         } else {

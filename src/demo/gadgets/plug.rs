@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::{Every, Gadget, Letter, round};
 use crate::model::time::Now;
@@ -73,13 +73,27 @@ impl Plug {
         ]
     }
 
-    fn telemetry(&mut self, now: Now) -> Vec<Letter> {
-        let uptime = now.instant.duration_since(self.started).as_secs();
-        let (minutes, seconds) = (uptime / 60, uptime % 60);
+    fn sensor(&mut self) -> Json {
         let power = self.power();
         let voltage = 231.0 + self.random.f64() * 2.0 - power / 800.0;
         let current = if self.on { power / voltage } else { 0.0 };
-        let total = round(self.energy_kwh, 3);
+        json!({
+            "ENERGY": {
+                "Total": round(self.energy_kwh, 3),
+                "Power": power.round(),
+                "ApparentPower": power.round(),
+                "ReactivePower": 0,
+                "Factor": if self.on { 1.0 } else { 0.0 },
+                "Voltage": voltage.round(),
+                "Current": round(current, 3),
+            },
+        })
+    }
+
+    fn telemetry(&mut self, now: Now) -> Vec<Letter> {
+        let uptime = now.instant.duration_since(self.started).as_secs();
+        let (minutes, seconds) = (uptime / 60, uptime % 60);
+        let sensor = self.sensor();
         vec![
             Letter::new(
                 "tele/plug-1/STATE",
@@ -90,20 +104,7 @@ impl Plug {
                     "Wifi": {"AP": 1, "SSId": "plant", "RSSI": 78, "Signal": -61},
                 }),
             ),
-            Letter::new(
-                "tele/plug-1/SENSOR",
-                &json!({
-                    "ENERGY": {
-                        "Total": total,
-                        "Power": power.round(),
-                        "ApparentPower": power.round(),
-                        "ReactivePower": 0,
-                        "Factor": if self.on { 1.0 } else { 0.0 },
-                        "Voltage": voltage.round(),
-                        "Current": round(current, 3),
-                    },
-                }),
-            ),
+            Letter::new("tele/plug-1/SENSOR", &sensor),
         ]
     }
 }
@@ -138,6 +139,9 @@ impl Gadget for Plug {
             ("POWER" | "POWER1", "TOGGLE" | "2") => self.on = !self.on,
             // Anything else asks for the state.
             ("POWER" | "POWER1", _) => {}
+            ("STATUS", "10" | "8") => {
+                return vec![Letter::new("stat/plug-1/STATUS10", &json!({"StatusSNS": self.sensor()}))];
+            }
             ("RESTART", "1") => {
                 self.started = now.instant;
                 return vec![Letter::new("stat/plug-1/RESULT", &json!({"Restart": "Restarting"}))];

@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 use wildmatch::WildMatch;
 
 use super::map;
+use super::packet::Message;
 use super::path::{Path, PathError};
 use super::payload::{Form, scalar_text};
 use super::route::Names;
@@ -35,13 +36,19 @@ pub enum PartError {
 #[derive(Debug)]
 pub struct Body<'a> {
     bytes: &'a [u8],
+    user: &'a [(Arc<str>, Arc<str>)],
     json: OnceCell<Option<Json>>,
 }
 
 impl<'a> Body<'a> {
     /// Of a payload.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, json: OnceCell::new() }
+        Self { bytes, user: &[], json: OnceCell::new() }
+    }
+
+    /// Of a message, with what travels beside its payload.
+    pub fn of(message: &'a Message) -> Self {
+        Self { user: &message.extra.user, ..Self::new(&message.payload) }
     }
 
     /// An empty payload only clears a retained message.
@@ -57,6 +64,11 @@ impl<'a> Body<'a> {
     /// As JSON, if it is.
     pub fn json(&self) -> Option<&Json> {
         self.json.get_or_init(|| serde_json::from_slice(self.bytes).ok()).as_ref()
+    }
+
+    /// The first user property of that name.
+    pub fn user(&self, name: &str) -> Option<&'a str> {
+        self.user.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
     }
 
     /// The scalar at a path, or the whole text without one, as a word.
@@ -77,6 +89,8 @@ pub enum Part {
     Path(Path),
     /// What stands between others.
     Pattern(Pattern),
+    /// The user property of that name.
+    User(Arc<str>),
 }
 
 impl Part {
@@ -85,6 +99,7 @@ impl Part {
         match part {
             map::Part::Whole => Ok(Self::Whole),
             map::Part::Path(path) => parse_path(path).map(Self::Path),
+            map::Part::User(name) => Ok(Self::User(Arc::clone(name))),
             map::Part::Pattern(text) => {
                 Pattern::parse(text).map(Self::Pattern).ok_or_else(|| PartError::Pattern(Arc::clone(text)))
             }
@@ -92,10 +107,13 @@ impl Part {
     }
 
     /// The reading of a form there; `None` when the message does not have that part. A path that leads nowhere is no
-    /// reading: one topic often carries now these members, now those.
+    /// reading: one topic often carries now these members, now those. Nor is an empty payload, which clears what the
+    /// broker keeps, or only carries what stands beside it.
     pub fn read(&self, body: &Body<'_>, form: &Form) -> Option<Sample> {
         let unreadable = |reason: &str| Some(Sample::Unreadable(reason.into()));
         match self {
+            Self::User(name) => body.user(name).map(|value| form.read_text(value)),
+            Self::Whole | Self::Path(_) | Self::Pattern(_) if body.is_empty() => None,
             Self::Whole => match body.text() {
                 Some(text) => Some(form.read_text(text)),
                 None => unreadable("the payload is not UTF-8 text"),
@@ -159,22 +177,26 @@ impl Pattern {
 /// What a message must say, ready to be asked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct When {
-    path: Option<Path>,
+    part: Part,
     equals: Vec<WildMatch>,
 }
 
 impl When {
     /// Reads a product's condition, whose globs may have names in braces as topics do.
     pub fn parse(condition: &map::Condition, names: &Names) -> Result<Self, PartError> {
-        let path = condition.path.as_ref().map(parse_path).transpose()?;
         let equals = condition.equals.iter().map(|glob| WildMatch::new(&names.fill(glob))).collect();
-        Ok(Self { path, equals })
+        Ok(Self { part: Part::parse(&condition.part)?, equals })
     }
 
     /// Whether the message says so.
     pub fn holds(&self, body: &Body<'_>) -> bool {
-        let Some(word) = body.word(self.path.as_ref()) else { return false };
-        self.equals.iter().any(|glob| glob.matches(&word))
+        let word = match &self.part {
+            Part::Whole => body.word(None),
+            Part::Path(path) => body.word(Some(path)),
+            Part::Pattern(pattern) => body.text().and_then(|text| pattern.find(text)).map(str::to_owned),
+            Part::User(name) => body.user(name).map(str::to_owned),
+        };
+        word.is_some_and(|word| self.equals.iter().any(|glob| glob.matches(&word)))
     }
 }
 
@@ -183,7 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::value::ValueType;
+    use crate::model::value::{Value, ValueType};
 
     #[test]
     fn a_pattern_finds_the_value_between_its_words() {
@@ -210,8 +232,8 @@ mod tests {
     fn a_condition_looks_at_a_word_or_at_the_whole_text() {
         let holds = |path: Option<&str>, equals: &[&str], payload: &str| {
             let equals = equals.iter().map(|glob| Arc::from(*glob)).collect();
-            let when = When::parse(&map::Condition { path: path.map(Arc::from), equals }, &Names::default())
-                .unwrap();
+            let part = path.map_or(map::Part::Whole, |path| map::Part::Path(path.into()));
+            let when = When::parse(&map::Condition { part, equals }, &Names::default()).unwrap();
             when.holds(&Body::new(payload.as_bytes()))
         };
         assert!(holds(Some("$.action"), &["single", "double"], r#"{"action":"double"}"#));
@@ -220,6 +242,27 @@ mod tests {
         assert!(!holds(Some("$.action"), &["single"], r#"{"other":1}"#));
         assert!(!holds(Some("$.action"), &["*"], "no json"));
         assert!(holds(None, &["on*"], " online\n"));
+    }
+
+    #[test]
+    fn a_user_property_is_read_and_asked_like_the_payload() {
+        let mut message = Message { payload: "x".into(), ..Message::default() };
+        message.extra.user =
+            vec![("unit".into(), "C".into()), ("t".into(), "21.5".into()), ("t".into(), "3".into())];
+        let (part, form) = (Part::User("t".into()), Form::plain(ValueType::Float));
+        assert_eq!(part.read(&Body::of(&message), &form), Some(Sample::Value(Value::Float(21.5))));
+        assert_eq!(Part::User("none".into()).read(&Body::of(&message), &form), None);
+        let condition = |equals: &str| map::Condition {
+            part: map::Part::User("unit".into()),
+            equals: vec![equals.into()],
+        };
+        let holds = |equals, message: &Message| {
+            When::parse(&condition(equals), &Names::default()).unwrap().holds(&Body::of(message))
+        };
+        assert!(holds("C", &message) && !holds("F", &message) && !holds("*", &Message::default()));
+        message.payload.clear();
+        assert_eq!(Part::Whole.read(&Body::of(&message), &form), None);
+        assert!(part.read(&Body::of(&message), &form).is_some(), "the payload may be empty");
     }
 
     proptest! {
@@ -239,7 +282,8 @@ mod tests {
                 pattern.find(&text);
             }
             let form = Form::plain(ValueType::Float);
-            prop_assert!(Part::Whole.read(&Body::new(text.as_bytes()), &form).is_some());
+            let read = Part::Whole.read(&Body::new(text.as_bytes()), &form);
+            prop_assert_eq!(read.is_some(), !text.is_empty());
         }
     }
 }

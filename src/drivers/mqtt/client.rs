@@ -30,6 +30,7 @@ use crate::backoff::Backoff;
 use crate::clock;
 use crate::drivers::LinkPort;
 use crate::drivers::roll::Roll;
+use crate::meters::Dropped;
 use crate::report::Chain;
 
 /// Pauses between attempts grow from the first to the second. A broker that restarts is back within the first few;
@@ -357,6 +358,9 @@ impl Driver {
     ///
     /// The connection is not served meanwhile, so a hub that is behind slows the broker down.
     async fn observe(&mut self) -> Option<()> {
+        for (reason, times) in Dropped::ALL.into_iter().zip(self.state.take_dropped()) {
+            self.port.meters.broker.drop_by(reason, times);
+        }
         while let Some(observation) = self.state.poll_observation() {
             self.port.observations.send(observation).await.ok()?;
         }
@@ -392,13 +396,18 @@ impl Wire {
             let Some(Outgoing { ticket, topic, payload, qos, retain, extra }) = state.poll_publish() else {
                 break;
             };
+            let message = Message { topic, payload: Bytes::from(payload), qos, retain, extra };
+            // A packet beyond what the broker takes would cost the connection.
+            if !packet::fits(self.version, &message, self.session.largest()) {
+                state.handle_too_large(ticket, self.session.largest(), clock::now());
+                continue;
+            }
             taken += 1;
-            debug!(%topic, %payload, qos, retain, "publish");
+            debug!(topic = %message.topic, payload = %String::from_utf8_lossy(&message.payload), qos, retain, "publish");
             if qos == 0 {
                 self.unsent.push(ticket);
             }
-            let payload = Bytes::from(payload);
-            self.session.publish(Some(ticket), Message { topic, payload, qos, retain, extra });
+            self.session.publish(Some(ticket), message);
         }
         taken
     }

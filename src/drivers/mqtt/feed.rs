@@ -8,13 +8,14 @@ use serde_json::Value as Json;
 use wildmatch::WildMatch;
 
 use super::body::{Body, Part, PartError, When, parse_path};
+#[cfg(doc)]
+use super::map::MqttMap;
 use super::map::{Answer, Availability, Occurrence, Place, Progress, Source};
 use super::packet::Message;
 use super::path::Path;
 use super::payload::{Form, scalar_text};
 use super::route::Names;
 use crate::drivers::Sample;
-use crate::model::command::{Outcome, Rejection};
 use crate::model::product::Parameter;
 use crate::model::value::{Value, ValueType};
 
@@ -33,10 +34,22 @@ pub struct Feed {
     pub triggers: Vec<Trigger>,
     /// What it says of an update.
     pub gauges: Vec<Gauge>,
-    /// The calls that it may answer.
+    /// The calls, writes and reads that it may answer.
     pub replies: Vec<CallReply>,
     /// Whether it is passed on as it comes.
     pub raw: Vec<Gate>,
+}
+
+impl Feed {
+    /// What a message says of an update.
+    pub fn progress(&self, body: &Body<'_>, retained: bool) -> Option<(i32, Arc<str>)> {
+        self.gauges.iter().find_map(|gauge| gauge.read(body, retained))
+    }
+
+    /// Whether a message says that the device is there or gone.
+    pub fn says_presence(&self, body: &Body<'_>, retained: bool) -> bool {
+        self.signs.iter().any(|sign| sign.read(body, retained).is_some())
+    }
 }
 
 /// Which messages count.
@@ -203,11 +216,22 @@ fn percent(number: f64) -> Option<i32> {
     (-1_000_000.0..=100.5).contains(&number).then(|| number.round().min(100.0) as i32)
 }
 
-/// How a message answers a call.
+/// What a message was sent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A call, by position in the product's functions.
+    Function(usize),
+    /// A write, by position in the product's properties.
+    Write(usize),
+    /// A read, by position in what [`MqttMap::reads`] gives.
+    Read(usize),
+}
+
+/// How a message answers a call, a write or a read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallReply {
-    /// Position in the product's functions.
-    pub function: usize,
+    /// What it answers.
+    pub subject: Subject,
     gate: Gate,
     properties: bool,
     id: Option<Path>,
@@ -218,10 +242,10 @@ pub struct CallReply {
 
 impl CallReply {
     /// Reads a product's answer.
-    pub fn parse(function: usize, answer: &Answer, names: &Names) -> Result<Self, PartError> {
+    pub fn parse(subject: Subject, answer: &Answer, names: &Names) -> Result<Self, PartError> {
         let path = |path: &Option<Arc<str>>| path.as_ref().map(parse_path).transpose();
         Ok(Self {
-            function,
+            subject,
             gate: Gate::parse(&answer.place, names)?,
             properties: answer.properties,
             id: path(&answer.id)?,
@@ -243,11 +267,8 @@ impl CallReply {
         self.id.as_ref().is_none_or(|id| body.word(Some(id)).is_some_and(|word| word == number))
     }
 
-    /// What became of the call.
-    pub fn outcome(&self, body: &Body<'_>, outputs: &[Parameter]) -> Outcome {
-        if let Some(reason) = self.failure(body) {
-            return Outcome::Rejected(Rejection::ByDevice(reason));
-        }
+    /// What the answer gives of a function's outputs.
+    pub fn outputs(&self, body: &Body<'_>, outputs: &[Parameter]) -> Vec<(Arc<str>, Value)> {
         let read = |(output, path): (&Parameter, &Option<Path>)| {
             let found = path.as_ref()?.find(body.json()?)?;
             match Form::plain(output.kind).read_json(found) {
@@ -255,11 +276,11 @@ impl CallReply {
                 Sample::Unreadable(_) => None,
             }
         };
-        let outputs = outputs.iter().zip(&self.outputs).filter_map(read).collect();
-        Outcome::Confirmed { values: Vec::new(), outputs }
+        outputs.iter().zip(&self.outputs).filter_map(read).collect()
     }
 
-    fn failure(&self, body: &Body<'_>) -> Option<String> {
+    /// The device's words, when the answer is that it failed.
+    pub fn failure(&self, body: &Body<'_>) -> Option<String> {
         let found = self.error.as_ref().and_then(|path| path.find(body.json()?));
         match found {
             None | Some(Json::Null | Json::Bool(false)) => {}

@@ -33,6 +33,25 @@ pub struct MqttMap {
     pub publish: Vec<Place>,
 }
 
+impl MqttMap {
+    /// The requests that make the device report something, each once, and by position in the product's properties which
+    /// of them each property has.
+    pub fn reads(&self) -> (Vec<&Publish>, Vec<Option<usize>>) {
+        let mut reads = Vec::new();
+        let mut by_property = Vec::with_capacity(self.properties.len());
+        for point in &self.properties {
+            let read = point.as_ref().and_then(|point| point.read.as_ref());
+            by_property.push(read.map(|read| {
+                reads.iter().position(|known| *known == read).unwrap_or_else(|| {
+                    reads.push(read);
+                    reads.len() - 1
+                })
+            }));
+        }
+        (reads, by_property)
+    }
+}
+
 /// Messages that are of interest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Place {
@@ -56,8 +75,8 @@ impl Place {
 /// What a message must say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    /// JSON path; `None` takes the whole payload as plain text.
-    pub path: Option<Arc<str>>,
+    /// Where; never a pattern.
+    pub part: Part,
     /// Globs, of which one must fit the scalar there; names in braces as in topics.
     pub equals: Vec<Arc<str>>,
 }
@@ -79,6 +98,8 @@ pub struct Point {
     pub write: Option<Publish>,
     /// Least time between two writes, which spares memory that wears out.
     pub write_interval: Option<Duration>,
+    /// What makes the device report it, when something does.
+    pub read: Option<Publish>,
 }
 
 /// Where a value comes from.
@@ -90,15 +111,17 @@ pub struct Source {
     pub part: Part,
 }
 
-/// A part of a payload.
+/// A part of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Part {
-    /// All of it, as plain text.
+    /// All of the payload, as plain text.
     Whole,
     /// A JSON path such as `$.ENERGY.Power` or `switch[0].on`.
     Path(Arc<str>),
     /// What stands in the place of `{value}` in this text; `*` stands for any run.
     Pattern(Arc<str>),
+    /// The first user property of that name, which travels beside the payload with MQTT 5.
+    User(Arc<str>),
 }
 
 /// A message to send.
@@ -115,15 +138,18 @@ pub struct Publish {
     pub retain: bool,
     /// Names and values that travel beside it with MQTT 5.
     pub user: Vec<(Arc<str>, Arc<str>)>,
-    /// Where the device confirms, and how long that may take; `None` settles a command when the broker has it.
+    /// How the device confirms a write or answers a read; `None` settles a command when the broker has it. For a call
+    /// see [`Call::answer`].
     pub reply: Option<Reply>,
 }
 
-/// Where a device confirms a write.
+/// How a device confirms a write, or answers a read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
-    /// Longest wait for one of the property's own sources to report the written value.
+    /// Longest wait for one of the property's own sources to report the written value, or any.
     pub timeout: Duration,
+    /// Where the device says whether it has done it, if it says so apart from the report.
+    pub answer: Option<Answer>,
 }
 
 /// How a function is called.

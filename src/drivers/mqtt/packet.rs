@@ -175,6 +175,15 @@ pub fn encode(
     written.map(drop).map_err(CodecError::Write)
 }
 
+/// Whether a message is no larger on the wire than a broker takes.
+pub fn fits(version: Version, message: &Message, largest: u32) -> bool {
+    let size = match version {
+        Version::V3 => old_packet(Outbound::Publish(1, Box::new(message.clone()))).size(),
+        Version::V5 => new_packet(Outbound::Publish(1, Box::new(message.clone()))).size(),
+    };
+    u32::try_from(size).is_ok_and(|size| size <= largest)
+}
+
 /// Takes the next packet out of the bytes that have arrived, if it is whole.
 pub fn decode(version: Version, from: &mut BytesMut) -> Result<Option<Inbound>, CodecError> {
     match version {

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::body::PartError;
-use super::feed::{CallReply, Feed, Gate, Gauge, Sign, Spot, Trigger};
-use super::map::{MqttMap, PLACES, Place};
+use super::feed::{CallReply, Feed, Gate, Gauge, Sign, Spot, Subject, Trigger};
+use super::map::{Answer, MqttMap, PLACES, Place};
 
 /// What stands for the names in braces, in the order of [`PLACES`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -205,11 +205,23 @@ impl Builder<'_> {
             });
         }
         for (function, call) in map.functions.iter().enumerate() {
-            let Some(answer) = call.as_ref().and_then(|call| call.answer.as_ref()) else { continue };
-            self.add(&answer.place, CallReply::parse(function, answer, self.names), |feed, reply| {
-                feed.replies.push(reply);
-            });
+            self.answer(Subject::Function(function), call.as_ref().and_then(|call| call.answer.as_ref()));
         }
+        for (property, point) in map.properties.iter().enumerate() {
+            let reply = point.as_ref().and_then(|point| point.write.as_ref()?.reply.as_ref());
+            self.answer(Subject::Write(property), reply.and_then(|reply| reply.answer.as_ref()));
+        }
+        for (at, read) in map.reads().0.into_iter().enumerate() {
+            let answer = read.reply.as_ref().and_then(|reply| reply.answer.as_ref());
+            self.answer(Subject::Read(at), answer);
+        }
+    }
+
+    fn answer(&mut self, subject: Subject, answer: Option<&Answer>) {
+        let Some(answer) = answer else { return };
+        self.add(&answer.place, CallReply::parse(subject, answer, self.names), |feed, reply| {
+            feed.replies.push(reply);
+        });
     }
 
     fn add<T>(&mut self, place: &Place, part: Result<T, PartError>, put: impl FnOnce(&mut Feed, T)) {
@@ -283,6 +295,7 @@ mod tests {
             off: None,
             write: None,
             write_interval: None,
+            read: None,
         }
     }
 

@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::MqttDevice;
 use super::body::Body;
-use super::feed::{CallReply, Feed};
+use super::feed::{CallReply, Feed, Subject};
 use super::map::{Answer, MqttMap, PLACES, Publish, REQUEST};
 use super::payload::Form;
 use super::route::{Names, is_topic};
 use super::template::{Template, Unwritable};
 use super::waiting::Limits;
 use crate::drivers::Sample;
-use crate::model::command::Outcome;
 use crate::model::device::Device;
 use crate::model::value::{Value, ValueType};
 
@@ -29,7 +28,11 @@ pub(super) struct Station {
     /// Whether it came last, under a connection that was there already.
     pub(super) is_new: bool,
     forms: Vec<Option<Form>>,
+    reported: Vec<Reported>,
     writes: Vec<Option<Letter>>,
+    /// What makes the device report something, and which of it each property has.
+    reads: Vec<Option<Letter>>,
+    read_of: Vec<Option<usize>>,
     functions: Vec<Option<Call>>,
     /// How often its properties may be written.
     pub(super) limits: Limits,
@@ -43,6 +46,15 @@ pub(super) struct Station {
     update: Option<(i32, Arc<str>)>,
 }
 
+/// What is known of a property.
+#[derive(Debug)]
+struct Reported {
+    /// Whether it is reported at all.
+    ever: bool,
+    /// What was reported last on this connection.
+    last: Option<Value>,
+}
+
 /// A message that can be sent.
 #[derive(Debug)]
 pub(super) struct Letter {
@@ -52,18 +64,29 @@ pub(super) struct Letter {
     pub(super) retain: bool,
     /// With MQTT 5 only.
     pub(super) user: Vec<(Arc<str>, Arc<str>)>,
-    pub(super) reply: Option<Duration>,
+    /// What the device does about it, where it does something.
+    pub(super) wait: Option<Wait>,
 }
 
 /// A function that can be called.
 #[derive(Debug)]
-pub(super) struct Call {
-    pub(super) letter: Letter,
+struct Call {
+    letter: Letter,
     inputs: Vec<(Arc<str>, Form)>,
-    pub(super) answer: Option<Wait>,
 }
 
-/// An answer that is waited for.
+/// What an answer means.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// The device refuses, with these words.
+    Refused(String),
+    /// It has carried out a call, and gives this.
+    Outputs(Vec<(Arc<str>, Value)>),
+    /// It has done it; a report tells the rest.
+    Done,
+}
+
+/// A report or an answer that is waited for.
 #[derive(Debug)]
 pub(super) struct Wait {
     pub(super) timeout: Duration,
@@ -104,15 +127,15 @@ impl Letter {
             qos: publish.qos.min(2),
             retain: publish.retain,
             user: publish.user.iter().map(|(name, value)| (Arc::clone(name), names.fill(value))).collect(),
-            reply: publish.reply.as_ref().map(|reply| reply.timeout),
+            wait: publish.reply.as_ref().map(|reply| Wait::new(reply.timeout, reply.answer.as_ref(), names)),
         })
     }
 }
 
 impl Wait {
-    fn new(answer: &Answer, names: &Names) -> Self {
-        let response_topic = answer.properties.then(|| names.fill(&answer.place.topic));
-        Self { timeout: answer.timeout, response_topic }
+    fn new(timeout: Duration, answer: Option<&Answer>, names: &Names) -> Self {
+        let asked = answer.filter(|answer| answer.properties);
+        Self { timeout, response_topic: asked.map(|answer| names.fill(&answer.place.topic)) }
     }
 }
 
@@ -133,20 +156,32 @@ impl Station {
                     .map(|input| (Arc::clone(&input.id), Form::plain(input.kind)))
                     .collect();
                 let slots: Vec<_> = inputs.iter().map(|(name, _)| Arc::clone(name)).collect();
-                let letter = Letter::new(&call.publish, names, &slots)?;
-                let answer = call.answer.as_ref().map(|answer| Wait::new(answer, names));
-                Some(Call { letter, inputs, answer })
+                let mut letter = Letter::new(&call.publish, names, &slots)?;
+                letter.wait =
+                    call.answer.as_ref().map(|answer| Wait::new(answer.timeout, Some(answer), names));
+                Some(Call { letter, inputs })
             })
             .collect();
-        let letters = writes.iter().flatten().chain(functions.iter().flatten().map(|call| &call.letter));
+        let (reads, read_of) = mqtt.map.reads();
+        let reads: Vec<_> = reads.into_iter().map(|read| Letter::new(read, names, &[])).collect();
+        let called = functions.iter().flatten().map(|call| &call.letter);
+        let letters = writes.iter().chain(&reads).flatten().chain(called);
         Self {
             device: Arc::clone(&mqtt.device),
             topic: Arc::clone(&mqtt.topic),
             map: Arc::clone(&mqtt.map),
             is_new: true,
             forms: points().map(|(property, point)| Some(Form::of(property, point.as_ref()?))).collect(),
+            reported: points()
+                .map(|(_, point)| Reported {
+                    ever: point.as_ref().is_some_and(|point| !point.sources.is_empty()),
+                    last: None,
+                })
+                .collect(),
             commanded: letters.map(|letter| Arc::clone(&letter.topic)).collect(),
             writes,
+            reads,
+            read_of,
             functions,
             limits: Limits::new(&mqtt.map),
             places: names
@@ -208,14 +243,44 @@ impl Station {
         function: usize,
         inputs: &[(Arc<str>, Value)],
         request: u64,
-    ) -> Option<Result<(&Call, String), Unwritable>> {
+    ) -> Option<Result<(&Letter, String), Unwritable>> {
         let call = self.functions.get(function)?.as_ref()?;
         let named = |name: &str| {
             let (_, form) = call.inputs.iter().find(|(id, _)| **id == *name)?;
             let (_, value) = inputs.iter().find(|(id, _)| **id == *name)?;
             Some((form, value))
         };
-        Some(self.render(&call.letter, named, request).map(|payload| (call, payload)))
+        Some(self.render(&call.letter, named, request).map(|payload| (&call.letter, payload)))
+    }
+
+    /// Which of the reads makes the device report a property.
+    pub(super) fn read_of(&self, property: usize) -> Option<usize> {
+        let read = (*self.read_of.get(property)?)?;
+        self.reads.get(read)?.as_ref().map(|_| read)
+    }
+
+    /// The message of a read.
+    pub(super) fn ask(&self, read: usize, request: u64) -> Option<Result<(&Letter, String), Unwritable>> {
+        let letter = self.reads.get(read)?.as_ref()?;
+        Some(self.render(letter, |_| None, request).map(|payload| (letter, payload)))
+    }
+
+    /// Takes note of what the device reported.
+    pub(super) fn reported(&mut self, samples: &[(usize, Sample)]) {
+        for (property, sample) in samples {
+            if let (Some(known), Sample::Value(value)) = (self.reported.get_mut(*property), sample) {
+                known.last = Some(value.clone());
+            }
+        }
+    }
+
+    /// Whether a property is known to have that value, or never tells.
+    pub(super) fn is_so(&self, property: usize, value: Option<&Value>) -> bool {
+        let Some(reported) = self.reported.get(property).filter(|reported| reported.ever) else {
+            return true;
+        };
+        let known = (reported.last.as_ref(), value, self.form(property));
+        matches!(known, (Some(last), Some(value), Some(form)) if form.same(value, last))
     }
 
     /// Fills a message with what is sent, and with the names of places and the number of the request unless an input
@@ -244,11 +309,8 @@ impl Station {
         !self.commanded.contains(topic)
     }
 
-    /// What a message carries for the device's properties. An empty payload only clears a retained message.
+    /// What a message carries for the device's properties.
     pub(super) fn samples(&self, feed: &Feed, body: &Body<'_>, retained: bool) -> Vec<(usize, Sample)> {
-        if body.is_empty() {
-            return Vec::new();
-        }
         let read = |spot: &super::feed::Spot| {
             Some((spot.property, spot.read(body, retained, self.form(spot.property)?)?))
         };
@@ -264,19 +326,21 @@ impl Station {
         feed.triggers.iter().filter_map(read).collect()
     }
 
-    /// What a message says of an update, unless that was said before.
-    pub(super) fn update(&mut self, feed: &Feed, body: &Body<'_>, retained: bool) -> Option<(i32, Arc<str>)> {
-        let told = feed.gauges.iter().find_map(|gauge| gauge.read(body, retained))?;
+    /// What is told of an update, unless that was said before.
+    pub(super) fn update(&mut self, told: (i32, Arc<str>)) -> Option<(i32, Arc<str>)> {
         let is_news = self.update.as_ref() != Some(&told);
         self.update = Some(told.clone());
         is_news.then_some(told)
     }
 
-    /// What an answer means for a call.
-    pub(super) fn outcome(&self, reply: &CallReply, body: &Body<'_>) -> Outcome {
-        let outputs =
-            self.device.product.functions.get(reply.function).map(|function| function.outputs.as_slice());
-        reply.outcome(body, outputs.unwrap_or_default())
+    /// What an answer means.
+    pub(super) fn verdict(&self, reply: &CallReply, body: &Body<'_>) -> Verdict {
+        if let Some(words) = reply.failure(body) {
+            return Verdict::Refused(words);
+        }
+        let Subject::Function(function) = reply.subject else { return Verdict::Done };
+        let outputs = self.device.product.functions.get(function).map(|function| function.outputs.as_slice());
+        Verdict::Outputs(reply.outputs(body, outputs.unwrap_or_default()))
     }
 
     /// Takes note of what a message says of the device being there or gone.
@@ -349,6 +413,7 @@ impl Station {
     pub(super) fn lose(&mut self, reason: &str) -> Option<Change> {
         self.presence.available.fill(None);
         self.presence.heard = None;
+        self.reported.iter_mut().for_each(|known| known.last = None);
         self.presence.offline(reason)
     }
 }

@@ -50,7 +50,8 @@ pub fn config(settings: &TlsSettings) -> Result<ClientConfig, TlsError> {
     match &settings.identity {
         None => Ok(builder.with_no_client_auth()),
         Some((certificate, private)) => {
-            let pair = |source| TlsError::Pair { certificate: certificate.clone(), key: private.clone(), source };
+            let pair =
+                |source| TlsError::Pair { certificate: certificate.clone(), key: private.clone(), source };
             builder.with_client_auth_cert(certificates(certificate)?, key(private)?).map_err(pair)
         }
     }

@@ -32,7 +32,7 @@ impl HubState {
                 self.journal.refused(key, &client, &command, &outcome, now.instant);
                 self.outcome(key, token, Arc::new(outcome));
             }
-            Ok((device, Checked::Read(properties))) if !self.readable(device) => {
+            Ok((device, Checked::Read(properties))) if !self.can_ask(device, &properties) => {
                 if command.notify_accepted {
                     self.reply(key, SessionReply::Accepted(token));
                 }
@@ -69,7 +69,17 @@ impl HubState {
         Ok((slot, checked))
     }
 
-    /// Whether a property of the device can be fetched, or only awaited.
+    /// Whether the driver can be asked for any of these properties, or what they are computed from.
+    fn can_ask(&self, device: usize, properties: &[usize]) -> bool {
+        if self.readable(device) {
+            return true;
+        }
+        let Some(product) = self.roster.device(device).map(|device| &device.product) else { return false };
+        let on_request = |at: &usize| product.properties.get(*at).is_some_and(|it| it.on_request);
+        product.sources(properties).iter().any(on_request)
+    }
+
+    /// Whether every property of the device can be fetched, or those that cannot are awaited.
     pub(super) fn readable(&self, device: usize) -> bool {
         let link = self.roster.device(device).and_then(|device| self.roster.directory().link(&device.link));
         link.is_none_or(|link| link.readable)
@@ -91,7 +101,7 @@ impl HubState {
         let deadline = now.instant + command.timeout.min(LONGEST_WAIT);
         let note = Arc::new(note(id, &device, client, command, &checked));
         let notify = command.notify_accepted;
-        let (checked, asked) = fetched(&device, checked);
+        let (checked, asked) = fetched(&device, checked, self.readable(slot));
         let before = match &checked {
             Checked::Write(values) => {
                 let written: Vec<usize> = values.iter().map(|(at, _)| *at).collect();
@@ -155,7 +165,7 @@ impl HubState {
         self.sequences.end(id);
         let Some(command) = self.commands.settle(id) else { return };
         let InFlight { session, token, device, note, announced, asked, before, origin, .. } = command;
-        let outcome = answered(asked.as_deref(), device.and_then(|slot| self.devices.get(slot)), outcome);
+        let outcome = answered(asked.as_ref(), device.and_then(|slot| self.devices.get(slot)), outcome);
         let outcome = Arc::new(outcome);
         self.outcome(session, token, Arc::clone(&outcome));
         let known = device.and_then(|slot| self.roster.device(slot)).map(|device| Arc::clone(&device.id));

@@ -179,6 +179,36 @@ fn a_property_that_can_only_be_awaited_is_answered_from_what_is_known() {
 }
 
 #[test]
+fn behind_a_broker_what_can_be_asked_for_is_and_the_rest_is_told_as_it_was_known() {
+    let (mut rig, demo) = rig();
+    let mut product = press();
+    product.properties[SETPOINT].on_request = true;
+    rig.adopt(vec![device("lamp-1", &Arc::new(product), "local", "1")]);
+    rig.heard(1);
+    rig.values("lamp-1", &[(SETPOINT, Value::Float(5.0)), (DOOR, Value::Bool(true))]);
+    rig.submit(1, 1, &demo, read("lamp-1", &["door"]));
+    assert_eq!(rig.heard(1), ["outcome 1 confirmed door=true"]);
+    assert!(rig.routed.is_empty(), "nothing of it can be asked for");
+    rig.submit(1, 2, &demo, read("lamp-1", &["door", "setpoint"]));
+    let routed = rig.routed.pop().expect("a command for the driver");
+    assert_eq!(routed.action, DriverAction::Read(vec![SETPOINT]));
+    assert_eq!(rig.heard(1), [""; 0]);
+    rig.values("lamp-1", &[(SETPOINT, Value::Float(6.0))]);
+    let values = vec![("setpoint".into(), Value::Float(6.0))];
+    rig.settle(routed.id, Outcome::Confirmed { values, outputs: Vec::new() });
+    assert_eq!(rig.heard(1), ["outcome 2 confirmed door=true setpoint=6"]);
+    // What the device does not tell is not told, though it was known before.
+    rig.submit(1, 3, &demo, read("lamp-1", &["setpoint", "door"]));
+    let routed = rig.routed.pop().expect("a command for the driver");
+    rig.settle(routed.id, Outcome::Confirmed { values: Vec::new(), outputs: Vec::new() });
+    assert_eq!(rig.heard(1), ["outcome 3 confirmed door=true"]);
+    rig.submit(1, 4, &demo, read("lamp-1", &[]));
+    let routed = rig.routed.pop().expect("a command for the driver");
+    rig.settle(routed.id, Outcome::TimedOut);
+    assert_eq!(rig.heard(1), ["outcome 4 timed out"]);
+}
+
+#[test]
 fn a_command_without_an_id_of_its_own_is_given_one() {
     let (mut rig, demo) = rig();
     for _ in 0..2 {

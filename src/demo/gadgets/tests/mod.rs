@@ -63,6 +63,8 @@ fn the_plug_obeys_and_its_energy_only_grows() {
     assert_eq!(last(&telemetry, "tele/plug-1/SENSOR")["ENERGY"]["Power"], 0.0);
     let toggled = plug.receive("cmnd/plug-1/Power", b"toggle", now);
     assert_eq!(last(&toggled, "stat/plug-1/RESULT")["POWER"], "ON");
+    let asked = plug.receive("cmnd/plug-1/STATUS", b"10", now);
+    assert!(last(&asked, "stat/plug-1/STATUS10")["StatusSNS"]["ENERGY"]["Total"].as_f64().unwrap() > 31.0);
     let unknown = plug.receive("cmnd/plug-1/Nonsense", b"\xff", now);
     assert_eq!(last(&unknown, "stat/plug-1/RESULT")["Command"], "Unknown");
 }

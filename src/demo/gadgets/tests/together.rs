@@ -17,6 +17,7 @@ use crate::drivers::{
 };
 use crate::meters::LinkMeters;
 use crate::model::command::Outcome;
+use crate::model::device::Device;
 use crate::model::value::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -82,12 +83,12 @@ impl Rig {
     async fn write(&mut self, device: &str, property: &str, value: Value) -> Outcome {
         let device = &self.devices.iter().find(|mqtt| *mqtt.device.id == *device).unwrap().device;
         let (position, _) = device.product.property(property).unwrap();
-        let command = DriverCommand {
-            id: CommandId(1),
-            device: Arc::clone(device),
-            action: DriverAction::Write(vec![(position, value)]),
-            deadline: clock::instant() + DEADLINE,
-        };
+        self.command(&Arc::clone(device), DriverAction::Write(vec![(position, value)])).await
+    }
+
+    async fn command(&mut self, device: &Arc<Device>, action: DriverAction) -> Outcome {
+        let deadline = clock::instant() + DEADLINE;
+        let command = DriverCommand { id: CommandId(1), device: Arc::clone(device), action, deadline };
         self.commands.send(command).await.unwrap();
         loop {
             if let Observation::Settled { outcome, .. } = self.next().await {
@@ -137,6 +138,15 @@ async fn the_driver_reads_every_property_writes_what_can_be_written_and_sees_the
         let outcome = rig.write(device, property, value.clone()).await;
         let values = vec![(property.into(), value)];
         assert_eq!(outcome, Outcome::Confirmed { values, outputs: vec![] }, "{property} of {device}");
+    }
+
+    for device in &all {
+        let properties = device.product.properties.iter().enumerate();
+        let asked: Vec<usize> = properties.filter(|(_, it)| it.on_request).map(|(at, _)| at).collect();
+        assert!(asked.len() >= 2, "{} can be asked for {asked:?}", device.id);
+        let outcome = rig.command(device, DriverAction::Read(asked.clone())).await;
+        let Outcome::Confirmed { values, .. } = &outcome else { panic!("{}: {outcome:?}", device.id) };
+        assert_eq!(values.len(), asked.len(), "{values:?} of {}", device.id);
     }
 
     rig.gadgets.cancel();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::super::route::{Names, RouteError, covers};
 use super::super::station::Station;
 use super::super::{Members, MqttDevice};
-use super::{Command, State, observe};
+use super::{State, observe};
 use crate::model::command::{Outcome, Rejection};
 use crate::model::time::Now;
 
@@ -103,12 +103,8 @@ impl State {
         let Some(mut station) = self.stations.remove(&number) else { return };
         self.routes.remove(number);
         self.resubscribe = true;
-        let mine = |(id, command): (_, &Command)| (command.station == number).then_some(id);
-        let commands: Vec<_> =
-            self.commands.iter().map(|(id, command)| (*id, command)).filter_map(mine).collect();
-        for id in commands {
-            let Some(command) = self.commands.remove(&id) else { continue };
-            self.outgoing.retain(|message| message.ticket.command != id);
+        for id in self.ledger.of_station(number) {
+            let Some(command) = self.take(id) else { continue };
             let unsent = Outcome::Rejected(Rejection::UnknownDevice(Arc::clone(&station.device.id)));
             self.settled(id, if command.sent { Outcome::TimedOut } else { unsent }, now);
         }

@@ -5,22 +5,28 @@
 //! [`State::poll_observation`], in this order, before it waits until [`State::poll_timeout`] at the latest.
 //!
 //! A command is settled exactly once: confirmed when every one of its messages is acknowledged or, where a reply is
-//! configured, when the property's own source has reported the written value.
+//! configured, when the property's own source has reported the written value. A read is answered by the readings that
+//! the request brings, and one request answers all who ask meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
 use super::Members;
 use super::body::Body;
-use super::packet::{Extra, Message};
+use super::feed::{CallReply, Subject};
+use super::ledger::{Awaited, COMMANDS_IN_FLIGHT, Command, Ledger, Step};
+use super::packet::Message;
+use super::plan::Plan;
+pub use super::plan::{Outgoing, Ticket};
 use super::route::{RouteError, Routes, matches};
-use super::station::{Change, Letter, Station};
+use super::station::{Change, Station, Verdict};
 use super::template::Unwritable;
 use super::waiting::Waiting;
 use crate::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample};
+use crate::meters::Dropped;
 use crate::model::command::{Outcome, Rejection};
 use crate::model::time::{Now, UnixMillis};
 use crate::model::value::Value;
@@ -29,13 +35,6 @@ mod members;
 
 pub use self::members::Subscriptions;
 
-/// Commands under way at one broker. A further one is settled as busy: so many unanswered ones mean that the broker
-/// does not keep up, and more would only come late.
-pub const COMMANDS_IN_FLIGHT: usize = 64;
-
-/// How long the broker may take to acknowledge a message. A broker that is there answers within a round trip.
-const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(10);
-
 /// Largest raw payload that is passed on. These travel to every client and into the history as they are; what is
 /// larger is a firmware image or a picture, not a message.
 const LARGEST_RAW: usize = 64 << 10;
@@ -43,30 +42,6 @@ const LARGEST_RAW: usize = 64 << 10;
 /// Largest payload that is sent. A packet beyond the library's limit would cost the connection, and with it the
 /// commands of everybody else.
 const LARGEST_PAYLOAD: usize = 256 << 10;
-
-/// Names a message on its way: its command and its place in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    command: CommandId,
-    step: usize,
-}
-
-/// A message for the broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Comes back with [`State::handle_acknowledged`] or [`State::handle_refused`].
-    pub ticket: Ticket,
-    /// Where to.
-    pub topic: Arc<str>,
-    /// What.
-    pub payload: String,
-    /// 0, 1 or 2.
-    pub qos: u8,
-    /// Whether the broker keeps it.
-    pub retain: bool,
-    /// What travels beside it with MQTT 5.
-    pub extra: Extra,
-}
 
 /// The state of one broker link.
 #[derive(Debug)]
@@ -83,42 +58,11 @@ pub struct State {
     resubscribe: bool,
     asked_again: BTreeSet<Arc<str>>,
     up: Option<bool>,
-    commands: BTreeMap<CommandId, Command>,
+    ledger: Ledger,
     waiting: Waiting,
     outgoing: VecDeque<Outgoing>,
     observations: VecDeque<Observation>,
-}
-
-/// A command under way.
-#[derive(Debug)]
-struct Command {
-    station: usize,
-    steps: Vec<Step>,
-    /// Written values; a reported one takes the place of the wish.
-    values: Vec<(Arc<str>, Value)>,
-    /// Whether the broker may have some of it already.
-    sent: bool,
-    start_by: Instant,
-    until: Instant,
-}
-
-/// One message of a command.
-#[derive(Debug)]
-struct Step {
-    /// What must come before the step is done; otherwise the acknowledgement does it.
-    awaited: Option<Awaited>,
-    /// What it reported instead.
-    other: Option<Value>,
-    done: bool,
-}
-
-/// What a step waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Awaited {
-    /// The property's report of the written value.
-    Report(usize),
-    /// The answer to a call of the function.
-    Answer(usize),
+    dropped: [u64; Dropped::ALL.len()],
 }
 
 impl State {
@@ -139,10 +83,11 @@ impl State {
             resubscribe: false,
             asked_again: BTreeSet::new(),
             up: None,
-            commands: BTreeMap::new(),
+            ledger: Ledger::default(),
             waiting: Waiting::default(),
             outgoing: VecDeque::new(),
             observations: VecDeque::new(),
+            dropped: Default::default(),
         };
         let errors = state.handle_members(members, now);
         (state, errors)
@@ -194,28 +139,37 @@ impl State {
 
     /// A message arrived.
     pub fn handle_message(&mut self, message: &Message, now: Now) {
-        let (topic, retained) = (message.topic.as_ref(), message.retain);
-        let body = Body::new(&message.payload);
+        let (topic, retained, at) = (message.topic.as_ref(), message.retain, now.wall);
+        let body = Body::of(message);
+        let (mut used, mut unreadable, mut too_large) = (false, false, false);
         let mut reports = Vec::new();
         let mut answers = Vec::new();
         let replayed = retained && self.asked_again.iter().any(|filter| matches(filter, topic));
         for feed in self.routes.feeds(topic) {
             let Some(station) = self.stations.get_mut(&feed.device) else { continue };
             if replayed && station.knows_better() {
+                used = true;
                 continue;
             }
             let is_own = station.is_own_topic(topic);
+            // What the gateway itself has said is of no use, and no loss.
+            used |= !is_own || feed.says_presence(&body, retained);
             let change = station.hear_availability(feed, &body, retained, now.instant);
-            tell(&mut self.observations, station, change, now.wall);
+            tell(&mut self.observations, station, change, at);
             let samples = station.samples(feed, &body, retained);
+            unreadable |= samples.iter().any(|(_, sample)| matches!(sample, Sample::Unreadable(_)));
             let events = if is_own { station.events(feed, &body, retained) } else { Vec::new() };
-            let update = if is_own { station.update(feed, &body, retained) } else { None };
+            let progress = if is_own { feed.progress(&body, retained) } else { None };
             let is_raw = is_own && feed.raw.iter().any(|gate| gate.lets(&body, retained));
-            if is_own && (!samples.is_empty() || !events.is_empty() || update.is_some() || is_raw) {
+            let says = !samples.is_empty() || !events.is_empty() || progress.is_some() || is_raw;
+            used |= says;
+            let update = progress.and_then(|told| station.update(told));
+            if is_own && says {
                 let change = station.hear(retained, now.instant);
-                tell(&mut self.observations, station, change, now.wall);
+                tell(&mut self.observations, station, change, at);
             }
-            let (device, at) = (|| Arc::clone(&station.device), now.wall);
+            let tells = !samples.is_empty();
+            let device = || Arc::clone(&station.device);
             if !samples.is_empty() {
                 if is_own {
                     reports.push((feed.device, samples.clone()));
@@ -232,31 +186,35 @@ impl State {
             let update = update.map(|(step, detail)| Observation::Ota { device: device(), at, step, detail });
             self.observations.extend(update);
             if is_raw {
-                self.observations.extend(raw_publish(station, topic, &message.payload, at));
+                let raw = raw_publish(station, topic, &message.payload, at);
+                too_large |= raw.is_none();
+                self.observations.extend(raw);
             }
-            // One message answers one call: the oldest that it fits.
-            let answered =
-                self.commands.iter().filter(|(_, command)| command.station == feed.device && command.sent);
-            let answered = answered.filter_map(|(id, command)| {
-                let waits = |step: &&Step| !step.done;
-                let Some(Awaited::Answer(function)) = command.steps.iter().find(waits)?.awaited else {
-                    return None;
-                };
-                let fits = |reply: &&super::feed::CallReply| {
-                    reply.function == function && reply.answers(&body, message, id.0)
-                };
-                let reply = feed.replies.iter().find(fits)?;
-                Some((*id, station.outcome(reply, &body)))
+            // One message answers one request: the oldest that it fits.
+            let answered = self.ledger.unanswered(feed.device).find_map(|(number, subject)| {
+                let fits =
+                    |reply: &&CallReply| reply.subject == subject && reply.answers(&body, message, number);
+                Some((number, feed.replies.iter().find(fits)?))
             });
-            answers.extend(answered.take(1));
+            if let Some((number, reply)) = answered {
+                used = true;
+                answers.push((feed.device, number, station.verdict(reply, &body), tells));
+            }
+        }
+        let dropped = [
+            (Dropped::Unreadable, unreadable),
+            (Dropped::TooLarge, too_large),
+            // An empty message only tells that the broker keeps nothing any more.
+            (Dropped::Unmatched, !used && !body.is_empty()),
+        ];
+        if let Some((reason, _)) = dropped.into_iter().find(|(_, is_so)| *is_so) {
+            self.drop_one(reason);
         }
         for (station, samples) in reports {
-            self.compare(station, &samples, now);
+            self.compare(station, &samples, retained, now);
         }
-        for (id, outcome) in answers {
-            if self.commands.remove(&id).is_some() {
-                self.settled(id, outcome, now);
-            }
+        for (station, number, verdict, tells) in answers {
+            self.answered(station, number, verdict, tells, now);
         }
     }
 
@@ -267,61 +225,55 @@ impl State {
 
     /// Begins a command, or lets it wait until its property may be written again.
     fn admit(&mut self, command: &DriverCommand, fresh: bool, now: Now) {
-        let prepared = self.prepare(command, now).and_then(|(begun, messages)| {
-            let limits = self.stations.get(&begun.station).map(|station| &station.limits);
+        let prepared = self.prepare(command, now).and_then(|plan| {
+            let limits = self.stations.get(&plan.station).map(|station| &station.limits);
             let admit = |limits| self.waiting.admit(limits, command, fresh, now.instant);
-            Ok((limits.map(admit).transpose()?, begun, messages))
+            Ok((limits.map(admit).transpose()?, plan))
         });
         match prepared {
-            Ok((admitted, begun, messages)) => {
+            Ok((admitted, plan)) => {
                 let begins = admitted.as_ref().is_none_or(|admitted| admitted.now);
                 for (older, property) in admitted.into_iter().flat_map(|admitted| admitted.overtaken) {
                     self.settled(older, Outcome::Rejected(Rejection::Superseded(property)), now);
                 }
                 if begins {
-                    self.commands.insert(command.id, begun);
-                    self.outgoing.extend(messages);
+                    self.outgoing.extend(plan.begin(command.deadline, &mut self.ledger));
                     self.observations.push_back(Observation::Accepted { command: command.id });
                 }
             }
-            Err(outcome) => self.settled(command.id, outcome, now),
+            Err(outcome) => {
+                // What it shared with others goes on without it.
+                self.ledger.leave(command.id);
+                self.settled(command.id, outcome, now);
+            }
         }
     }
 
     /// The broker has the message or, with QoS 0, the connection has taken it over.
     pub fn handle_acknowledged(&mut self, ticket: Ticket, now: Now) {
-        let Some(command) = self.commands.get_mut(&ticket.command) else { return };
-        if let Some(step) = command.steps.get_mut(ticket.step) {
-            step.done |= step.awaited.is_none();
+        for id in self.ledger.acknowledged(ticket.0) {
+            self.confirm_if_done(id, now);
         }
-        self.confirm_if_done(ticket.command, now);
     }
 
     /// The broker refuses the message, for this reason. What is left of its command is not sent.
     pub fn handle_refused(&mut self, ticket: Ticket, reason: &str, now: Now) {
-        if self.commands.remove(&ticket.command).is_some() {
-            self.outgoing.retain(|message| message.ticket.command != ticket.command);
-            self.settled(
-                ticket.command,
-                by_device(&format!("the broker refuses the message: {reason}")),
-                now,
-            );
-        }
+        let outcome = by_device(&format!("the broker refuses the message: {reason}"));
+        self.give_up(&self.ledger.served(ticket.0), &outcome, now);
+    }
+
+    /// The broker takes no message of this size; it was not sent.
+    pub fn handle_too_large(&mut self, ticket: Ticket, largest: u32, now: Now) {
+        self.drop_one(Dropped::TooLarge);
+        let outcome = by_device(&format!("the broker takes no message of more than {largest} bytes"));
+        self.give_up(&self.ledger.served(ticket.0), &outcome, now);
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Now) {
-        let due: Vec<_> = self
-            .commands
-            .iter()
-            .filter(|(_, command)| command.deadline() <= now.instant)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
-            if let Some(command) = self.commands.remove(&id) {
-                self.outgoing.retain(|message| message.ticket.command != id);
-                let outcome = command.overdue();
-                self.settled(id, outcome, now);
+        for id in self.ledger.overdue(now.instant) {
+            if let Some(command) = self.take(id) {
+                self.settled(id, command.overdue(), now);
             }
         }
         for command in self.waiting.due(now.instant) {
@@ -335,18 +287,20 @@ impl State {
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let commands = self.commands.values().map(Command::deadline);
         let silences = self.stations.values().filter_map(Station::silence_deadline);
-        commands.chain(silences).chain(self.waiting.timeout()).min()
+        self.ledger.deadline().into_iter().chain(silences).chain(self.waiting.timeout()).min()
     }
 
     /// The next message for the broker; from here on it counts as sent.
     pub fn poll_publish(&mut self) -> Option<Outgoing> {
         let message = self.outgoing.pop_front()?;
-        if let Some(command) = self.commands.get_mut(&message.ticket.command) {
-            command.sent = true;
-        }
+        self.ledger.sent(message.ticket.0);
         Some(message)
+    }
+
+    /// How many messages were dropped since the last call, by the place of the reason in [`Dropped::ALL`].
+    pub fn take_dropped(&mut self) -> [u64; Dropped::ALL.len()] {
+        std::mem::take(&mut self.dropped)
     }
 
     /// The next observation for the hub.
@@ -354,9 +308,13 @@ impl State {
         self.observations.pop_front()
     }
 
-    /// The command as it will be tracked and its messages, or why it is not begun.
-    fn prepare(&self, command: &DriverCommand, now: Now) -> Result<(Command, Vec<Outgoing>), Outcome> {
-        if command.deadline <= now.instant || self.commands.len() + self.waiting.len() >= COMMANDS_IN_FLIGHT {
+    /// How a command is begun, or why it is not.
+    fn prepare(&mut self, command: &DriverCommand, now: Now) -> Result<Plan, Outcome> {
+        if command.deadline <= now.instant {
+            return Err(Outcome::Busy);
+        }
+        if self.ledger.len() + self.waiting.len() >= COMMANDS_IN_FLIGHT {
+            self.drop_one(Dropped::QueueFull);
             return Err(Outcome::Busy);
         }
         let found = self.stations.iter().find(|(_, station)| station.device.id == command.device.id);
@@ -365,102 +323,118 @@ impl State {
         if self.up != Some(true) || !station.may_be_there() {
             return Err(Outcome::Offline);
         }
-        let mut begun = Command {
-            station: at,
-            steps: Vec::new(),
-            values: Vec::new(),
-            sent: false,
-            start_by: command.deadline,
-            until: now.instant,
-        };
-        let mut messages = Vec::new();
-        let mut wait = Duration::ZERO;
-        let mut add = |(letter, payload): (&Letter, String), awaited: Option<(Awaited, Duration)>| {
-            let ticket = Ticket { command: command.id, step: begun.steps.len() };
-            begun.steps.push(Step { awaited: awaited.map(|(what, _)| what), other: None, done: false });
-            wait = wait.max(awaited.map_or(ACKNOWLEDGE_WITHIN, |(_, time)| time));
-            let extra = Extra { user: letter.user.clone(), ..Extra::default() };
-            let (topic, qos, retain) = (Arc::clone(&letter.topic), letter.qos, letter.retain);
-            messages.push(Outgoing { ticket, topic, payload, qos, retain, extra });
-        };
+        let mut plan = Plan::new(command.id, at, now);
         match &command.action {
-            // The hub answers reads of such links from its own state; asked all the same, the honest answer is no.
-            DriverAction::Read(_) => return Err(by_device("it reports by itself and cannot be asked")),
+            DriverAction::Read(properties) => {
+                for property in properties {
+                    let read = station
+                        .read_of(*property)
+                        .ok_or_else(|| by_device("it reports by itself and cannot be asked"))?;
+                    plan.read(station, *property, read, &mut self.ledger)?;
+                }
+            }
             DriverAction::Write(values) => {
                 for (property, value) in values {
                     let id = station.property_id(*property);
+                    let number = self.ledger.number(command.id);
                     let written = station
-                        .write(*property, value, command.id.0)
-                        .ok_or(Outcome::Rejected(Rejection::ReadOnly(id)))?;
-                    let written = written.map_err(|error| unwritable(&error))?;
-                    let awaited = written.0.reply.map(|time| (Awaited::Report(*property), time));
-                    add(written, awaited);
+                        .write(*property, value, number)
+                        .ok_or(Outcome::Rejected(Rejection::ReadOnly(Arc::clone(&id))))?;
+                    let (letter, payload) = written.map_err(|error| unwritable(&error))?;
+                    let awaited = letter.wait.as_ref().map(|_| Awaited::Report);
+                    let step = Step::new(Some((*property, id)), Some(value.clone()), awaited);
+                    plan.send(letter, payload, number, Subject::Write(*property), step);
                 }
-                begun.values =
-                    values.iter().map(|(at, value)| (station.property_id(*at), value.clone())).collect();
             }
             DriverAction::Invoke { function, inputs } => {
+                let number = self.ledger.number(command.id);
                 let called = station
-                    .call(*function, inputs, command.id.0)
+                    .call(*function, inputs, number)
                     .ok_or_else(|| by_device("the function is not bound to a topic"))?;
-                let (call, payload) = called.map_err(|error| unwritable(&error))?;
-                let answer = call.answer.as_ref();
+                let (letter, payload) = called.map_err(|error| unwritable(&error))?;
                 // Without an answer the acknowledgement settles it: no property's report could.
-                let awaited = answer.map(|wait| (Awaited::Answer(*function), wait.timeout));
-                add((&call.letter, payload), awaited);
-                let response_topic = answer.and_then(|wait| wait.response_topic.clone());
-                if let Some(message) = messages.last_mut().filter(|_| response_topic.is_some()) {
-                    message.extra.response_topic = response_topic;
-                    message.extra.correlation = Some(command.id.0.to_string().into());
-                }
+                let awaited = letter.wait.as_ref().map(|_| Awaited::Answer);
+                plan.send(
+                    letter,
+                    payload,
+                    number,
+                    Subject::Function(*function),
+                    Step::new(None, None, awaited),
+                );
             }
         }
-        if messages.iter().any(|message| message.payload.len() > LARGEST_PAYLOAD) {
+        if plan.messages.iter().any(|message| message.payload.len() > LARGEST_PAYLOAD) {
+            self.drop_one(Dropped::TooLarge);
             return Err(by_device("the message would be too large"));
         }
-        if begun.steps.is_empty() {
+        if plan.steps.is_empty() {
             return Err(Outcome::Rejected(Rejection::Empty));
         }
-        begun.until = now.instant + wait;
-        Ok((begun, messages))
+        Ok(plan)
     }
 
-    /// Holds a device's report against the values that are awaited of it.
-    fn compare(&mut self, at: usize, samples: &[(usize, Sample)], now: Now) {
-        let Some(station) = self.stations.get(&at) else { return };
-        let mut touched = Vec::new();
-        for (id, command) in
-            self.commands.iter_mut().filter(|(_, command)| command.station == at && command.sent)
-        {
-            for (step, (_, value)) in
-                command.steps.iter_mut().zip(&mut command.values).filter(|(step, _)| !step.done)
-            {
-                let Some(Awaited::Report(property)) = step.awaited else { continue };
-                let reported =
-                    samples.iter().find(|(reported, _)| *reported == property).map(|(_, sample)| sample);
-                let (Some(Sample::Value(reported)), Some(form)) = (reported, station.form(property)) else {
-                    continue;
-                };
-                if form.same(value, reported) {
-                    value.clone_from(reported);
-                    step.done = true;
-                    touched.push(*id);
-                } else {
-                    step.other = Some(reported.clone());
-                }
-            }
-        }
-        for id in touched {
+    /// Holds a device's report against what is awaited of it.
+    fn compare(&mut self, at: usize, samples: &[(usize, Sample)], retained: bool, now: Now) {
+        let Some(station) = self.stations.get_mut(&at) else { return };
+        station.reported(samples);
+        let same = |property, written: &Value, read: &Value| {
+            station.form(property).is_some_and(|form| form.same(written, read))
+        };
+        for id in self.ledger.reported(at, samples, retained, same) {
             self.confirm_if_done(id, now);
         }
     }
 
-    fn confirm_if_done(&mut self, id: CommandId, now: Now) {
-        if !self.commands.get(&id).is_some_and(|command| command.steps.iter().all(|step| step.done)) {
-            return;
+    /// The device has answered a message: with a refusal, or with what the function gives. `tells`: with readings too.
+    fn answered(&mut self, at: usize, number: u64, verdict: Verdict, tells: bool, now: Now) {
+        match verdict {
+            Verdict::Refused(words) => {
+                self.give_up(&self.ledger.served(number), &by_device(&words), now);
+            }
+            Verdict::Outputs(outputs) => {
+                let outcome = Outcome::Confirmed { values: Vec::new(), outputs };
+                self.give_up(&self.ledger.served(number), &outcome, now);
+            }
+            Verdict::Done => {
+                let Some(station) = self.stations.get(&at) else { return };
+                let is_so = |property, value: Option<&Value>| station.is_so(property, value);
+                for id in self.ledger.answered(number, tells, is_so) {
+                    self.confirm_if_done(id, now);
+                }
+            }
         }
-        if let Some(command) = self.commands.remove(&id) {
-            self.settled(id, Outcome::Confirmed { values: command.values, outputs: Vec::new() }, now);
+    }
+
+    fn confirm_if_done(&mut self, id: CommandId, now: Now) {
+        if let Some(command) = self.ledger.take_done(id) {
+            self.forget_unwanted();
+            self.settled(id, command.outcome(), now);
+        }
+    }
+
+    /// Settles commands, whatever is left of them.
+    fn give_up(&mut self, ids: &[CommandId], outcome: &Outcome, now: Now) {
+        for id in ids {
+            if self.take(*id).is_some() {
+                self.settled(*id, outcome.clone(), now);
+            }
+        }
+    }
+
+    fn take(&mut self, id: CommandId) -> Option<Command> {
+        let command = self.ledger.take(id)?;
+        self.forget_unwanted();
+        Some(command)
+    }
+
+    /// Messages that nobody wants any more are not sent.
+    fn forget_unwanted(&mut self) {
+        self.outgoing.retain(|message| self.ledger.wants(message.ticket.0));
+    }
+
+    fn drop_one(&mut self, reason: Dropped) {
+        for (known, count) in Dropped::ALL.iter().zip(&mut self.dropped) {
+            *count += u64::from(*known == reason);
         }
     }
 
@@ -470,7 +444,7 @@ impl State {
         for id in self.waiting.take() {
             self.settled(id, unsent.clone(), now);
         }
-        for (id, command) in std::mem::take(&mut self.commands) {
+        for (id, command) in self.ledger.take_all() {
             let outcome = if command.sent { Outcome::TimedOut } else { unsent.clone() };
             self.settled(id, outcome, now);
         }
@@ -478,26 +452,6 @@ impl State {
 
     fn settled(&mut self, command: CommandId, outcome: Outcome, now: Now) {
         self.observations.push_back(Observation::Settled { command, at: now.wall, outcome });
-    }
-}
-
-impl Command {
-    fn deadline(&self) -> Instant {
-        if self.sent { self.until } else { self.until.min(self.start_by) }
-    }
-
-    /// What became of a command whose time is over.
-    fn overdue(&self) -> Outcome {
-        if !self.sent {
-            return Outcome::Busy;
-        }
-        let contradicted = self.steps.iter().zip(&self.values).filter(|(step, _)| !step.done);
-        let mismatch = contradicted.filter_map(|(step, (id, expected))| {
-            let found = step.other.clone()?;
-            Some(Rejection::Mismatch { id: Arc::clone(id), expected: expected.clone(), found })
-        });
-        // What the device said outweighs what it did not say about another value of the same self.
-        mismatch.map(Outcome::Rejected).next().unwrap_or(Outcome::TimedOut)
     }
 }
 

@@ -1,10 +1,14 @@
 //! Tests of presence, readings and commands, in simulated time.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::drivers::mqtt::MqttDevice;
+use crate::drivers::mqtt::ledger::COMMANDS_IN_FLIGHT;
 use crate::drivers::mqtt::map::{Availability, Call, MqttMap, Part, Place, Point, Publish, Reply, Source};
+use crate::drivers::mqtt::plan::ACKNOWLEDGE_WITHIN;
 use crate::model::device::Device;
 use crate::model::product::{Access, Function, Product, Property};
 use crate::model::value::ValueType;
@@ -17,6 +21,8 @@ const REPLY: Duration = Duration::from_secs(3);
 
 #[path = "members_tests.rs"]
 mod members;
+#[path = "reads_tests.rs"]
+mod reads;
 
 /// A state with a simulated clock.
 struct Bed {
@@ -352,9 +358,24 @@ fn what_cannot_be_done_is_refused_with_its_reason() {
     }
 }
 
+fn with_reads(map: &mut MqttMap) {
+    for (property, topic) in [(POWER, "{topic}/power/get"), (LEVEL, "{topic}/level/get")] {
+        let read = Publish {
+            topic: topic.into(),
+            payload: "".into(),
+            reply: Some(Reply { timeout: REPLY, answer: None }),
+            qos: 1,
+            retain: false,
+            user: vec![],
+        };
+        map.properties[property].as_mut().unwrap().read = Some(read);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Write(usize),
+    Read(usize),
     Send,
     Acknowledge(usize),
     Report(bool),
@@ -366,6 +387,7 @@ enum Act {
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         3 => (0_usize..2).prop_map(Act::Write),
+        2 => (0_usize..2).prop_map(Act::Read),
         3 => Just(Act::Send),
         2 => (0_usize..8).prop_map(Act::Acknowledge),
         2 => any::<bool>().prop_map(Act::Report),
@@ -379,7 +401,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 proptest! {
     #[test]
     fn every_command_is_settled_exactly_once(acts in acts()) {
-        let mut bed = Bed::connected(|_| ());
+        let mut bed = Bed::connected(with_reads);
         let mut sent = Vec::new();
         let mut given = Vec::new();
         let mut settled = Vec::new();
@@ -387,6 +409,8 @@ proptest! {
             match act {
                 Act::Write(POWER) => given.push(bed.write(&[(POWER, Value::Bool(true)), (LEVEL, Value::Int(1))])),
                 Act::Write(property) => given.push(bed.write(&[(property, Value::Int(1))])),
+                Act::Read(POWER) => given.push(bed.command(DriverAction::Read(vec![POWER, LEVEL]))),
+                Act::Read(property) => given.push(bed.command(DriverAction::Read(vec![property]))),
                 Act::Send => if let Some(message) = bed.state.poll_publish() {
                     if message.qos == 0 {
                         bed.state.handle_acknowledged(message.ticket, bed.now);
@@ -408,6 +432,8 @@ proptest! {
         let mut ids: Vec<_> = settled.iter().filter_map(|seen| { let Observation::Settled { command, .. } = seen else { return None }; Some(*command) }).collect();
         ids.sort();
         prop_assert_eq!(ids, given);
+        prop_assert_eq!(bed.state.poll_publish(), None, "nobody wants anything any more");
+        prop_assert_eq!(bed.state.ledger.unanswered(0).count(), 0);
     }
 }
 
@@ -541,13 +567,22 @@ fn map() -> MqttMap {
     };
     let point = |path: &str, write| {
         let sources = vec![Source { place: Place::of("{topic}/state"), part: Part::Path(path.into()) }];
-        Some(Point { sources, scale: 1.0, offset: 0.0, on: None, off: None, write, write_interval: None })
+        Some(Point {
+            sources,
+            scale: 1.0,
+            offset: 0.0,
+            on: None,
+            off: None,
+            write,
+            write_interval: None,
+            read: None,
+        })
     };
     let mut fixed = point("fixed", None);
     fixed.as_mut().unwrap().sources.clear();
     MqttMap {
         properties: vec![
-            point("power", Some(publish("{topic}/power/set", Some(Reply { timeout: REPLY })))),
+            point("power", Some(publish("{topic}/power/set", Some(Reply { timeout: REPLY, answer: None })))),
             point("level", Some(publish("{topic}/level/set", None))),
             fixed,
         ],
