@@ -27,6 +27,8 @@ pub enum Stage {
     /// Listeners and their sessions: no new ones, and a goodbye to those that are there. From then on nobody is
     /// left to give commands.
     Serve,
+    /// What leases hold is let go: safe values still find their drivers.
+    Leases,
     /// The drivers: the frame under way is finished, and its outcome still finds the hub.
     Drivers,
     /// The hub: what is still unsettled is settled.
@@ -36,13 +38,14 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 4] = [Self::Serve, Self::Drivers, Self::Hub, Self::World];
+    const ALL: [Self; 5] = [Self::Serve, Self::Leases, Self::Drivers, Self::Hub, Self::World];
 
     /// How long the next stage waits for this one. A listener cuts its sessions off after two seconds itself, so
     /// its share is a little longer.
     fn patience(self) -> Duration {
         match self {
             Self::Serve => Duration::from_millis(2_500),
+            Self::Leases => Duration::from_secs(2),
             Self::Drivers | Self::Hub => Duration::from_secs(3),
             Self::World => Duration::from_secs(1),
         }
@@ -72,7 +75,7 @@ pub struct Supervisor {
     tasks: JoinSet<()>,
     running: HashMap<Id, Running>,
     root: CancellationToken,
-    tokens: [(Stage, CancellationToken); 4],
+    tokens: [(Stage, CancellationToken); 5],
     /// The first task that panicked or ended unasked.
     failed: Option<Arc<str>>,
 }

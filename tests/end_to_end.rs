@@ -5,8 +5,10 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::world::{READER, SECRET, SYSTEM, World};
-use common::ws::{Ws, http};
+use common::ws::{PATIENCE, Ws, http};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
@@ -173,6 +175,67 @@ async fn a_write_from_sagoo_changes_the_register_of_the_independent_slave() {
     assert_eq!(payload["setpoint"], 20.0, "{payload}");
 }
 
+/// Writes over a connection that stays open, with a lease.
+async fn leased_write(world: &World, property: &str, value: u16, lease: &str) -> Ws {
+    let mut ws = Ws::connect(world.port, &format!("/messaging/{SECRET}")).await;
+    let parameter = json!({
+        "messageType": "WRITE_PROPERTY", "properties": {property: value}, "headers": {"lease": lease},
+    });
+    let topic = "/device-message-sender/press/press-1";
+    ws.send(&json!({"id": "l", "type": "sub", "topic": topic, "parameter": parameter}).to_string()).await;
+    let result = ws.wait_json("the result", |frame| frame["type"] == "result").await;
+    assert_eq!(result["payload"]["success"], true, "{result}");
+    ws
+}
+
+/// Waits until registers of the press hold this.
+async fn until_registers(world: &World, address: u16, words: &[u64]) {
+    let holds = async {
+        while world.line.get(2, "holding", address, words.len().try_into().expect("few")) != words {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, holds).await.expect("the registers are written in time");
+}
+
+/// 50.0 as f32 with swapped words: what is safe for the setpoint.
+const SAFE: [u64; 2] = [0x0000, 0x4248];
+
+#[tokio::test]
+async fn a_sagoo_client_that_is_killed_leaves_the_safe_value_in_the_register() {
+    let world = World::start().await;
+    let ws = leased_write(&world, "setpoint", 20, "session").await;
+    assert_eq!(world.line.get(2, "holding", 100, 2), [0x0000, 0x41A0]);
+    // Without a goodbye, as the kernel does for a process that is killed.
+    drop(ws);
+    until_registers(&world, 100, &SAFE).await;
+    // The journal says who, from where, what it was and what it is; the safe value came from nowhere.
+    for fields in [
+        r#"client="SV-EDGE-0001" peer="127.0.0.1" dialect="sagoo" device="press-1" property="setpoint" before="50" wanted="20" after="20" outcome="confirmed""#,
+        r#"client="lease of SV-EDGE-0001" device="press-1" property="setpoint" before="20" wanted="50" after="50" outcome="confirmed""#,
+    ] {
+        let said = async {
+            while !world.pentad.log().contains(&format!(" write {fields}")) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, said).await.expect(fields);
+    }
+}
+
+#[tokio::test]
+async fn what_is_leased_is_made_safe_at_a_stop_and_after_a_crash() {
+    let mut world = World::start().await;
+    let _kept = leased_write(&world, "setpoint", 20, "10m").await;
+    world.restart("TERM").await;
+    assert_eq!(world.line.get(2, "holding", 100, 2), SAFE, "before the drivers ended");
+    // The product gives this one two seconds, and the process is killed before.
+    let _kept = leased_write(&world, "limit", 7, "10m").await;
+    world.restart("KILL").await;
+    until_registers(&world, 102, &[0]).await;
+    assert!(world.pentad.log().contains("start of the gateway"), "{}", world.pentad.log());
+}
+
 #[tokio::test]
 async fn a_write_from_ithings_changes_the_register_of_the_independent_slave() {
     let world = World::start().await;
@@ -295,11 +358,11 @@ async fn what_was_on_the_line_is_written_on_a_signal_and_after_a_fault_and_given
     };
     let written = async |least: usize| {
         while count() < least {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     world.pentad.signal("USR1");
-    tokio::time::timeout(common::ws::PATIENCE, written(1)).await.expect("a capture is written on SIGUSR1");
+    tokio::time::timeout(PATIENCE, written(1)).await.expect("a capture is written on SIGUSR1");
     let (status, body) = http(world.port, "GET", "/captures/rs485.pcapng", &[], "").await;
     assert_eq!(status, 200);
     assert!(body.contains("mbrtu"), "a capture names its dissector");
@@ -307,7 +370,7 @@ async fn what_was_on_the_line_is_written_on_a_signal_and_after_a_fault_and_given
     assert_eq!(status, 404);
 
     world.line.fault("mute", 2);
-    tokio::time::timeout(common::ws::PATIENCE, written(2)).await.expect("a capture is written after a fault");
+    tokio::time::timeout(PATIENCE, written(2)).await.expect("a capture is written after a fault");
 }
 
 #[tokio::test]
@@ -494,10 +557,10 @@ async fn a_second_signal_ends_the_gateway_without_waiting_for_its_clients() {
     world.pentad.signal("TERM");
     let said = async {
         while !world.pentad.log().contains("stopping") {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(common::ws::PATIENCE, said).await.expect("the gateway says that it stops");
+    tokio::time::timeout(PATIENCE, said).await.expect("the gateway says that it stops");
     world.pentad.signal("INT");
     assert_eq!(world.pentad.exit_code().await, Some(1), "{}", world.pentad.log());
     assert!(!world.pentad.log().contains("everything has stopped"), "{}", world.pentad.log());

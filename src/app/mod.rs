@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::clock;
 use crate::config::{Config, History};
@@ -168,6 +168,8 @@ impl App {
             let line = status::keep(hub.clone(), admission.clone(), notices, token);
             supervisor.spawn(Stage::Serve, "status", line);
         }
+        let token = supervisor.token(Stage::Leases);
+        supervisor.spawn(Stage::Leases, "leases", let_go(hub.clone(), token));
         let token = supervisor.token(Stage::Drivers);
         supervisor.spawn(Stage::Drivers, "gateway state", watch_state(hub.clone(), state, token));
         let (mut gateway, live) =
@@ -210,6 +212,16 @@ fn record(supervisor: &mut Supervisor) -> Recorders {
     let task = captures::run(recorders.clone(), faults, captures::folder(), token);
     supervisor.spawn(Stage::Drivers, "captures", task);
     recorders
+}
+
+/// Waits until the gateway is told to stop, then until the safe values of leases are written.
+async fn let_go(hub: HubHandle, stop: CancellationToken) {
+    // Shorter than the stage's own patience, so that a device that does not answer is no overrun.
+    const WITHIN: Duration = Duration::from_millis(1_500);
+    stop.cancelled().await;
+    if !matches!(timeout(WITHIN, hub.release()).await, Ok(Ok(()))) {
+        warn!("not every leased value could be made safe before the end");
+    }
 }
 
 /// Keeps the brokers' drivers told of how the gateway is, while there are any; they are told at most once in this time.

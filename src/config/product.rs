@@ -8,14 +8,15 @@ use std::time::Duration;
 use super::binding::{modbus, mqtt};
 use super::formula;
 use super::node::{Lapse, Node};
-use super::problem::{Problem, Spot};
+use super::problem::{Problem, Report, Spot};
 use super::reader::Table;
 use super::rules::{self, ReportLayer};
 use super::sequence::{self, Scope};
 use super::{identity, scalar};
 use crate::drivers::modbus::map::ModbusMap;
 use crate::drivers::mqtt::map::{MqttMap, Publish};
-use crate::model::product::{Access, Function, Parameter, Product, Property, ReportRule};
+use crate::model::check::property_value;
+use crate::model::product::{Access, Function, LeaseRule, Parameter, Product, Property, ReportRule};
 use crate::model::value::{Value, ValueType};
 
 const TYPES: [(&str, ValueType); 6] = [
@@ -26,6 +27,9 @@ const TYPES: [(&str, ValueType); 6] = [
     ("enum", ValueType::Enum),
     ("object", ValueType::Object),
 ];
+
+/// The longest lease that a client may ask for, where the product does not say.
+const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
 
 /// A product with its bindings.
 #[derive(Debug)]
@@ -222,6 +226,8 @@ fn property(
     let range = range(&table, kind);
     let step = table.key("step").read(|node| node.float("a number above 0", |step| step > 0.0));
     let labels = labels(&table, kind);
+    let lease = table.table("lease").map(|table| lease(table, kind_or_float, access));
+    let report_to = table.report();
     let mut report = ReportRule::default();
     product_report.over(&mut report);
     table.table("report").map(rules::report).unwrap_or_default().over(&mut report);
@@ -240,7 +246,7 @@ fn property(
     let topic = mqtt.map(|table| mqtt::point(table, access, read));
     table.finish();
     let id = id?;
-    let property = Property {
+    let mut property = Property {
         name: name.map_or_else(|| Arc::clone(&id), Arc::from),
         id,
         kind: kind?,
@@ -248,6 +254,7 @@ fn property(
         access,
         range,
         step,
+        lease: None,
         labels,
         report,
         stale_after: None,
@@ -255,7 +262,43 @@ fn property(
         compute: None,
         on_request: topic.as_ref().is_some_and(|topic| topic.read.is_some()),
     };
+    if let Some((Some(rule), spot)) = lease {
+        property.lease = Some(checked(&property, rule, &spot, report_to));
+    }
     Some((property, point, topic))
+}
+
+/// What a property falls back to: `{ safe = 0, default = "30s", longest = "10m" }`.
+fn lease(table: Table<'_>, kind: ValueType, access: Access) -> (Option<LeaseRule>, Spot) {
+    let times = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
+    if !access.writable() {
+        let problem = Problem::error(&table.spot(), "a lease of a property that cannot be written");
+        table.report().add(problem.allowed("access rw or w with it"));
+    }
+    let safe = table.key("safe").required("the value that is written when a lease is lost");
+    let spot = safe.spot();
+    let safe = safe.read(|node| node.value(kind));
+    let default = table.key("default").read(|node| node.duration(times.clone()));
+    let longest = table.key("longest");
+    let longest_spot = longest.spot();
+    let longest = longest.read(|node| node.duration(times));
+    if default.zip(longest).is_some_and(|(default, longest)| default > longest) {
+        table.report().add(Problem::error(&longest_spot, "shorter than the default"));
+    }
+    table.finish();
+    let longest = longest.unwrap_or(LONGEST_LEASE.max(default.unwrap_or_default()));
+    (safe.map(|safe| LeaseRule { safe, default, longest }), spot)
+}
+
+/// The lease with its safe value as it is written; says where it cannot be.
+fn checked(property: &Property, rule: LeaseRule, spot: &Spot, report: &Report) -> LeaseRule {
+    match property_value(property, &rule.safe) {
+        Ok(safe) => LeaseRule { safe, ..rule },
+        Err(rejection) => {
+            report.add(Problem::error(spot, format!("a safe value that cannot be written: {rejection}")));
+            rule
+        }
+    }
 }
 
 fn range(table: &Table<'_>, kind: Option<ValueType>) -> Option<(f64, f64)> {

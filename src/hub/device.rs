@@ -325,6 +325,12 @@ impl DeviceState {
         positions.iter().filter_map(known).collect()
     }
 
+    /// The last value of a property, if it is good.
+    pub(super) fn good_value(&self, position: usize) -> Option<&Value> {
+        let reading = self.points.get(position)?.reading.as_ref()?;
+        (reading.quality == Quality::Good).then_some(&reading.value)
+    }
+
     /// The last value of a property as a number, if it is good.
     pub(super) fn good(&self, position: usize) -> Option<f64> {
         let reading = self.points.get(position)?.reading.as_ref()?;

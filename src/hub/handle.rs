@@ -93,6 +93,11 @@ pub enum HubRequest {
     },
     /// The configuration has changed, or a driver has found devices. Sent by the owner of all parts, not by sessions.
     Adopt(Adoption),
+    /// The gateway is about to end. Sent by the owner of all parts.
+    Release {
+        /// Told when the safe values of all leases are written whose devices are there.
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// The devices and links that there are from now on.
@@ -254,6 +259,14 @@ impl HubHandle {
         let (done, taken) = oneshot::channel();
         self.send(HubRequest::Adopt(Adoption { directory, begun, done })).await?;
         taken.await.map_err(|_| HubGone)
+    }
+
+    /// Lets the hub write the safe values of all leases, since the gateway is about to end, and waits until those are
+    /// written whose devices are there. From then on no command is taken.
+    pub async fn release(&self) -> Result<(), HubGone> {
+        let (done, released) = oneshot::channel();
+        self.send(HubRequest::Release { done }).await?;
+        released.await.map_err(|_| HubGone)
     }
 
     /// Ends a session without waiting, for use where nothing can be awaited. When the queue is full the hub hears

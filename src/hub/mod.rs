@@ -15,6 +15,7 @@ mod groups;
 pub mod handle;
 mod index;
 mod journal;
+mod leases;
 mod links;
 mod outcomes;
 mod point;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, error::TryRecvError, error::TrySendError};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -144,6 +145,8 @@ struct Hub {
     next_sweep: Instant,
     /// Messages that no member of a group had room for, since one last had.
     overflow: BTreeMap<Arc<str>, u64>,
+    /// Who waits until every safe value is written that can be.
+    releasing: Option<oneshot::Sender<()>>,
     meters: HubMeters,
     /// The number of the last message that is counted.
     counted: u64,
@@ -215,6 +218,7 @@ impl Hub {
             next_repair: None,
             next_sweep: now.instant + PULSE,
             overflow: BTreeMap::new(),
+            releasing: None,
             meters,
             counted,
             clock_changes,
@@ -255,6 +259,10 @@ impl Hub {
                 self.state.ask(key, token, client, question, now);
             }
             HubRequest::Adopt(adoption) => self.adopt(adoption, now),
+            HubRequest::Release { done } => {
+                self.state.release(now);
+                self.releasing = Some(done);
+            }
         }
         self.drain(now);
     }
@@ -304,6 +312,11 @@ impl Hub {
         if self.state.timeout().is_some_and(|due| due <= now.instant) {
             self.state.handle_timeout(now);
             self.drain(now);
+        }
+        if let Some(done) = self.releasing.take_if(|_| self.state.is_released()) {
+            if done.send(()).is_err() {
+                debug!("nobody waits any more until all is safe");
+            }
         }
         if self.next_repair.is_some_and(|due| due <= now.instant) {
             self.repair(now);

@@ -20,6 +20,19 @@ pub struct Command {
     pub message_id: Option<Arc<str>>,
     /// Whether the session wants to hear when the command is handed to the driver, before the outcome.
     pub notify_accepted: bool,
+    /// How long what it writes shall hold; `None` leaves that to the product.
+    pub lease: Option<Lease>,
+}
+
+/// How long a written value holds without being written again. Then the property's safe value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// For this time.
+    For(Duration),
+    /// As long as the session that wrote it.
+    Session,
+    /// For ever.
+    Release,
 }
 
 /// Read, write or invoke.
@@ -158,6 +171,17 @@ pub enum Rejection {
         /// Least time between two writes.
         every: Duration,
     },
+    /// The value cannot be leased as the client wants; nothing was sent.
+    #[error("{id} cannot be leased so: {why}")]
+    Lease {
+        /// Property, or what else was to be leased.
+        id: Arc<str>,
+        /// Why, in words.
+        why: String,
+    },
+    /// Clients hold as many leases as there may be; nothing was sent.
+    #[error("{0} values are leased already, which is the most; nothing was changed")]
+    TooManyLeases(usize),
     /// The device itself said no; its words, such as a Modbus exception.
     #[error("the device refused: {0}")]
     ByDevice(String),

@@ -11,6 +11,7 @@ pub use super::rules::{
     AlarmCondition, AlarmRule, Change, Direction, Edge, EventTrigger, Operand, Rate, ReportOn, ReportRule,
     Step,
 };
+use super::value::Value;
 use super::value::ValueType;
 
 /// A thing model.
@@ -99,6 +100,8 @@ pub struct Property {
     pub range: Option<(f64, f64)>,
     /// A write must be a multiple of this above the range's start.
     pub step: Option<f64>,
+    /// What it falls back to when nobody stands behind what was written.
+    pub lease: Option<LeaseRule>,
     /// Names of an enumeration's numbers.
     pub labels: Vec<(i64, Arc<str>)>,
     /// When a reading becomes a device message.
@@ -126,6 +129,7 @@ impl Property {
             access: Access::Read,
             range: None,
             step: None,
+            lease: None,
             labels: Vec::new(),
             report: ReportRule::default(),
             stale_after: None,
@@ -134,6 +138,17 @@ impl Property {
             on_request: false,
         }
     }
+}
+
+/// How a property falls back to a safe value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseRule {
+    /// What is written when a lease is lost; of the property's type, and one that may be written.
+    pub safe: Value,
+    /// How long every write holds whose client says nothing. `None`: for ever.
+    pub default: Option<Duration>,
+    /// The longest that a client may ask for.
+    pub longest: Duration,
 }
 
 /// What clients may do with a property.

@@ -11,7 +11,7 @@ use pentad::model::client::{Anonymous, Client, ClientBook, DeviceFilter, Dialect
 use pentad::model::device::{Device, Gateway, Link};
 use pentad::model::directory::Directory;
 use pentad::model::product::{
-    Access, AlarmCondition, AlarmRule, EventType, Function, Level, Parameter, Product, Property,
+    Access, AlarmCondition, AlarmRule, EventType, Function, LeaseRule, Level, Parameter, Product, Property,
 };
 use pentad::model::value::{Value, ValueType};
 
@@ -173,6 +173,11 @@ fn press_product() -> Product {
             Property {
                 access: Access::ReadWrite,
                 range: Some((0.0, 100.0)),
+                lease: Some(LeaseRule {
+                    safe: Value::Float(50.0),
+                    default: None,
+                    longest: Duration::from_secs(3600),
+                }),
                 ..property("setpoint", ValueType::Float)
             },
             Property { access: Access::ReadWrite, ..property("running", ValueType::Bool) },

@@ -139,6 +139,11 @@ pub fn settled(
             expected: property_value(device, id, expected),
             found: property_value(device, id, found),
         }),
+        Settle::Expired => Outcome::Rejected(Rejection::Expired),
+        Settle::Superseded(id) => Outcome::Rejected(Rejection::Superseded(id.as_str().into())),
+        Settle::TooSoon(id, every) => {
+            Outcome::Rejected(Rejection::TooSoon { id: id.as_str().into(), every: *every })
+        }
         Settle::TimedOut => Outcome::TimedOut,
         Settle::Busy => Outcome::Busy,
     };

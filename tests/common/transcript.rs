@@ -46,6 +46,9 @@ pub enum Settle {
     Outputs(Vec<(String, Json)>),
     Refused(String),
     Mismatch(String, Json, Json),
+    Expired,
+    Superseded(String),
+    TooSoon(String, Duration),
     TimedOut,
     Busy,
 }
@@ -230,7 +233,8 @@ fn direct(directive: &str, body: Option<&str>, stage: &mut dyn Stage) -> Result<
     Ok(false)
 }
 
-const OUTCOMES: [&str; 6] = ["confirmed", "outputs", "refused", "mismatch", "timeout", "busy"];
+const OUTCOMES: [&str; 9] =
+    ["confirmed", "outputs", "refused", "mismatch", "expired", "superseded", "too-soon", "timeout", "busy"];
 
 fn parse_settle(word: &str, rest: &str) -> Result<Settle, String> {
     Ok(match word {
@@ -246,6 +250,12 @@ fn parse_settle(word: &str, rest: &str) -> Result<Settle, String> {
                 json(1).ok_or("names no written value")?,
                 json(2).ok_or("names no value read back")?,
             )
+        }
+        "expired" => Settle::Expired,
+        "superseded" => Settle::Superseded(rest.to_owned()),
+        "too-soon" => {
+            let (id, every) = rest.split_once(' ').ok_or("names no property and time")?;
+            Settle::TooSoon(id.to_owned(), parse_duration(every)?)
         }
         "timeout" => Settle::TimedOut,
         "busy" => Settle::Busy,

@@ -20,7 +20,8 @@ async fn play_hub(rig: &mut Rig) {
             other @ (HubRequest::Watch { .. }
             | HubRequest::Submit { .. }
             | HubRequest::Ask { .. }
-            | HubRequest::Adopt(_)) => panic!("{other:?} before a session is opened"),
+            | HubRequest::Adopt(_)
+            | HubRequest::Release { .. }) => panic!("{other:?} before a session is opened"),
         }
     };
     let HubRequest::Ask { token, .. } = rig.asked().await else { panic!("nothing was asked") };

@@ -153,5 +153,6 @@ fn command() -> Command {
         timeout: Duration::from_secs(1),
         message_id: None,
         notify_accepted: false,
+        lease: None,
     }
 }

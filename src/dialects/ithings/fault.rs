@@ -97,9 +97,12 @@ impl Fault {
             | Rejection::MissingInput(_)
             | Rejection::UnknownInput(_)
             | Rejection::Empty => Self::PARAMETER,
-            Rejection::OutOfRange { .. } => Self::RANGE,
+            Rejection::OutOfRange { .. } | Rejection::Lease { .. } => Self::RANGE,
             Rejection::Mismatch { .. } | Rejection::Step { .. } => Self::BAD_REPLY,
-            Rejection::Expired | Rejection::Superseded(_) | Rejection::TooSoon { .. } => Self::BUSY,
+            Rejection::Expired
+            | Rejection::Superseded(_)
+            | Rejection::TooSoon { .. }
+            | Rejection::TooManyLeases(_) => Self::BUSY,
         };
         entry.with(&rejection.to_string())
     }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{data, readable, stranger, wire};
 use crate::dialects::shared::credentials::Credentials;
-use crate::dialects::shared::{form, json, lenient, message_id};
+use crate::dialects::shared::{form, json, lease, lenient, message_id};
 use crate::dialects::{Context, Input, Opening, Output, Request, Response, Session, Token};
 use crate::model::client::{Client, Dialect};
 use crate::model::command::{Action, Command, Outcome, Rejection};
@@ -124,7 +124,10 @@ impl Refusal {
                 rejection @ (Rejection::ByDevice(_) | Rejection::Mismatch { .. } | Rejection::Step { .. }),
             ) => Self::new(502, rejection.to_string()),
             Outcome::Rejected(
-                rejection @ (Rejection::Expired | Rejection::Superseded(_) | Rejection::TooSoon { .. }),
+                rejection @ (Rejection::Expired
+                | Rejection::Superseded(_)
+                | Rejection::TooSoon { .. }
+                | Rejection::TooManyLeases(_)),
             ) => Self::new(429, rejection.to_string()),
             Outcome::Rejected(
                 rejection @ (Rejection::UnknownProperty(_)
@@ -132,6 +135,7 @@ impl Refusal {
                 | Rejection::WriteOnly(_)
                 | Rejection::WrongType { .. }
                 | Rejection::OutOfRange { .. }
+                | Rejection::Lease { .. }
                 | Rejection::UnknownFunction(_)
                 | Rejection::MissingInput(_)
                 | Rejection::UnknownInput(_)
@@ -255,6 +259,14 @@ impl Wish {
             return Err(Refusal::new(400, "the parameter data is missing or empty"));
         }
         let values = data.iter().map(|(id, value)| (Arc::from(id.as_str()), json::from_json(value)));
+        let lease = fields.text("lease").or_else(|| request.query("lease").map(str::to_owned));
+        let lease = lease.filter(|text| !text.is_empty()).map(|text| {
+            let wrong = || {
+                Refusal::new(400, format!("the parameter lease takes {}, found {text:?}", lease::OF_CALLS))
+            };
+            // A call is a session of its own, and over when it is answered.
+            lease::parse(&text, false).ok_or_else(wrong)
+        });
         let operation = message_id(now.wall);
         let command = Command {
             device: Arc::clone(&device.id),
@@ -262,6 +274,7 @@ impl Wish {
             timeout: WRITE_WITHIN,
             message_id: Some(Arc::clone(&operation)),
             notify_accepted: false,
+            lease: lease.transpose()?,
         };
         let asks_callback = fields.text("callback").is_some_and(|address| !address.is_empty());
         let message = if asks_callback { "done; the callback address is not called" } else { "" };

@@ -11,7 +11,8 @@ use serde_json::{Map, Value as Json};
 use super::payload::Failure;
 use super::wire::to_text;
 use crate::dialects::shared::json::{self, member};
-use crate::model::command::{Action, ActionKind};
+use crate::dialects::shared::lease;
+use crate::model::command::{Action, ActionKind, Lease};
 use crate::model::product::Product;
 use crate::model::value::Value;
 
@@ -38,6 +39,8 @@ pub(super) struct Order {
     pub(super) forget: bool,
     /// How long each device may take.
     pub(super) timeout: Duration,
+    /// How long what is written shall hold, if the request says so, or what it says instead.
+    pub(super) lease: Result<Option<Lease>, String>,
 }
 
 /// What is to be done.
@@ -114,6 +117,13 @@ fn unnamed(product: &Product, given: &[(Arc<str>, Value)]) -> Option<Action> {
 }
 
 impl Order {
+    /// What this means for a device of the product.
+    pub(super) fn action(&self, product: &Product) -> Result<Action, Failure> {
+        let wrong = |found: &String| Failure::lease(format!("lease: {}, found {found}", lease::OF_SESSIONS));
+        self.lease.as_ref().map_err(wrong)?;
+        self.wish.action(product)
+    }
+
     /// Reads a command; `None` when its message type is not one that a client may send.
     pub(super) fn read(parameter: &Map<String, Json>) -> Option<Self> {
         let properties = member(parameter, "properties");
@@ -128,6 +138,7 @@ impl Order {
             asynchronous: header(parameter, "async").is_some_and(truth),
             forget: header(parameter, "sendAndForget").is_some_and(truth),
             timeout: header(parameter, "timeout").and_then(millis).unwrap_or(DEFAULT_TIMEOUT),
+            lease: header(parameter, "lease").map(leased).transpose(),
         })
     }
 }
@@ -192,6 +203,10 @@ fn named(members: &Map<String, Json>) -> Vec<(Arc<str>, Value)> {
 fn header<'a>(parameter: &'a Map<String, Json>, name: &str) -> Option<&'a Json> {
     let bags = BAGS.into_iter().filter_map(|bag| member(parameter, bag)).filter_map(Json::as_object);
     bags.filter_map(|bag| member(bag, name)).find(|value| !value.is_null())
+}
+
+fn leased(json: &Json) -> Result<Lease, String> {
+    to_text(json).and_then(|text| lease::parse(&text, true)).ok_or_else(|| json.to_string())
 }
 
 fn truth(json: &Json) -> bool {

@@ -64,6 +64,11 @@ impl Failure {
         Self::value("MissingParameter", message)
     }
 
+    /// The value cannot be leased as the request wants.
+    pub(super) fn lease(message: impl Into<String>) -> Self {
+        Self::value("WrongLease", message)
+    }
+
     /// The call names no function, or none that the product has.
     pub(super) fn no_function() -> Self {
         Self::known("FUNCTION_UNDEFINED")
@@ -99,12 +104,14 @@ impl Failure {
             Rejection::WriteOnly(_) => Self::value("WriteOnly", words),
             Rejection::WrongType { .. } => Self::value("WrongType", words),
             Rejection::OutOfRange { .. } => Self::value("OutOfRange", words),
+            Rejection::Lease { .. } => Self::lease(words),
             Rejection::MissingInput(_) | Rejection::Empty => Self::value("MissingParameter", words),
             Rejection::ByDevice(_) => Self::worded("DEVICE_REFUSED", words),
             Rejection::Mismatch { .. } => Self::worded("DEVICE_MISMATCH", words),
-            Rejection::Expired | Rejection::Superseded(_) | Rejection::TooSoon { .. } => {
-                Self::worded("SYSTEM_BUSY", words)
-            }
+            Rejection::Expired
+            | Rejection::Superseded(_)
+            | Rejection::TooSoon { .. }
+            | Rejection::TooManyLeases(_) => Self::worded("SYSTEM_BUSY", words),
             Rejection::Step { .. } => Self::worded("STEP_FAILED", words),
         }
     }

@@ -362,7 +362,7 @@ impl Session {
         let own = order.message_id.as_ref().map(Arc::clone);
         let message_id = own.unwrap_or_else(|| message_id(sender.now.wall));
         let action = match device {
-            Some(device) => order.wish.action(&device.product),
+            Some(device) => order.action(&device.product),
             None => Err(Failure::offline()),
         };
         let action = match action {
@@ -405,6 +405,7 @@ impl Session {
             timeout: order.timeout,
             message_id: Some(message_id),
             notify_accepted: order.asynchronous && !order.forget,
+            lease: order.lease.clone().unwrap_or_default(),
         };
         self.output.push_back(Output::Submit { token, client: Arc::clone(sender.client), command });
     }

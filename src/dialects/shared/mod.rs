@@ -6,6 +6,7 @@ pub mod credentials;
 pub(crate) mod fixture;
 pub mod form;
 pub mod json;
+pub mod lease;
 pub mod lenient;
 pub mod logins;
 pub mod sockjs;

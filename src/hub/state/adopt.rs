@@ -6,11 +6,16 @@
 //! - A device that stayed has its slot, its readings, its presence and its raised alarms.
 //! - A device that has gone was told as offline, with its alarms cleared, and its slot stands in no table.
 //! - Commands to it are still under way: its driver settles them, or their deadline does.
+//! - What is leased of a device that stayed is leased still, and has its safe value written when the lease is lost;
+//!   what is leased of one that has gone, or of a property that has no safe value any more, is forgotten, which the
+//!   log says.
 //! - What sessions, groups and alarms of clients want is resolved anew: whoever wants all devices of a kind has those
 //!   that came, and whoever wants one by its name has it once it is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use tracing::warn;
 
 use super::HubState;
 use crate::hub::device::DeviceState;
@@ -64,7 +69,20 @@ impl HubState {
     /// Takes over another directory.
     pub fn adopt(&mut self, directory: Arc<Directory>, now: Now) {
         self.announce();
+        let before: BTreeMap<usize, Arc<Device>> =
+            self.roster.devices().map(|(slot, device)| (slot, Arc::clone(device))).collect();
         let moves = self.roster.adopt(directory);
+        for ((slot, at), _) in self.leases.forget(&moves.gone) {
+            let Some(device) = before.get(&slot) else { continue };
+            let property = device.product.properties.get(at).map_or("?", |property| &property.id);
+            warn!(device = %device.id, property, "its device has gone; a lease is forgotten without its safe value");
+        }
+        for slot in &moves.changed {
+            let (Some(old), Some(new)) = (before.get(slot), self.roster.device(*slot)) else { continue };
+            for property in self.leases.changed(*slot, &old.product, &new.product) {
+                warn!(device = %new.id, %property, "it has no safe value any more; its lease is forgotten");
+            }
+        }
         for slot in &moves.gone {
             self.devices.remove(*slot);
             self.arm(*slot);
@@ -75,6 +93,7 @@ impl HubState {
                 let mut state = DeviceState::new(Arc::clone(device));
                 if self.begun {
                     state.begin(now.instant);
+                    self.leases.found(*slot, &device.product, now.instant);
                 }
                 self.devices.insert(*slot, state);
             }

@@ -10,13 +10,15 @@ use crate::model::time::UnixMillis;
 use crate::model::value::Value;
 
 impl HubState {
-    /// The time begins from which the lack of readings counts: with the first thing that is heard of anybody.
+    /// The time begins from which the lack of readings counts, and of leases: with the first thing that is heard of
+    /// anybody.
     pub(super) fn begin(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.begun, true) {
             let slots: Vec<usize> = self.roster.devices().map(|(slot, _)| slot).collect();
             for slot in slots {
                 if let Some(state) = self.devices.get_mut(slot) {
                     state.begin(now);
+                    self.leases.found(slot, &state.device().product, now);
                 }
                 self.arm(slot);
             }

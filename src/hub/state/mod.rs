@@ -22,6 +22,7 @@ use crate::hub::groups::Groups;
 use crate::hub::handle::{SessionKey, SessionReply};
 use crate::hub::index::Index;
 use crate::hub::journal::Journal;
+use crate::hub::leases::Leases;
 use crate::hub::links::Links;
 use crate::hub::outcomes::Outcomes;
 use crate::hub::revive::revive;
@@ -45,6 +46,7 @@ pub use crate::hub::effect::Effect;
 mod adopt;
 pub(super) mod dating;
 mod judging;
+mod leasing;
 mod orders;
 mod sequence;
 mod watching;
@@ -78,6 +80,7 @@ pub struct HubState {
     sequences: Sequences,
     outcomes: Outcomes,
     journal: Journal,
+    leases: Leases,
     /// When a report rule of a device wants attention, and the same by device, to find the entry again.
     timers: BTreeSet<(Instant, usize)>,
     armed: BTreeMap<usize, Instant>,
@@ -117,6 +120,7 @@ impl HubState {
             sequences: Sequences::default(),
             outcomes: Outcomes::default(),
             journal: Journal::default(),
+            leases: Leases::default(),
             timers: BTreeSet::new(),
             armed: BTreeMap::new(),
             devices,
@@ -163,6 +167,8 @@ impl HubState {
         self.index.remove(key);
         self.documents.forget(key);
         self.groups.leave(key, unsent, now);
+        self.leases.detached(key, now.instant);
+        self.fall_back(now);
     }
 
     /// A session has written these messages, which were given to it by [`Effect::Balance`].
@@ -287,8 +293,10 @@ impl HubState {
                 self.learn(&device, at, |state, facts| {
                     state.presence(at, online, reason, now.instant, facts);
                 });
-                if let (false, Some(slot)) = (online, self.roster.slot_of(&device)) {
-                    self.alarms.offline(slot);
+                match (online, self.roster.slot_of(&device)) {
+                    (true, Some(slot)) => self.leases.online(slot, &device.product, now.instant),
+                    (false, Some(slot)) => self.alarms.offline(slot),
+                    (_, None) => {}
                 }
             }
             Observation::Event { device, at, event, params } => {
@@ -344,6 +352,7 @@ impl HubState {
             self.settle(command, now.wall, Outcome::TimedOut, now.instant);
         }
         self.handle_step_timeouts(now);
+        self.fall_back(now);
         while let Some((_, slot)) = self.timers.first().filter(|(due, _)| *due <= now.instant).copied() {
             let mut facts = Vec::new();
             if let Some(state) = self.devices.get_mut(slot) {
@@ -365,7 +374,7 @@ impl HubState {
     pub fn timeout(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(due, _)| *due);
         let others = [self.commands.timeout(), self.alarms.timeout(), self.groups.timeout()];
-        others.into_iter().chain([timer, self.sequences.timeout()]).flatten().min()
+        others.into_iter().chain([timer, self.sequences.timeout(), self.leases.timeout()]).flatten().min()
     }
 
     /// Gives the next thing to do.
@@ -396,9 +405,11 @@ impl HubState {
     pub fn shutdown(&mut self, now: Now) {
         self.announce();
         self.stopping = true;
+        self.leases.close();
         while let Some(command) = self.commands.first() {
             self.settle(command, now.wall, Outcome::TimedOut, now.instant);
         }
+        self.tell_what_is_owed();
     }
 
     /// The newest readings of a device for a session that missed some reports, if it still wants them. Carries the

@@ -11,13 +11,25 @@ use crate::drivers::{CommandId, DriverAction, DriverCommand};
 use crate::model::check::{Checked, check};
 use crate::model::client::Client;
 use crate::model::command::{Command, Outcome, Rejection};
-use crate::model::message::Body;
+use crate::model::message::{Body, CommandNote};
 use crate::model::snapshot::Settled;
 use crate::model::time::{Now, UnixMillis};
 
 /// How much earlier than the hub a driver gives a command up that it has not begun. A driver knows that nothing was
 /// sent, so its `Busy` is worth more to the client than the hub's `TimedOut`, which means that nobody knows.
 pub(super) const DRIVERS_WORD: Duration = Duration::from_millis(250);
+
+/// A command that is to be sent on its way: who wants to hear of it, and what others see of it.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) id: CommandId,
+    pub(super) session: SessionKey,
+    pub(super) token: Token,
+    pub(super) timeout: Duration,
+    /// Whether the session wants to hear that work has begun.
+    pub(super) notify: bool,
+    pub(super) note: CommandNote,
+}
 
 impl HubState {
     /// A session sends a command.
@@ -27,12 +39,16 @@ impl HubState {
         if !self.sessions.contains(key) {
             return;
         }
-        match self.admit(key, &client, &command) {
+        let admitted = self.admit(key, &client, &command).and_then(|(slot, checked)| {
+            let brought = self.brought(slot, &checked, command.lease, key).map_err(Outcome::Rejected)?;
+            Ok((slot, checked, brought))
+        });
+        match admitted {
             Err(outcome) => {
                 self.journal.refused(key, &client, &command, &outcome, now.instant);
                 self.outcome(key, token, Arc::new(outcome));
             }
-            Ok((device, Checked::Read(properties))) if !self.can_ask(device, &properties) => {
+            Ok((device, Checked::Read(properties), _)) if !self.can_ask(device, &properties) => {
                 if command.notify_accepted {
                     self.reply(key, SessionReply::Accepted(token));
                 }
@@ -40,7 +56,15 @@ impl HubState {
                 let values = known.unwrap_or_default();
                 self.outcome(key, token, Arc::new(Outcome::Confirmed { values, outputs: Vec::new() }));
             }
-            Ok((device, checked)) => self.route(key, token, &client, &command, device, checked, now),
+            Ok((slot, checked, brought)) => {
+                let Some(device) = self.roster.device(slot).map(Arc::clone) else { return };
+                let id = self.commands.number();
+                self.leases.begin(id, &client.id, brought);
+                let note = note(id, &device, &client, &command, &checked);
+                let (timeout, notify) = (command.timeout, command.notify_accepted);
+                let order = Order { id, session: key, token, timeout, notify, note };
+                self.route(order, slot, checked, now);
+            }
         }
     }
 
@@ -85,22 +109,12 @@ impl HubState {
         link.is_none_or(|link| link.readable)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one command with all that was found out about it")]
-    fn route(
-        &mut self,
-        session: SessionKey,
-        token: Token,
-        client: &Client,
-        command: &Command,
-        slot: usize,
-        checked: Checked,
-        now: Now,
-    ) {
+    /// Sends a command on its way.
+    pub(super) fn route(&mut self, order: Order, slot: usize, checked: Checked, now: Now) {
         let Some(device) = self.roster.device(slot).map(Arc::clone) else { return };
-        let id = self.commands.number();
-        let deadline = now.instant + command.timeout.min(LONGEST_WAIT);
-        let note = Arc::new(note(id, &device, client, command, &checked));
-        let notify = command.notify_accepted;
+        let Order { id, session, token, timeout, notify, note } = order;
+        let note = Arc::new(note);
+        let deadline = now.instant + timeout.min(LONGEST_WAIT);
         let (checked, asked) = fetched(&device, checked, self.readable(slot));
         let before = match &checked {
             Checked::Write(values) => {
@@ -134,7 +148,7 @@ impl HubState {
             Checked::Invoke { function, inputs } => DriverAction::Invoke { function, inputs },
         };
         let link = Arc::clone(&device.link);
-        let margin = DRIVERS_WORD.min(command.timeout / 4);
+        let margin = DRIVERS_WORD.min(timeout / 4);
         let command =
             DriverCommand { id, device, action, deadline: deadline.checked_sub(margin).unwrap_or(deadline) };
         self.effects.push_back(Work::Do(Effect::Route { link, command }));
@@ -163,6 +177,7 @@ impl HubState {
     /// Gives a command its outcome, unless it has one already.
     pub(super) fn settle(&mut self, id: CommandId, at: UnixMillis, outcome: Outcome, now: Instant) {
         self.sequences.end(id);
+        self.lease_settled(id, &outcome, now);
         let Some(command) = self.commands.settle(id) else { return };
         let InFlight { session, token, device, note, announced, asked, before, origin, .. } = command;
         let outcome = answered(asked.as_ref(), device.and_then(|slot| self.devices.get(slot)), outcome);

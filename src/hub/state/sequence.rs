@@ -109,6 +109,7 @@ impl HubState {
     /// The outcome of a command to a device. Gives it back if it is no step's.
     pub(super) fn step_done(&mut self, command: CommandId, outcome: Outcome, now: Now) -> Option<Outcome> {
         let Some(id) = self.sequences.parent(command) else { return Some(outcome) };
+        self.lease_settled(command, &outcome, now.instant);
         let (device, function) = self.place(id)?;
         let sequence = self.sequences.running.get_mut(&id)?;
         sequence.child = None;
@@ -259,9 +260,21 @@ impl HubState {
         (sequence.child, sequence.wake) = (Some(child), None);
         let (position, deadline) = (sequence.device, sequence.deadline);
         let Some(device) = self.roster.device(position).map(Arc::clone) else { return };
+        self.lease_step(id, child, position, &action);
         let link = Arc::clone(&device.link);
         let command = DriverCommand { id: child, device, action, deadline };
         self.effects.push_back(Work::Do(Effect::Route { link, command }));
+    }
+
+    /// A step that writes is a write like any other: it takes a lease off, or brings that of the product.
+    fn lease_step(&mut self, id: CommandId, child: CommandId, slot: usize, action: &DriverAction) {
+        let (DriverAction::Write(values), Some(command)) = (action, self.commands.get_mut(id)) else {
+            return;
+        };
+        let (session, client) = (command.session, Arc::clone(&command.note.client));
+        if let Ok(brought) = self.brought_by(slot, values, None, session) {
+            self.leases.begin(child, &client, brought);
+        }
     }
 
     /// All steps are done: tells the outputs.

@@ -7,6 +7,7 @@ mod dating;
 mod devices;
 mod groups;
 mod index;
+mod leases;
 mod ledger;
 mod memory;
 mod retention;
@@ -240,6 +241,7 @@ fn command(device: &str, action: Action) -> Command {
         timeout: Duration::from_secs(10),
         message_id: Some("m-1".into()),
         notify_accepted: false,
+        lease: None,
     }
 }
 

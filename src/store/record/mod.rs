@@ -481,6 +481,14 @@ fn write_rejection(w: &mut Writer, rejection: &Rejection) {
         }
         Rejection::Expired => w.byte(12),
         Rejection::Superseded(id) => plain(w, 13, id),
+        Rejection::Lease { id, why } => {
+            plain(w, 16, id);
+            w.text(why);
+        }
+        Rejection::TooManyLeases(most) => {
+            w.byte(17);
+            w.size(*most);
+        }
         Rejection::TooSoon { id, every } => {
             plain(w, 14, id);
             w.millis(*every);
@@ -523,6 +531,8 @@ fn read_rejection(r: &mut Reader<'_>) -> Result<Rejection, Damaged> {
         12 => Rejection::Expired,
         13 => Rejection::Superseded(r.text()?),
         14 => Rejection::TooSoon { id: r.text()?, every: Duration::from_millis(r.number()?) },
+        16 => Rejection::Lease { id: r.text()?, why: r.text()?.to_string() },
+        17 => Rejection::TooManyLeases(r.size()?),
         _ => return Err(r.damaged("a rejection")),
     })
 }

@@ -75,6 +75,8 @@ fn rejection() -> impl Strategy<Value = Rejection> {
         (any::<usize>(), any::<usize>(), ".{0,8}", ".{0,8}")
             .prop_map(|(step, of, what, why)| Rejection::Step { step, of, what, why }),
         text().prop_map(Rejection::Superseded),
+        (text(), ".{0,8}").prop_map(|(id, why)| Rejection::Lease { id, why }),
+        any::<usize>().prop_map(Rejection::TooManyLeases),
         (text(), any::<u32>())
             .prop_map(|(id, millis)| Rejection::TooSoon { id, every: Duration::from_millis(millis.into()) }),
         ".{0,8}".prop_map(Rejection::ByDevice),

@@ -182,7 +182,7 @@ impl Call {
                 let client = Arc::clone(&self.client);
                 self.output.push_back(Output::Ask { token: Token(0), client, question });
             }
-            Plan::Command { asynchronous, timeout, targets, .. } => {
+            Plan::Command { asynchronous, timeout, lease, targets, .. } => {
                 for (token, target) in (0..).map(Token).zip(targets) {
                     let State::Wanted(action) = &target.state else { continue };
                     let command = Command {
@@ -191,6 +191,7 @@ impl Call {
                         timeout: *timeout,
                         message_id: Some(Arc::clone(&target.message_id)),
                         notify_accepted: *asynchronous,
+                        lease: *lease,
                     };
                     target.state = State::Sent;
                     self.output.push_back(Output::Submit {

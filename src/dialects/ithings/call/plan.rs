@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::fields::Fields;
 use crate::dialects::ithings::fault::Fault;
-use crate::dialects::shared::{json, message_id};
+use crate::dialects::shared::{json, lease, message_id};
 use crate::dialects::{self, Context};
 use crate::model::client::Client;
-use crate::model::command::{Action, Outcome};
+use crate::model::command::{Action, Lease, Outcome};
 use crate::model::device::Device;
 use crate::model::time::{Now, UnixMillis};
 use crate::model::value::Value;
@@ -48,13 +48,12 @@ pub(super) enum Plan {
         reach: Reach,
         asynchronous: bool,
         timeout: Duration,
+        /// How long what is written shall hold, if the call says so.
+        lease: Option<Lease>,
         targets: Vec<Target>,
     },
     /// What became of an earlier command.
-    Read {
-        kind: Kind,
-        target: Target,
-    },
+    Read { kind: Kind, target: Target },
     Latest {
         device: Arc<Device>,
         /// Empty for all.
@@ -123,7 +122,13 @@ impl Plan {
             targets.push(Target { product, name, message_id: message_id(now.wall), ignored, state });
         }
         let timeout = fields.timeout()?.unwrap_or(DEFAULT_TIMEOUT).min(LONGEST_TIMEOUT);
-        Ok(Self::Command { kind, reach, asynchronous: fields.flag("isAsync")?, timeout, targets })
+        let lease = fields.text("lease")?.map(|text| {
+            let wrong = || Fault::FIELD.with(&format!("field \"lease\" takes {}", lease::OF_CALLS));
+            // A call is a session of its own, and over when it is answered.
+            lease::parse(&text, false).ok_or_else(wrong)
+        });
+        let (asynchronous, lease) = (fields.flag("isAsync")?, lease.transpose()?);
+        Ok(Self::Command { kind, reach, asynchronous, timeout, lease, targets })
     }
 
     pub(super) fn read(

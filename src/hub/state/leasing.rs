@@ -1,0 +1,173 @@
+//! Leases in the hub's state: what a write brings, and the safe values of leases that are lost.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info, warn};
+
+use super::HubState;
+use super::orders::Order;
+use crate::dialects::Token;
+use crate::drivers::CommandId;
+use crate::hub::device::DeviceState;
+use crate::hub::handle::SessionKey;
+use crate::hub::leases::{Brought, Due, Place};
+use crate::model::check::{Checked, same};
+use crate::model::command::{ActionKind, Lease, Outcome, Rejection};
+use crate::model::device::Device;
+use crate::model::message::CommandNote;
+use crate::model::product::Property;
+use crate::model::time::Now;
+use crate::model::value::Value;
+
+/// How long a safe value may take before it counts as failed and is tried again.
+const FALL_BACK_WITHIN: Duration = Duration::from_secs(10);
+
+/// Stands for the gateway itself among the sessions, whose numbers are counted from 1.
+const NOBODY: SessionKey = SessionKey(u64::MAX);
+
+/// Who wrote, in the journal, where nobody had leased the value since the start.
+const START: &str = "start of the gateway";
+
+impl HubState {
+    /// The leases that a command of a session brings, or why it cannot have the one that it asks for.
+    pub(super) fn brought(
+        &self,
+        slot: usize,
+        checked: &Checked,
+        wish: Option<Lease>,
+        session: SessionKey,
+    ) -> Result<Brought, Rejection> {
+        let Some(device) = self.roster.device(slot) else { return Ok(Brought::default()) };
+        let only_writes = |id: &str| match wish {
+            None => Ok(Brought::default()),
+            Some(_) => Err(Rejection::Lease { id: id.into(), why: "only what is written can be".to_owned() }),
+        };
+        match checked {
+            Checked::Read(_) => only_writes("a reading"),
+            Checked::Invoke { function, .. } => {
+                only_writes(device.product.functions.get(*function).map_or("a call", |known| &known.id))
+            }
+            Checked::Write(values) => self.brought_by(slot, values, wish, session),
+        }
+    }
+
+    /// The leases that written values bring.
+    pub(super) fn brought_by(
+        &self,
+        slot: usize,
+        values: &[(usize, Value)],
+        wish: Option<Lease>,
+        session: SessionKey,
+    ) -> Result<Brought, Rejection> {
+        let Some(device) = self.roster.device(slot) else { return Ok(Brought::default()) };
+        let mut brought = Brought { grants: Vec::new(), several: values.len() > 1 };
+        for (at, value) in values {
+            let Some(property) = device.product.properties.get(*at) else { continue };
+            let grant = self.leases.grant((slot, *at), property, value, wish, session)?;
+            if property.lease.is_some() {
+                brought.grants.push(((slot, *at), grant));
+            }
+        }
+        Ok(brought)
+    }
+
+    /// A command has its outcome, late or not.
+    pub(super) fn lease_settled(&mut self, id: CommandId, outcome: &Outcome, now: Instant) {
+        let attached = |session| self.sessions.contains(session);
+        let Some(returned) = self.leases.settled(id, outcome, now, attached) else { return };
+        let Some((device, property)) = self.leased(returned.place) else { return };
+        let (device, property, tries) = (&*device.id, &*property.id, returned.tries);
+        match (returned.safe, tries) {
+            (true, 1) => {}
+            (true, _) => info!(device, property, tries, "the device has taken the safe value"),
+            (false, 1) => {
+                let outcome = outcome.name();
+                warn!(
+                    device,
+                    property, outcome, "the safe value was not taken; it is written again until it is"
+                );
+            }
+            (false, _) => debug!(device, property, tries, ?outcome, "the safe value was not taken again"),
+        }
+    }
+
+    /// Writes the safe values of leases that are lost.
+    pub(super) fn fall_back(&mut self, now: Now) {
+        while let Some(due) = self.leases.due(now.instant) {
+            self.write_safe(due, now);
+        }
+    }
+
+    fn write_safe(&mut self, due: Due, now: Now) {
+        let (slot, at) = due.place;
+        let Some((device, property)) = self.leased(due.place) else { return self.leases.done(&due) };
+        let (device, property) = (Arc::clone(device), property.clone());
+        let Some(rule) = &property.lease else { return self.leases.done(&due) };
+        let state = self.devices.get(slot);
+        let known = state.and_then(|state| state.good_value(at));
+        if due.holder.is_none() && due.tries == 0 && known.is_some_and(|value| same(value, &rule.safe)) {
+            return self.leases.done(&due);
+        }
+        if state.is_none_or(DeviceState::known_offline) {
+            debug!(device = %device.id, property = %property.id, "a safe value waits for its device");
+            return self.leases.unsent(due, now.instant);
+        }
+        let client: Arc<str> = match &due.holder {
+            Some(holder) => format!("lease of {holder}").into(),
+            None => START.into(),
+        };
+        if due.tries == 0 {
+            let (device, property, value) = (&*device.id, &*property.id, rule.safe.to_string());
+            if let Some(client) = &due.holder {
+                warn!(device, property, value, %client, why = %due.why, "a lease is lost; the safe value is written");
+            } else {
+                info!(
+                    device,
+                    property, value, "nobody has leased it since the start; the safe value is written"
+                );
+            }
+        }
+        let id = self.commands.number();
+        let note = CommandNote {
+            message_id: format!("lease-{}", id.0).into(),
+            kind: ActionKind::Write,
+            function: None,
+            values: vec![(Arc::clone(&property.id), rule.safe.clone())],
+            client,
+        };
+        let checked = Checked::Write(vec![(at, rule.safe.clone())]);
+        self.leases.writing(id, due);
+        let order =
+            Order { id, session: NOBODY, token: Token(0), timeout: FALL_BACK_WITHIN, notify: false, note };
+        self.route(order, slot, checked, now);
+    }
+
+    /// The device and the property at a place.
+    fn leased(&self, (slot, at): Place) -> Option<(&Arc<Device>, &Property)> {
+        let device = self.roster.device(slot)?;
+        Some((device, device.product.properties.get(at)?))
+    }
+
+    /// The gateway is about to end: nobody stands behind anything any more. No further command is taken, and the safe
+    /// values of all leases are written while the drivers still run.
+    pub fn release(&mut self, now: Now) {
+        self.announce();
+        self.stopping = true;
+        self.leases.release(now.instant);
+        self.fall_back(now);
+    }
+
+    /// Whether every safe value is written that can be; the others' devices are away.
+    pub fn is_released(&self) -> bool {
+        self.leases.owed().all(|(slot, _)| self.devices.get(slot).is_none_or(DeviceState::known_offline))
+    }
+
+    /// Says what is left, at the very end.
+    pub(super) fn tell_what_is_owed(&self) {
+        for (device, property) in self.leases.owed().filter_map(|place| self.leased(place)) {
+            let (device, property) = (&*device.id, &*property.id);
+            warn!(device, property, "the safe value is not written; it will be after the next start");
+        }
+    }
+}
