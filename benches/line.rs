@@ -61,6 +61,15 @@ const MEASURED: Duration = Duration::from_secs(5);
 const WARM_UP: Duration = Duration::from_secs(1);
 
 fn main() {
+    println!("the pseudo-terminal by itself: a request there and an answer back, with nothing else");
+    let hops = hops();
+    let mean = hops.iter().sum::<Duration>() / u32::try_from(hops.len()).unwrap();
+    println!(
+        "  median {:.3} ms, mean {:.3} ms, longest {:.1} ms: every turn below pays it",
+        millis(hops[hops.len() / 2]),
+        millis(mean),
+        millis(hops[hops.len() - 1])
+    );
     println!("line use: share of the wire-time bound, polling as fast as possible (budget 95 %)");
     for baud in [9600, 115_200] {
         let line = Line::plug(baud, None);
@@ -262,6 +271,37 @@ fn ask_barely(line: &Line) -> u64 {
         turns += 1;
     }
     turns
+}
+
+/// How long the pseudo-terminal and two threads that wait for each other take for a request and its answer, the shortest first.
+fn hops() -> Vec<Duration> {
+    let (mut master, mut slave) = serial2::SerialPort::pair().unwrap();
+    for port in [&mut master, &mut slave] {
+        port.set_read_timeout(Duration::from_secs(1)).unwrap();
+        let mut settings = port.get_configuration().unwrap();
+        settings.set_raw();
+        port.set_configuration(&settings).unwrap();
+    }
+    let echo = thread::spawn(move || {
+        let mut request = [0; 8];
+        while master.read_exact(&mut request).is_ok() {
+            master.write_all(&[0; 25]).unwrap();
+        }
+    });
+    let mut answer = [0; 25];
+    let mut took = Vec::new();
+    for _ in 0..1000 {
+        let begun = clock::instant();
+        slave.write_all(&[1; 8]).unwrap();
+        slave.read_exact(&mut answer).unwrap();
+        took.push(begun.elapsed());
+        // As on a line: neither end is awake from the last turn.
+        thread::sleep(Duration::from_millis(2));
+    }
+    drop(slave);
+    echo.join().unwrap();
+    took.sort_unstable();
+    took
 }
 
 /// Exact to some microseconds: the last part of the wait is spent looking.
