@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -134,7 +135,7 @@ impl App {
         let recorders = record(&mut supervisor);
         let state = watch::Sender::new(None);
         // Before anybody is told a time.
-        let (keeper, archive) = keep_time(&mut supervisor, &config, &directory).unzip();
+        let (keeper, archive) = keep_time(&mut supervisor, &config, &directory, &meters).unzip();
         let mut links =
             Links::new(observations, announcements, state.clone(), Arc::clone(&meters), recorders);
         let (steps, ways) = links.prepare(None, &config);
@@ -252,9 +253,14 @@ fn keep_time(
     supervisor: &mut Supervisor,
     config: &Config,
     directory: &Arc<Directory>,
+    meters: &Meters,
 ) -> Option<(Keeper, Archive)> {
     clock::begin(config.gateway.clock);
-    let kept = keep_history(supervisor, config.history.clone(), directory);
+    let troubled = meters.hub().history_troubled;
+    let kept = keep_history(supervisor, config.history.clone(), directory, &troubled);
+    if config.history.is_some() && kept.is_none() {
+        troubled.set(1);
+    }
     if let Some(last) = kept.as_ref().and_then(|(keeper, _)| keeper.recovered.last) {
         clock::passed(last);
     }
@@ -269,6 +275,7 @@ fn keep_history(
     supervisor: &mut Supervisor,
     history: Option<History>,
     directory: &Arc<Directory>,
+    troubled: &Gauge,
 ) -> Option<(Keeper, Archive)> {
     let (keeper, archive, worker) = match store::open(history?, Arc::clone(directory)) {
         Ok(opened) => opened,
@@ -277,7 +284,7 @@ fn keep_history(
             return None;
         }
     };
-    let runtime = Handle::current();
+    let (runtime, worker) = (Handle::current(), worker.telling(troubled.clone()));
     if let Err(error) = supervisor.spawn_thread(Stage::Hub, "history", move || worker.run(&runtime)) {
         error!(%error, "no history is kept: cannot start its thread");
         return None;

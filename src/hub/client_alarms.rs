@@ -1,8 +1,8 @@
 //! Alarms that clients set: conditions on a property of some devices that must hold for a while.
 //!
-//! Only good readings are judged. A device that goes offline interrupts the wait of an alarm that is not raised
-//! yet, and leaves a raised one raised, since nothing is known of it. A wait at whose end the reading is not good
-//! begins anew too.
+//! Only good readings are judged. A device that goes offline, and a reading that is not good, interrupt the wait of an alarm
+//! that is not raised yet, and leave a raised one raised, since nothing is known of it. Where an alarm is raised outlives
+//! the process: it is told as cleared when the first good reading says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,13 +11,16 @@ use std::time::Instant;
 use super::roster::Roster;
 use crate::model::client::Client;
 use crate::model::device::Device;
-use crate::model::history::{AlarmAnswer, AlarmAsk, AlarmKind, ClientAlarm};
+use crate::model::history::{AlarmAnswer, AlarmAsk, AlarmKind, ClientAlarm, KeptAlarm};
 use crate::model::product::{AlarmCondition, AlarmRule};
 use crate::model::value::Value;
 use crate::store::Write;
 
 /// Alarms of all clients. When full a new one is refused.
 const CLIENT_ALARMS: usize = 256;
+
+/// Alarms of one client among them, so that none takes all. When full a new one of this client is refused.
+const OF_ONE_CLIENT: usize = 64;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -32,6 +35,8 @@ pub(super) struct ClientAlarms {
 #[derive(Debug)]
 struct Entry {
     alarm: ClientAlarm,
+    /// Id of the client that created it.
+    owner: Arc<str>,
     /// By slot of the device.
     watches: BTreeMap<usize, Watch>,
 }
@@ -51,6 +56,8 @@ struct Watch {
 /// An alarm was raised or has cleared on a device.
 #[derive(Debug)]
 pub(super) struct Change {
+    /// The alarm's id.
+    pub(super) alarm: u64,
     pub(super) device: usize,
     pub(super) property: usize,
     pub(super) rule: Arc<AlarmRule>,
@@ -68,16 +75,46 @@ pub(super) struct Asked {
 }
 
 impl ClientAlarms {
-    /// Takes over what the store had.
-    pub(super) fn restore(&mut self, alarms: Vec<ClientAlarm>, roster: &Roster) {
-        for alarm in alarms {
-            self.insert(alarm, roster);
+    /// Takes over what the store had. Gives the slots of devices on which something is raised, with the rule's id.
+    pub(super) fn restore(
+        &mut self,
+        alarms: Vec<KeptAlarm>,
+        roster: &Roster,
+        now: Instant,
+    ) -> Vec<(usize, Arc<str>)> {
+        let mut told = Vec::new();
+        for KeptAlarm { alarm, owner, raised } in alarms {
+            let id = alarm.id;
+            self.insert(alarm, owner, roster);
+            let Some(entry) = self.alarms.get_mut(&id) else { continue };
+            for (device, limit) in raised {
+                let slot = roster.slot(&device);
+                let Some((slot, watch)) = slot.and_then(|slot| Some((slot, entry.watches.get_mut(&slot)?)))
+                else {
+                    continue;
+                };
+                let rule = Arc::new(rule(&entry.alarm, Some(limit)));
+                told.push((slot, Arc::clone(&rule.id)));
+                (watch.since, watch.raised) = (Some(now), Some(rule));
+            }
         }
+        told
     }
 
     /// Everything, to be written into a store that was begun anew.
-    pub(super) fn all(&self) -> impl Iterator<Item = Write> {
-        self.alarms.values().map(|entry| Write::Alarm(entry.alarm.clone()))
+    pub(super) fn all(&self, roster: &Roster) -> impl Iterator<Item = Write> {
+        self.alarms.keys().filter_map(|id| self.kept(*id, roster))
+    }
+
+    /// An alarm as it is to be kept now, if there is one of this id.
+    pub(super) fn kept(&self, id: u64, roster: &Roster) -> Option<Write> {
+        let Entry { alarm, owner, watches } = self.alarms.get(&id)?;
+        let raised = watches.iter().filter_map(|(slot, watch)| {
+            let AlarmCondition::Client { limit, .. } = watch.raised.as_ref()?.condition else { return None };
+            Some((Arc::clone(&roster.device(*slot)?.id), limit))
+        });
+        let raised = raised.collect();
+        Some(Write::Alarm(KeptAlarm { alarm: alarm.clone(), owner: Arc::clone(owner), raised }))
     }
 
     /// Answers one client. `last_id` is the last id that was given to anything.
@@ -106,17 +143,20 @@ impl ClientAlarms {
                 if self.alarms.values().any(same) {
                     return refused(AlarmAnswer::Taken);
                 }
+                let owner = known.map_or(&client.id, |known| &known.owner);
+                let owner = Arc::clone(owner);
                 if alarm.id == 0 {
-                    if self.alarms.len() >= CLIENT_ALARMS {
+                    let own = self.alarms.values().filter(|entry| entry.owner == client.id).count();
+                    if self.alarms.len() >= CLIENT_ALARMS || own >= OF_ONE_CLIENT {
                         return refused(AlarmAnswer::Full);
                     }
                     *last_id += 1;
                     alarm.id = *last_id;
                 }
-                let (id, write) = (alarm.id, Write::Alarm((*alarm).clone()));
+                let id = alarm.id;
                 let changes = self.remove(id);
-                self.insert(*alarm, roster);
-                Asked { answer: AlarmAnswer::Put(id), write: Some(write), changes }
+                self.insert(*alarm, owner, roster);
+                Asked { answer: AlarmAnswer::Put(id), write: self.kept(id, roster), changes }
             }
             AlarmAsk::Delete(id) => {
                 let Some(known) = self.alarms.get(&id) else { return refused(AlarmAnswer::Unknown) };
@@ -170,7 +210,7 @@ impl ClientAlarms {
                     if let Some(due) = since.checked_add(entry.alarm.hold) {
                         self.timers.remove(&(due, id, device));
                     }
-                    changes.extend(watch.clear(device));
+                    changes.extend(watch.clear(id, device));
                 }
                 (true, Some(_)) | (false, None) => {}
             }
@@ -179,8 +219,15 @@ impl ClientAlarms {
 
     /// The device does not answer any more.
     pub(super) fn offline(&mut self, device: usize) {
+        self.interrupt(device, |_| false);
+    }
+
+    /// Ends the waits for properties of a device that have no good reading now: nobody knows whether their condition
+    /// still holds.
+    pub(super) fn interrupt(&mut self, device: usize, good: impl Fn(usize) -> bool) {
+        let points = self.points.range((device, 0, 0)..=(device, usize::MAX, u64::MAX));
         let ids: BTreeSet<u64> =
-            self.points.range((device, 0, 0)..=(device, usize::MAX, u64::MAX)).map(|(.., id)| *id).collect();
+            points.filter(|(_, property, _)| !good(*property)).map(|(.., id)| *id).collect();
         for id in ids {
             let Some(entry) = self.alarms.get_mut(&id) else { continue };
             let Some(watch) = entry.watches.get_mut(&device) else { continue };
@@ -225,7 +272,7 @@ impl ClientAlarms {
     /// that is what is said.
     pub(super) fn withdraw(&mut self, slot: usize, device: &Device, next: Option<&Device>) -> Vec<Change> {
         let mut changes = Vec::new();
-        for entry in self.alarms.values_mut() {
+        for (id, entry) in &mut self.alarms {
             let kind = |device: &Device| {
                 covered_property(&entry.alarm, device)
                     .and_then(|position| device.product.properties.get(position))
@@ -233,7 +280,7 @@ impl ClientAlarms {
             };
             let stays = next.and_then(kind).is_some_and(|next| Some(next) == kind(device));
             if !stays {
-                changes.extend(entry.watches.remove(&slot).and_then(|mut watch| watch.clear(slot)));
+                changes.extend(entry.watches.remove(&slot).and_then(|mut watch| watch.clear(*id, slot)));
             }
         }
         changes
@@ -262,21 +309,21 @@ impl ClientAlarms {
         });
     }
 
-    fn insert(&mut self, alarm: ClientAlarm, roster: &Roster) {
+    fn insert(&mut self, alarm: ClientAlarm, owner: Arc<str>, roster: &Roster) {
         let id = alarm.id;
         let mut watches = BTreeMap::new();
         for (device, property) in covered(&alarm, roster) {
             self.points.insert((device, property, id));
             watches.insert(device, Watch::new(property));
         }
-        self.alarms.insert(id, Entry { alarm, watches });
+        self.alarms.insert(id, Entry { alarm, owner, watches });
     }
 
     fn remove(&mut self, id: u64) -> Vec<Change> {
         let Some(mut entry) = self.alarms.remove(&id) else { return Vec::new() };
         self.points.retain(|(.., each)| *each != id);
         self.timers.retain(|(_, each, _)| *each != id);
-        entry.watches.iter_mut().filter_map(|(device, watch)| watch.clear(*device)).collect()
+        entry.watches.iter_mut().filter_map(|(device, watch)| watch.clear(id, *device)).collect()
     }
 }
 
@@ -288,12 +335,13 @@ impl Watch {
     fn raise(&mut self, alarm: &ClientAlarm, device: usize, before: Option<f64>) -> Change {
         let rule = Arc::new(rule(alarm, before));
         self.raised = Some(Arc::clone(&rule));
-        Change { device, property: self.property, rule, raised: true, value: self.value.clone() }
+        let value = self.value.clone();
+        Change { alarm: alarm.id, device, property: self.property, rule, raised: true, value }
     }
 
-    fn clear(&mut self, device: usize) -> Option<Change> {
-        let rule = self.raised.take()?;
-        Some(Change { device, property: self.property, rule, raised: false, value: self.value.clone() })
+    fn clear(&mut self, alarm: u64, device: usize) -> Option<Change> {
+        let (rule, value) = (self.raised.take()?, self.value.clone());
+        Some(Change { alarm, device, property: self.property, rule, raised: false, value })
     }
 }
 
@@ -318,7 +366,7 @@ fn may_cover(client: &Client, alarm: &ClientAlarm, roster: &Roster) -> bool {
 #[expect(clippy::float_cmp, reason = "a client that asks for equality means it")]
 fn holds(alarm: &ClientAlarm, value: f64, last: Option<f64>, held: bool) -> bool {
     let moved = |wrong: fn(f64, f64) -> bool| match last {
-        None => false,
+        None => held,
         Some(last) if last == value => held,
         Some(last) => wrong(value, last),
     };

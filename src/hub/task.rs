@@ -75,6 +75,7 @@ pub async fn run(
         top_up(&mut requests, &mut asked);
         top_up(&mut observations, &mut seen);
         let (now, changes) = clock::turn(&mut hub.clock_changes);
+        hub.state.store_is(hub.meters.history_troubled.get() != 0);
         hub.state.tell_time(now, &changes);
         hub.drain(now);
         for request in asked.drain(..) {

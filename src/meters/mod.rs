@@ -154,6 +154,8 @@ pub struct HubMeters {
     pub unbalanced: Counter,
     /// Messages that the history store had no room for.
     pub unkept: Counter,
+    /// 1 while the history store cannot write, though there should be one.
+    pub history_troubled: Gauge,
 }
 
 /// Every figure of the process.
@@ -245,6 +247,7 @@ impl Default for Meters {
             hub.unbalanced.clone(),
         );
         r.register("messages_unkept", "Messages that the history had no room for", hub.unkept.clone());
+        r.register("history_troubled", "Whether the history cannot be written", hub.history_troubled.clone());
         let by_dialect =
             Dialect::ALL.into_iter().map(|dialect| (dialect, Arc::new(dialects.of(dialect)))).collect();
         Self { registry, buses, brokers, by_dialect, hub }

@@ -146,6 +146,24 @@ pub struct PastMessage {
     pub heard: Option<UnixMillis>,
 }
 
+/// An alarm that a client set, with what has to outlive the process beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptAlarm {
+    /// The alarm.
+    pub alarm: ClientAlarm,
+    /// Id of the client that created it; empty where an older version did not note it.
+    pub owner: Arc<str>,
+    /// Ids of the devices on which it is raised, each with the limit that its rule had then.
+    pub raised: Vec<(Arc<str>, f64)>,
+}
+
+impl From<ClientAlarm> for KeptAlarm {
+    /// Of nobody, and raised nowhere.
+    fn from(alarm: ClientAlarm) -> Self {
+        Self { alarm, owner: "".into(), raised: Vec::new() }
+    }
+}
+
 /// What a session asks of the documents that clients create. A collection is any name that a dialect chooses; it
 /// puts its own name first, as in `oam/profile`. A session that asked about a collection hears of each later change
 /// to it by others.

@@ -121,7 +121,9 @@ fn ready(snapshot: &Snapshot, shared: &Shared) -> Response {
     let silent = snapshot.devices.iter().filter(|device| !device.online);
     let silent = silent.map(|device| format!("device {} is offline", device.device.id));
     let unsure = clock::state().mark().map(|mark| format!("the clock is {mark}"));
-    let mut reasons: Vec<String> = unsure.into_iter().chain(down).chain(silent).collect();
+    let troubled = shared.meters.hub().history_troubled.get() != 0;
+    let unkept = troubled.then(|| "the history cannot be written".to_owned());
+    let mut reasons: Vec<String> = unkept.into_iter().chain(unsure).chain(down).chain(silent).collect();
     let left_out = reasons.len().saturating_sub(REASONS);
     reasons.truncate(REASONS);
     if left_out > 0 {

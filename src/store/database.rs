@@ -226,8 +226,9 @@ impl Database {
             Write::NoDocument(id) => run("DELETE FROM documents WHERE id = ?1", params![signed(*id)])?,
             Write::Alarm(alarm) => {
                 let record = record::encode_alarm(alarm);
-                run("INSERT OR REPLACE INTO alarms VALUES(?1, ?2)", params![signed(alarm.id), record])?;
-                self.raise("id", alarm.id)?;
+                let id = alarm.alarm.id;
+                run("INSERT OR REPLACE INTO alarms VALUES(?1, ?2)", params![signed(id), record])?;
+                self.raise("id", id)?;
             }
             Write::NoAlarm(id) => run("DELETE FROM alarms WHERE id = ?1", params![signed(*id)])?,
             Write::Group { name, floor, retain } => {

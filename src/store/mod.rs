@@ -22,7 +22,7 @@ use crate::model::client::Client;
 use crate::model::device::Device;
 use crate::model::directory::Directory;
 use crate::model::history::{
-    ClientAlarm, Events, EventsQuery, History, HistoryQuery, Latest, LatestQuery, PastQuery,
+    Events, EventsQuery, History, HistoryQuery, KeptAlarm, Latest, LatestQuery, PastQuery,
 };
 use crate::model::interest::Interest;
 use crate::model::message::{Body, DeviceMessage, Kinds};
@@ -90,7 +90,7 @@ pub enum Write {
     /// The document is deleted.
     NoDocument(u64),
     /// An alarm that a client set.
-    Alarm(ClientAlarm),
+    Alarm(KeptAlarm),
     /// The alarm is deleted.
     NoAlarm(u64),
     /// How far a group is.
@@ -213,7 +213,7 @@ pub struct Recovered {
     /// Collection, id and text of each document.
     pub documents: Vec<(Arc<str>, u64, Arc<str>)>,
     /// By id.
-    pub alarms: Vec<ClientAlarm>,
+    pub alarms: Vec<KeptAlarm>,
     /// Name, floor and retention of each group.
     pub groups: Vec<(Arc<str>, u64, Duration)>,
     /// In the order of groups and of their places in them.

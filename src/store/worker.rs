@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
@@ -76,6 +77,8 @@ pub struct Worker {
     due: Option<Instant>,
     /// Whether the last attempt to write failed, so that only the change is told.
     troubled: bool,
+    /// The same for others.
+    told: Gauge,
     dropped: u64,
 }
 
@@ -127,6 +130,7 @@ pub fn open(settings: History, directory: Arc<Directory>) -> Result<(Keeper, Arc
         pending_bytes: 0,
         due: None,
         troubled: false,
+        told: Gauge::default(),
         dropped: 0,
     };
     Ok((Keeper { jobs, news: news_queue, recovered }, Archive { queries, directory }, worker))
@@ -154,6 +158,18 @@ enum Wake {
 }
 
 impl Worker {
+    /// Tells this meter whether it can write.
+    #[must_use]
+    pub fn telling(mut self, troubled: Gauge) -> Self {
+        self.told = troubled;
+        self
+    }
+
+    fn set_troubled(&mut self, troubled: bool) -> bool {
+        self.told.set(i64::from(troubled));
+        std::mem::replace(&mut self.troubled, troubled)
+    }
+
     /// Runs until the hub lets go of its end, then commits what is left. Blocks; `runtime` only lends its timers.
     pub fn run(mut self, runtime: &Handle) {
         let mut batch = Vec::with_capacity(BATCH);
@@ -270,7 +286,7 @@ impl Worker {
             self.failed(&trouble);
             return;
         }
-        if std::mem::take(&mut self.troubled) {
+        if self.set_troubled(false) {
             info!(dropped = self.dropped, "the history can be written again");
             self.dropped = 0;
         }
@@ -300,7 +316,7 @@ impl Worker {
                 }
             }
             // What waits goes into the new file with the next commit.
-            self.troubled = true;
+            self.set_troubled(true);
             self.due = Some(clock::instant());
         } else {
             self.trouble(&Chain(trouble).to_string());
@@ -308,7 +324,7 @@ impl Worker {
     }
 
     fn trouble(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.troubled, true) {
+        if !self.set_troubled(true) {
             warn!(path = %self.settings.path.display(), why, "the history cannot be written; it is tried again");
             if let Some(database) = &mut self.database {
                 database.roll_back();
@@ -385,4 +401,32 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn whoever_watches_is_told_while_nothing_can_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = History {
+            path: folder.path().join("history.db"),
+            keep: Duration::from_secs(60),
+            max_bytes: 1 << 20,
+            commit_every: Duration::from_secs(5),
+        };
+        let directory = Arc::new(Directory::new(Vec::new(), Vec::new()));
+        let meter = Gauge::default();
+        let (_keeper, _archive, worker) = open(settings, directory).unwrap();
+        let mut worker = worker.telling(meter.clone());
+        worker.commit();
+        assert_eq!(meter.get(), 0);
+        worker.trouble("no space left on device");
+        assert_eq!(meter.get(), 1);
+        worker.commit();
+        assert_eq!(meter.get(), 0);
+    }
 }

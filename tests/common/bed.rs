@@ -87,6 +87,7 @@ fn clients() -> ClientBook {
     ClientBook::new(vec![
         client("demo", "demo", &Dialect::ALL, &["*"], Rights::ALL),
         client("reader", "reader-secret", &Dialect::ALL, &["press-*"], Rights::READ),
+        client("half", "half-secret", &[Dialect::Oam], &["press-*"], Rights::ALL),
         client("SV-EDGE-0001", "k3y-Secret", &Dialect::ALL, &["*"], Rights::ALL),
         client("janus-only", "59E9-B2A9-7609-D0E2", &[Dialect::Janus], &["*"], Rights::READ),
     ])

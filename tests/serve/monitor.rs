@@ -84,6 +84,10 @@ async fn readiness_tells_what_is_wrong_with_the_plant() {
     let reasons = body["degraded"].as_array().unwrap();
     assert!(reasons.iter().any(|reason| reason == "link bad is down"), "{body}");
     assert!(!reasons.iter().any(|reason| reason == "link good is down"), "{body}");
+    assert!(!body.to_string().contains("history"), "{body}");
+    rig.shared.meters.hub().history_troubled.set(1);
+    let (_, body) = asked(&mut rig, "/readyz", &[]).await;
+    assert!(body.contains("\"the history cannot be written\""), "{body}");
 }
 
 #[tokio::test]
@@ -93,6 +97,8 @@ async fn metrics_are_lines_that_prometheus_reads() {
     assert_eq!(status, 200);
     for line in [
         "pentad_hub_answers 1",
+        "pentad_clock_synchronised 1",
+        "pentad_history_troubled 0",
         "pentad_devices_online 1",
         "pentad_link_up{link=\"bad\"} 0",
         "pentad_link_connects_total{link=\"good\"} 3",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::registry::{COLLECTION, Registry, RegistryCall, Scope};
+use super::registry::{COLLECTION, Registry, RegistryCall, SET_ASIDE, Scope};
 use super::{alarms, catalogue, fields, streams, wire};
 use crate::dialects::Context;
 use crate::model::client::Client;
@@ -52,6 +52,8 @@ pub(super) struct Caller<'a> {
 pub(super) enum Pending {
     /// A call on the registry, for its document.
     Registry { call: RegistryCall, payload: Json, tries: u32 },
+    /// The same, for a document that cannot be read to be set aside before another takes its place.
+    SettingAside { call: RegistryCall, payload: Json, tries: u32, seen: Arc<str> },
     /// The same, for the changed document to be taken.
     Saving { call: RegistryCall, payload: Json, tries: u32 },
     /// `node_status/list`, all or one, for the registry.
@@ -161,17 +163,32 @@ impl Pending {
                 Answer::Documents(DocumentAnswer::Documents(documents)),
             ) => {
                 let seen = documents.first().map(|document| Arc::clone(&document.body));
-                let mut registry = Registry::parse(seen.as_deref());
-                let reply = match registry.run(call, &payload, scope) {
-                    Ok(reply) | Err(reply) => reply,
-                };
-                let body: Arc<str> = registry.to_text().into();
-                if !call.changes() || reply.status != 200 || seen.as_ref() == Some(&body) {
-                    return Call::Done(reply);
+                let damaged = seen.as_ref().filter(|seen| call.changes() && Registry::is_damaged(Some(seen)));
+                if let Some(seen) = damaged {
+                    let (collection, body, seen) = (SET_ASIDE.into(), Arc::clone(seen), Arc::clone(seen));
+                    let put = DocumentAsk::Put { collection, id: None, body };
+                    return Call::Ask(
+                        Question::Documents(put),
+                        Self::SettingAside { call, payload, tries, seen },
+                    );
                 }
-                let swap = DocumentAsk::Swap { collection: COLLECTION.into(), seen, body };
-                Call::Ask(Question::Documents(swap), Self::Saving { call, payload, tries })
+                change_registry(call, payload, tries, seen, scope)
             }
+            (Self::SettingAside { call, payload, tries, seen }, Answer::Documents(answer)) => match answer {
+                DocumentAnswer::Put(id) => {
+                    tracing::error!(
+                        document = id,
+                        collection = SET_ASIDE,
+                        "the profiles and rules of clients are damaged and are set aside in the history, new ones are begun"
+                    );
+                    change_registry(call, payload, tries, Some(seen), scope)
+                }
+                DocumentAnswer::Forbidden => Call::Done(Reply::forbidden()),
+                DocumentAnswer::Unknown
+                | DocumentAnswer::Full
+                | DocumentAnswer::Documents(_)
+                | DocumentAnswer::Deleted => Call::Done(Reply::not_stored()),
+            },
             (Self::Saving { call, payload, tries }, Answer::Documents(answer)) => match answer {
                 DocumentAnswer::Put(_) => Call::Done(Reply::done()),
                 DocumentAnswer::Unknown if tries > 0 => {
@@ -202,6 +219,7 @@ impl Pending {
             // Nobody answers another question than the one that was asked.
             (
                 Self::Registry { .. }
+                | Self::SettingAside { .. }
                 | Self::Saving { .. }
                 | Self::NodeRates(_)
                 | Self::NodeStatus(..)
@@ -212,6 +230,26 @@ impl Pending {
             ) => Call::Done(Reply::failure(500, "Internal error")),
         }
     }
+}
+
+/// Carries a call on the registry out and begins to save what has changed.
+fn change_registry(
+    call: RegistryCall,
+    payload: Json,
+    tries: u32,
+    seen: Option<Arc<str>>,
+    scope: Scope<'_>,
+) -> Call {
+    let mut registry = Registry::parse(seen.as_deref());
+    let reply = match registry.run(call, &payload, scope) {
+        Ok(reply) | Err(reply) => reply,
+    };
+    let body: Arc<str> = registry.to_text().into();
+    if !call.changes() || reply.status != 200 || seen.as_ref() == Some(&body) {
+        return Call::Done(reply);
+    }
+    let swap = DocumentAsk::Swap { collection: COLLECTION.into(), seen, body };
+    Call::Ask(Question::Documents(swap), Pending::Saving { call, payload, tries })
 }
 
 fn node_status<'a>(

@@ -1,5 +1,6 @@
 //! Readings held against the alarms that clients have set, and the lack of readings.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::HubState;
@@ -39,10 +40,23 @@ impl HubState {
 
     /// Publishes what alarms of clients did.
     pub(super) fn alarm(&mut self, changes: Vec<Change>, at: UnixMillis) {
-        for Change { device, property, rule, raised, value } in changes {
+        let mut touched = BTreeSet::new();
+        for Change { alarm, device, property, rule, raised, value } in changes {
+            touched.insert(alarm);
             let Some(state) = self.devices.get_mut(device) else { continue };
             let active = state.alarm(&rule.id, raised);
             self.publish(device, at, vec![Body::Alarm { rule, property, raised, value, active }]);
         }
+        // Where it is raised is kept, so that it can be cleared after a restart.
+        for alarm in touched {
+            let kept = self.alarms.kept(alarm, &self.roster);
+            self.keep(kept);
+        }
+    }
+
+    /// Alarms of clients wait no longer for what has no good reading.
+    pub(super) fn interrupt_alarms(&mut self, slot: usize) {
+        let state = self.devices.get(slot);
+        self.alarms.interrupt(slot, |at| state.is_some_and(|state| state.good(at).is_some()));
     }
 }

@@ -31,6 +31,7 @@ use crate::model::client::{Client, Origin};
 use crate::model::command::Outcome;
 use crate::model::device::Device;
 use crate::model::directory::Directory;
+use crate::model::history::{AlarmAnswer, AlarmAsk, DocumentAnswer, DocumentAsk};
 use crate::model::interest::{Interest, Selector};
 use crate::model::message::{Body, DeviceMessage, Kinds};
 use crate::model::snapshot::{Answer, Question, Snapshot};
@@ -66,6 +67,17 @@ enum Work {
     },
 }
 
+/// Whether there is a history store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeping {
+    /// There is none.
+    Nothing,
+    /// There is one.
+    Well,
+    /// There is one that cannot write now.
+    Badly,
+}
+
 /// Everything the hub knows.
 #[derive(Debug)]
 pub struct HubState {
@@ -91,8 +103,7 @@ pub struct HubState {
     last_id: u64,
     documents: Documents,
     alarms: ClientAlarms,
-    /// Whether there is a history store.
-    keeping: bool,
+    keeping: Keeping,
     /// Whether any driver has said anything.
     begun: bool,
     effects: VecDeque<Work>,
@@ -129,7 +140,7 @@ impl HubState {
             last_id: 0,
             documents: Documents::default(),
             alarms: ClientAlarms::default(),
-            keeping: false,
+            keeping: Keeping::Nothing,
             begun: false,
             effects: VecDeque::new(),
             routed: None,
@@ -150,12 +161,16 @@ impl HubState {
     /// There is a history store, and this is what it has: numbers go on from there. To be called before anything
     /// else, and messages are given to be stored from then on.
     pub fn remember(&mut self, recovered: Recovered, now: Now) {
-        self.keeping = true;
+        self.keeping = Keeping::Well;
         self.seq = recovered.seq;
         self.last_id = recovered.last_id;
         self.groups.restore(&recovered, &self.roster, now);
         self.documents.restore(recovered.documents);
-        self.alarms.restore(recovered.alarms, &self.roster);
+        for (slot, rule) in self.alarms.restore(recovered.alarms, &self.roster, now.instant) {
+            if let Some(state) = self.devices.get_mut(slot) {
+                state.alarm(&rule, true);
+            }
+        }
     }
 
     /// A session has ended. Its commands run on. The messages with these numbers were given to it by
@@ -193,6 +208,18 @@ impl HubState {
         self.groups.replay(self.seq, now, &self.roster, room)
     }
 
+    /// Whether the store cannot write now. While it cannot, clients leave nothing here that they would not find again.
+    pub fn store_is(&mut self, troubled: bool) {
+        if self.keeping != Keeping::Nothing {
+            self.keeping = if troubled { Keeping::Badly } else { Keeping::Well };
+        }
+    }
+
+    /// Whether clients may leave nothing here now.
+    fn refuses(&self) -> bool {
+        self.keeping == Keeping::Badly
+    }
+
     /// The answer to what [`HubState::replay`] asked for. Devices that are no longer configured are passed over,
     /// and so are properties that their products no longer have.
     pub fn fetched(&mut self, chunk: Chunk) {
@@ -206,7 +233,7 @@ impl HubState {
     /// The store was begun anew: gives it everything but the messages.
     pub fn rewrite(&mut self) {
         self.announce();
-        let writes: Vec<Write> = self.documents.all().chain(self.alarms.all()).collect();
+        let writes: Vec<Write> = self.documents.all().chain(self.alarms.all(&self.roster)).collect();
         self.effects.extend(writes.into_iter().map(|write| Work::Do(Effect::Store(write))));
         self.groups.all(self.seq);
     }
@@ -256,6 +283,12 @@ impl HubState {
             Question::Past(_) => {
                 self.reply(key, SessionReply::Answer(token, Answer::Past(Arc::default())));
             }
+            Question::Documents(ask) if self.refuses() && !matches!(ask, DocumentAsk::List { .. }) => {
+                self.answer(key, token, Answer::Documents(DocumentAnswer::Full));
+            }
+            Question::Alarms(ask) if self.refuses() && !matches!(ask, AlarmAsk::List) => {
+                self.answer(key, token, Answer::Alarms(AlarmAnswer::Full));
+            }
             Question::Documents(ask) => {
                 let asked = self.documents.ask(key, client.rights.write, ask, &mut self.last_id);
                 self.answer(key, token, Answer::Documents(asked.answer));
@@ -286,6 +319,9 @@ impl HubState {
                     read = state.values(at, values, now.instant, facts);
                 });
                 self.judge(&device, &read, at, now.instant);
+                if let Some(slot) = self.roster.slot_of(&device) {
+                    self.interrupt_alarms(slot);
+                }
                 self.look(&device, now);
             }
             Observation::Presence { device, at, online, reason } => {
@@ -360,6 +396,7 @@ impl HubState {
             }
             self.publish(slot, now.wall, facts);
             self.arm(slot);
+            self.interrupt_alarms(slot);
         }
         let devices = &self.devices;
         let good = |slot: usize, at: usize| devices.get(slot).is_some_and(|state| state.good(at).is_some());
@@ -450,7 +487,7 @@ impl HubState {
             let message = DeviceMessage::new(self.seq, at, Arc::clone(device), body);
             let message = Arc::new(message.by(self.dating.clock));
             let kind = message.kind();
-            if self.keeping {
+            if self.keeping != Keeping::Nothing {
                 self.effects.push_back(Work::Do(Effect::Store(Write::message(&message))));
             }
             if !self.groups.is_empty() {
@@ -491,7 +528,7 @@ impl HubState {
 
     /// Gives the store something to keep, if there is one.
     fn keep(&mut self, write: Option<Write>) {
-        if let Some(write) = write.filter(|_| self.keeping) {
+        if let Some(write) = write.filter(|_| self.keeping != Keeping::Nothing) {
             self.effects.push_back(Work::Do(Effect::Store(write)));
         }
     }

@@ -1,7 +1,9 @@
 //! What clients leave with the hub: documents and alarms.
 
 use super::*;
-use crate::model::history::{AlarmAnswer, AlarmAsk, AlarmKind, ClientAlarm, DocumentAnswer, DocumentAsk};
+use crate::model::history::{
+    AlarmAnswer, AlarmAsk, AlarmKind, ClientAlarm, DocumentAnswer, DocumentAsk, KeptAlarm,
+};
 use crate::store::{Recovered, Write};
 
 fn list() -> Question {
@@ -122,7 +124,7 @@ fn a_store_is_told_of_every_change_and_its_memory_is_taken_over() {
         seq: 41,
         last_id: 7,
         documents: vec![("oam/rule".into(), 3, "old".into())],
-        alarms: vec![ClientAlarm { id: 5, ..alarm(AlarmKind::Above, 10.0, 0) }],
+        alarms: vec![ClientAlarm { id: 5, ..alarm(AlarmKind::Above, 10.0, 0) }.into()],
         ..Recovered::default()
     };
     state.remember(recovered, now);
@@ -288,4 +290,99 @@ fn a_document_is_swapped_only_by_who_has_seen_it_as_it_is() {
     let reader = client("reader", Rights::READ, &["*"]);
     rig.ask(2, &reader, swap(Some("b"), "c"));
     assert_eq!(rig.heard(2), [said(&DocumentAnswer::Forbidden)]);
+}
+
+#[test]
+fn a_bad_reading_interrupts_the_wait_even_if_a_good_one_follows_in_time() {
+    let (mut rig, demo) = rig();
+    rig.ask(1, &demo, set(alarm(AlarmKind::Above, 50.0, 10)));
+    rig.heard(1);
+    assert_eq!(told(&mut rig, 60.0), [""; 0]);
+    rig.pass(Duration::from_secs(5));
+    rig.unreadable("press-1", SETPOINT);
+    assert_eq!(told(&mut rig, 61.0), [""; 0]);
+    rig.heard(1);
+    rig.pass(Duration::from_secs(9));
+    assert_eq!(
+        rig.heard(1),
+        [""; 0],
+        "ten seconds after the first good reading, four after the last bad one"
+    );
+    rig.pass(Duration::from_secs(1));
+    assert_eq!(rig.heard(1), ["press-1 alarm client-1 raised at 61, active [client-1]"]);
+}
+
+#[test]
+fn an_alarm_that_was_raised_before_a_restart_is_cleared_after_it() {
+    for (value, expected) in [(60.0, None), (40.0, Some("press-1 alarm client-5 cleared at 40, active []"))] {
+        let mut rig = Rig::new();
+        let alarm = ClientAlarm { id: 5, ..alarm(AlarmKind::Above, 50.0, 0) };
+        let raised = vec![("press-1".into(), 50.0), ("press-9".into(), 50.0)];
+        let kept = KeptAlarm { alarm, owner: "demo".into(), raised };
+        rig.state.remember(Recovered { last_id: 5, alarms: vec![kept], ..Recovered::default() }, rig.now);
+        let demo = all_rights("demo");
+        rig.watcher(1, &demo);
+        rig.presence("press-1", true);
+        rig.ask(1, &demo, Question::Snapshot(Selector::Device("press-1".into())));
+        assert_eq!(told(&mut rig, value), expected.into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn where_an_alarm_is_raised_is_kept() {
+    let mut state = HubState::new(Arc::new(directory()));
+    let now = Now::new(clock::instant(), UnixMillis(1_000_000));
+    let kept = KeptAlarm {
+        alarm: ClientAlarm { id: 5, ..alarm(AlarmKind::Above, 50.0, 0) },
+        owner: "demo".into(),
+        raised: Vec::new(),
+    };
+    state.remember(Recovered { last_id: 5, alarms: vec![kept.clone()], ..Recovered::default() }, now);
+    for (value, raised) in [(60.0, vec![("press-1".into(), 50.0)]), (40.0, Vec::new())] {
+        let device = Arc::clone(directory().device("press-1").unwrap());
+        let values = vec![(SETPOINT, Sample::Value(Value::Float(value)))];
+        state.observe(Observation::Values { device, at: now.wall, values }, now);
+        let mut alarms = Vec::new();
+        while let Some(effect) = state.poll() {
+            if let Effect::Store(Write::Alarm(alarm)) = effect {
+                alarms.push(alarm);
+            }
+        }
+        assert_eq!(alarms, [KeptAlarm { raised, ..kept.clone() }]);
+    }
+}
+
+#[test]
+fn no_client_takes_all_places_for_alarms() {
+    let (mut rig, demo) = rig();
+    let other = all_rights("other");
+    rig.attach(SessionKey(2));
+    let named =
+        |at: usize| set(ClientAlarm { name: format!("{at}").into(), ..alarm(AlarmKind::Above, 1.0, 0) });
+    for at in 0..64 {
+        rig.ask(1, &demo, named(at));
+    }
+    assert!(rig.heard(1).iter().all(|answer| answer.contains("Put")));
+    rig.ask(1, &demo, named(64));
+    rig.ask(2, &other, named(64));
+    let answer = |answer: AlarmAnswer| format!("Alarms({answer:?})");
+    assert_eq!(rig.heard(1), [answer(AlarmAnswer::Full)]);
+    assert_eq!(rig.heard(2), [answer(AlarmAnswer::Put(65))]);
+}
+
+#[test]
+fn nothing_is_taken_from_clients_while_the_store_cannot_write() {
+    let (mut rig, demo) = rig();
+    rig.state.remember(Recovered::default(), rig.now);
+    rig.state.store_is(true);
+    rig.ask(1, &demo, put(None, "a"));
+    rig.ask(1, &demo, set(alarm(AlarmKind::Above, 1.0, 0)));
+    rig.ask(1, &demo, list());
+    let heard = rig.heard(1);
+    assert_eq!(heard[0], said(&DocumentAnswer::Full));
+    assert_eq!(heard[1], format!("Alarms({:?})", AlarmAnswer::Full));
+    assert!(heard[2].contains("Documents([])"), "{heard:?}");
+    rig.state.store_is(false);
+    rig.ask(1, &demo, put(None, "a"));
+    assert_eq!(rig.heard(1), [said(&DocumentAnswer::Put(1))]);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::bytes::{Damaged, Reader, Writer};
 use crate::model::command::{ActionKind, Outcome, Rejection};
-use crate::model::history::{AlarmKind, ClientAlarm};
+use crate::model::history::{AlarmKind, ClientAlarm, KeptAlarm};
 use crate::model::interest::{Interest, Selector};
 use crate::model::message::{Body, CommandNote, Kinds, Report};
 use crate::model::product::{AlarmCondition, AlarmRule, Direction, Level, Product, Property, Rate};
@@ -21,6 +21,9 @@ const VERSION: u8 = 1;
 
 /// First byte of the record of a message whose times are not known to be right; the rest is as in [`VERSION`].
 const ESTIMATED: u8 = 2;
+
+/// First byte of the record of an alarm that says whose it is and where it is raised.
+const OWNED: u8 = 2;
 
 /// The position that a record does not know.
 pub const UNPLACED: usize = usize::MAX;
@@ -198,10 +201,11 @@ pub fn decode_interest(record: &[u8]) -> Result<Interest, Damaged> {
 }
 
 /// The record of a client's alarm.
-pub fn encode_alarm(alarm: &ClientAlarm) -> Vec<u8> {
+pub fn encode_alarm(kept: &KeptAlarm) -> Vec<u8> {
+    let KeptAlarm { alarm, owner, raised } = kept;
     let ClientAlarm { id, name, kind, property, link, devices, value, hold, level } = alarm;
     let mut w = Writer::default();
-    w.byte(VERSION);
+    w.byte(OWNED);
     w.number(*id);
     w.text(name);
     w.byte(kind_byte(*kind));
@@ -211,12 +215,22 @@ pub fn encode_alarm(alarm: &ClientAlarm) -> Vec<u8> {
     w.float(*value);
     w.millis(*hold);
     w.byte(level_byte(*level));
+    w.text(owner);
+    w.size(raised.len());
+    for (device, limit) in raised {
+        w.text(device);
+        w.float(*limit);
+    }
     w.0
 }
 
 /// Reads a client's alarm back.
-pub fn decode_alarm(record: &[u8]) -> Result<ClientAlarm, Damaged> {
-    let mut r = versioned(record)?;
+pub fn decode_alarm(record: &[u8]) -> Result<KeptAlarm, Damaged> {
+    let mut r = Reader(record);
+    let version = r.byte("a version")?;
+    if !matches!(version, VERSION | OWNED) {
+        return Err(r.damaged("a version that this program knows"));
+    }
     let alarm = ClientAlarm {
         id: r.number()?,
         name: r.text()?,
@@ -228,8 +242,14 @@ pub fn decode_alarm(record: &[u8]) -> Result<ClientAlarm, Damaged> {
         hold: Duration::from_millis(r.number()?),
         level: read_level(&mut r)?,
     };
+    let mut kept = KeptAlarm::from(alarm);
+    if version == OWNED {
+        kept.owner = r.text()?;
+        let count = r.size()?;
+        kept.raised = (0..count).map(|_| Ok((r.text()?, r.float()?))).collect::<Result<_, _>>()?;
+    }
     r.end()?;
-    Ok(alarm)
+    Ok(kept)
 }
 
 fn versioned(record: &[u8]) -> Result<Reader<'_>, Damaged> {

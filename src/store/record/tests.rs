@@ -205,7 +205,14 @@ proptest! {
     fn an_interest_and_an_alarm_read_back(selector in selector(), bits in 0..=255_u16, alarm in alarm()) {
         let interest = Interest { selector, kinds: Kinds::from_bits(bits) };
         prop_assert_eq!(decode_interest(&encode_interest(&interest)), Ok(interest));
-        prop_assert_eq!(decode_alarm(&encode_alarm(&alarm)), Ok(alarm));
+        let raised = vec![("press-1".into(), 8.5), ("press-2".into(), -1.0)];
+        let kept = KeptAlarm { alarm: alarm.clone(), owner: "somebody".into(), raised };
+        prop_assert_eq!(decode_alarm(&encode_alarm(&kept)), Ok(kept));
+        // As a version wrote it that did not know whose it is.
+        let mut old = encode_alarm(&alarm.clone().into());
+        old[0] = VERSION;
+        old.truncate(old.len() - 2);
+        prop_assert_eq!(decode_alarm(&old), Ok(alarm.into()));
     }
 
     #[test]

@@ -29,8 +29,15 @@ use wire::{Node, Profile, Rule, RuleKind};
 /// The collection that holds the document.
 pub(super) const COLLECTION: &str = "oam/registry";
 
+/// The collection of documents that could not be read, before others took their place.
+pub(super) const SET_ASIDE: &str = "oam/registry/damaged";
+
 /// Profiles, and as many rules. When full a further one is not stored.
 const ENTRIES: usize = 256;
+
+/// Profiles of one client among them, and as many rules, so that none takes all. When full a further one of this client
+/// is not stored.
+const OF_ONE_CLIENT: usize = 64;
 
 /// Frames of the vendor's streams in a second, which rates count.
 const FRAMES: u64 = 30;
@@ -94,14 +101,41 @@ pub(super) struct Scope<'a> {
     pub client: &'a Client,
 }
 
+impl Scope<'_> {
+    /// Whether the client sees every device on a link.
+    fn sees_all_on(self, link: &str) -> bool {
+        let mut on_link = self.directory.devices().iter().filter(|device| &*device.link == link);
+        on_link.all(|device| self.client.sees(device))
+    }
+}
+
 impl Registry {
-    /// Carries a call out. After a failure this registry is to be thrown away.
+    /// Carries a call out. After a failure this registry is to be thrown away. Whoever changes what is sampled on a node must
+    /// see every device on it, whether the change is one of the node, of a profile that is set on it or of a rule of such a
+    /// profile.
     pub(super) fn run(
         &mut self,
         call: RegistryCall,
         payload: &Json,
         scope: Scope<'_>,
     ) -> Result<Reply, Reply> {
+        let before = self.clone();
+        let reply = self.carry_out(call, payload, scope)?;
+        let links = before.nodes.iter().chain(&self.nodes).map(|node| &*node.link);
+        let mut changed = links.filter(|link| before.sampling(link) != self.sampling(link));
+        if changed.any(|link| !scope.sees_all_on(link)) {
+            return Err(Reply::forbidden());
+        }
+        Ok(reply)
+    }
+
+    /// Every profile of a node, each with its rules.
+    fn sampling<'a>(&'a self, link: &'a str) -> Vec<(&'a Profile, Vec<&'a Rule>)> {
+        let rules = |profile: &'a Profile| self.rules.iter().filter(|rule| profile.rules.contains(&rule.id));
+        self.profiles_of(link).map(|profile| (profile, rules(profile).collect())).collect()
+    }
+
+    fn carry_out(&mut self, call: RegistryCall, payload: &Json, scope: Scope<'_>) -> Result<Reply, Reply> {
         match call {
             RegistryCall::ProfileCreate => self.set_profile(None, payload, scope),
             RegistryCall::ProfileUpdate => self.set_profile(Some(self.profile_at(payload)?), payload, scope),
@@ -113,8 +147,8 @@ impl Registry {
                 Ok(Reply::done())
             }
             RegistryCall::ProfileList => self.list_profiles(payload, scope),
-            RegistryCall::RuleCreate => self.set_rule(None, payload),
-            RegistryCall::RuleUpdate => self.set_rule(Some(self.rule_at(payload)?), payload),
+            RegistryCall::RuleCreate => self.set_rule(None, payload, scope),
+            RegistryCall::RuleUpdate => self.set_rule(Some(self.rule_at(payload)?), payload, scope),
             RegistryCall::RuleDelete => {
                 let Rule { id, .. } = self.rules.remove(self.rule_at(payload)?);
                 for profile in &mut self.profiles {
@@ -220,10 +254,12 @@ impl Registry {
             return Err(Reply::not_stored());
         }
         if let Some(known) = at.and_then(|at| self.profiles.get_mut(at)) {
-            *known = Profile { id: known.id, name, rate, metrics, rules };
-        } else if self.profiles.len() < ENTRIES {
+            let owner = std::mem::take(&mut known.owner);
+            *known = Profile { id: known.id, owner, name, rate, metrics, rules };
+        } else if has_room(&self.profiles, |profile| &profile.owner, scope) {
             self.last_profile += 1;
-            self.profiles.push(Profile { id: self.last_profile, name, rate, metrics, rules });
+            let (id, owner) = (self.last_profile, scope.client.id.to_string());
+            self.profiles.push(Profile { id, owner, name, rate, metrics, rules });
         } else {
             return Err(Reply::not_stored());
         }
@@ -231,7 +267,7 @@ impl Registry {
     }
 
     /// Creates a rule, or changes the fields of one that the request names.
-    fn set_rule(&mut self, at: Option<usize>, payload: &Json) -> Result<Reply, Reply> {
+    fn set_rule(&mut self, at: Option<usize>, payload: &Json, scope: Scope<'_>) -> Result<Reply, Reply> {
         let old = at.and_then(|at| self.rules.get(at));
         let name = or_kept(fields::kept_text(payload, "name")?, old.map(|old| &old.name))?;
         let value = or_kept(fields::kept_text(payload, "value")?, old.map(|old| &old.value))?;
@@ -250,11 +286,13 @@ impl Registry {
             return Err(Reply::not_stored());
         }
         let id = if let Some(rule) = at.and_then(|at| self.rules.get_mut(at)) {
-            *rule = Rule { id: rule.id, kind, name, value };
+            let owner = std::mem::take(&mut rule.owner);
+            *rule = Rule { id: rule.id, owner, kind, name, value };
             rule.id
-        } else if self.rules.len() < ENTRIES {
+        } else if has_room(&self.rules, |rule| &rule.owner, scope) {
             self.last_rule += 1;
-            self.rules.push(Rule { id: self.last_rule, kind, name, value });
+            let (id, owner) = (self.last_rule, scope.client.id.to_string());
+            self.rules.push(Rule { id, owner, kind, name, value });
             self.last_rule
         } else {
             return Err(Reply::not_stored());
@@ -331,6 +369,12 @@ impl Registry {
     }
 }
 
+/// Whether one more of this client fits beside these.
+fn has_room<T>(entries: &[T], owner: impl Fn(&T) -> &str, scope: Scope<'_>) -> bool {
+    let own = entries.iter().filter(|entry| *owner(entry) == *scope.client.id).count();
+    entries.len() < ENTRIES && own < OF_ONE_CLIENT
+}
+
 /// What the request says, or what was there before; one of the two must be.
 fn or_kept<T: Clone>(said: Option<T>, kept: Option<&T>) -> Result<T, Reply> {
     said.or_else(|| kept.cloned()).ok_or_else(Reply::bad_request)
@@ -369,8 +413,7 @@ fn node_to_change(payload: &Json, scope: Scope<'_>) -> Result<String, Reply> {
     let nodes = catalogue::nodes(directory, client);
     let node = nodes.iter().find(|node| catalogue::means_node(&id, directory, &node.link.id));
     let link = &node.ok_or_else(|| Reply::not_found(404))?.link.id;
-    let mut on_node = directory.devices().iter().filter(|device| device.link == *link);
-    if on_node.any(|device| !client.sees(device)) {
+    if !scope.sees_all_on(link) {
         return Err(Reply::forbidden());
     }
     Ok(link.to_string())

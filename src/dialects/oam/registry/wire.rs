@@ -18,6 +18,9 @@ pub(in crate::dialects::oam) struct Registry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::dialects::oam) struct Profile {
     pub(super) id: u64,
+    /// Id of the client that created it; empty where an older version did not note it.
+    #[serde(default)]
+    pub(super) owner: String,
     pub(super) name: String,
     pub(super) rate: u64,
     /// By their names, which outlive a change of the configuration.
@@ -28,6 +31,9 @@ pub(in crate::dialects::oam) struct Profile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::dialects::oam) struct Rule {
     pub(super) id: u64,
+    /// As in a profile.
+    #[serde(default)]
+    pub(super) owner: String,
     pub(super) kind: RuleKind,
     pub(super) name: String,
     pub(super) value: String,
@@ -56,6 +62,11 @@ impl Registry {
             warn!(%error, "the stored profiles and rules cannot be read, there are none");
             Self::default()
         })
+    }
+
+    /// Whether a document is there and cannot be read.
+    pub(in crate::dialects::oam) fn is_damaged(body: Option<&str>) -> bool {
+        body.is_some_and(|body| serde_json::from_str::<Self>(body).is_err())
     }
 
     /// As the document's text.

@@ -548,4 +548,5 @@ proptest! {
     }
 }
 
+mod registry;
 mod reload;
