@@ -365,6 +365,35 @@ async fn listeners_open_and_close_and_one_that_cannot_open_leaves_everything_as_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_takes_the_port_of_one_that_goes_and_gives_it_back() {
+    let plant = Plant::new();
+    let (_a, _b) = (plant.plug("a"), plant.plug("b"));
+    let body = head(&plant) + &gauge("a", 1);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (wide, narrow) = (format!("0.0.0.0:{}", free.port()), free.to_string());
+    let on =
+        |address: &str| body.clone() + &format!("\n[server]\nlisten = [\"127.0.0.1:0\", \"{address}\"]\n");
+    let gateway = Gateway::start(&on(&wide));
+    for (next, before) in [(&narrow, &wide), (&wide, &narrow)] {
+        let mut leaves = Ws::connect(free.port(), "/messaging/demo-secret").await;
+        let applied = gateway.reload(&on(next)).await.unwrap();
+        let changes = [format!("listener {before} is closed"), format!("listener {next} is opened")];
+        assert!(changes.iter().all(|change| applied.changes.contains(change)), "{:?}", applied.changes);
+        assert_eq!(leaves.next().await, Err(1001), "connections go with the listener that they came through");
+        let (status, _) = http(free.port(), "GET", "/healthz", &[], "").await;
+        assert_eq!(status, 200);
+        assert!(std::net::TcpListener::bind(next.as_str()).is_err(), "nobody shares the port");
+    }
+    // What is refused for another reason leaves the wide one as it was.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let both = on(&format!("{narrow}\", \"{}", taken.local_addr().unwrap()));
+    gateway.reload(&both).await.unwrap_err();
+    let (status, _) = http(free.port(), "GET", "/healthz", &[], "").await;
+    assert_eq!(status, 200);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_only_a_restart_can_change_is_refused_whole() {
     let plant = Plant::new();
     let (_a, _b) = (plant.plug("a"), plant.plug("b"));

@@ -1,6 +1,7 @@
 //! The listeners of a running gateway, and how another set of them takes the place of this one.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use tracing::info;
 use super::{Address, BuildError};
 use crate::config::{self, Server};
 use crate::dialects::{ENTRIES, Entry, Settings};
-use crate::serve::listener::{Face, FaceKeeper, Listener};
+use crate::serve::listener::{BindError, Face, FaceKeeper, Listener, Neighbour};
 use crate::serve::live::Live;
 use crate::serve::tls::Tls;
 use crate::supervisor::{Stage, Supervisor};
@@ -27,6 +28,7 @@ struct Door {
     wanted: SocketAddr,
     real: Address,
     face: FaceKeeper,
+    neighbour: Neighbour,
     stop: CancellationToken,
 }
 
@@ -55,7 +57,9 @@ impl Doors {
     pub(super) fn prepare(&self, server: &Server, settings: &Settings) -> Result<Prepared, BuildError> {
         let mut doors = Vec::new();
         let mut taken = vec![false; self.open.len()];
-        for (address, face) in faces(server, settings)? {
+        let faces = faces(server, settings)?;
+        let wanted: Vec<SocketAddr> = faces.iter().map(|(address, _)| *address).collect();
+        for (address, face) in faces {
             let kept = self.open.iter().zip(&mut taken).position(|(door, taken)| {
                 let same = door.wanted == address && !*taken;
                 *taken |= same;
@@ -63,11 +67,23 @@ impl Doors {
             });
             let opening = match kept.and_then(|at| Some((at, self.open.get(at)?))) {
                 Some((at, door)) => Opening::Kept(at, Address { secure: face.secure(), ..door.real }),
-                None => Opening::New(Listener::bind_with(address, face.clone()).map_err(BuildError::Bind)?),
+                None => Opening::New(self.bind(address, &face, &wanted).map_err(BuildError::Bind)?),
             };
             doors.push(Wanted { address, face, opening });
         }
         Ok(Prepared { doors })
+    }
+
+    /// Binds an address; where it is in the way, beside a listener that goes.
+    fn bind(&self, address: SocketAddr, face: &Face, wanted: &[SocketAddr]) -> Result<Listener, BindError> {
+        let goes = |door: &&Door| door.wanted.port() == address.port() && !wanted.contains(&door.wanted);
+        let going: Vec<&Neighbour> = self.open.iter().filter(goes).map(|door| &door.neighbour).collect();
+        match Listener::bind_with(address, face.clone()) {
+            Err(error) if error.source.kind() == ErrorKind::AddrInUse && !going.is_empty() => {
+                Listener::bind_beside(address, face.clone(), &going)
+            }
+            bound => bound,
+        }
     }
 
     /// Opens what is new, closes what is no longer wanted, and lets the others serve what they are to serve now.
@@ -85,7 +101,7 @@ impl Doors {
                     let real = Address { address: listener.address(), secure: listener.secure() };
                     info!(address = %real.address, tls = real.secure, "listening");
                     let stop = supervisor.token(Stage::Serve).child_token();
-                    let face = listener.face();
+                    let (face, neighbour) = (listener.face(), listener.neighbour());
                     let task = listener.run(live.clone(), stop.clone());
                     supervisor.spawn_with(
                         Stage::Serve,
@@ -93,7 +109,7 @@ impl Doors {
                         stop.clone(),
                         task,
                     );
-                    self.open.push(Door { wanted: address, real, face, stop });
+                    self.open.push(Door { wanted: address, real, face, neighbour, stop });
                 }
             }
         }

@@ -129,6 +129,9 @@ impl Gateway {
             warn!(device = %device.id, "a device that was found gives way to a configured one of the same name");
         }
         self.config = config;
+        if let (Some(archive), Some(history)) = (self.hub.archive(), &self.config.history) {
+            archive.limit(history);
+        }
         clock::trust(self.config.gateway.clock);
         self.adopt(ways).await?;
         self.links.commit(steps, supervisor);
@@ -213,4 +216,100 @@ fn context(config: &Config, directory: &Arc<Directory>, seal: &Seal) -> Arc<Cont
         seal: seal.clone(),
         frame_bytes: config.server.limits.frame_bytes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::{mpsc, oneshot, watch};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::config::{Source, resolve};
+    use crate::drivers::OBSERVATION_QUEUE;
+    use crate::drivers::announce::{ANNOUNCEMENT_QUEUE, Unwelcome};
+    use crate::drivers::modbus::recorder::Recorders;
+    use crate::hub;
+    use crate::hub::handle::REQUEST_QUEUE;
+    use crate::model::device::Device;
+    use crate::model::interest::Selector;
+
+    const CONFIGURATION: &str = r#"
+        gateway = { id = "g" }
+        modbus_tcp = [{ id = "plc", address = "127.0.0.1:1" }]
+        product = [{ id = "p", property = [{ id = "a", type = "bool", modbus = { table = "coil", address = 1 } }] }]
+        device = [{ id = "configured", product = "p", bus = "plc", unit = 1 }]
+        client = [{ id = "c", secret = "long-enough-secret" }]
+    "#;
+
+    async fn heard(
+        gateway: &mut Gateway,
+        come: Vec<Arc<Device>>,
+        gone: &[&str],
+    ) -> Vec<Result<(), Unwelcome>> {
+        let (reply, told) = oneshot::channel();
+        let gone = gone.iter().map(|id| Arc::from(*id)).collect();
+        gateway.hear(vec![Announcement { link: "plc".into(), come, gone, reply }]).await;
+        told.await.unwrap()
+    }
+
+    /// Ids of the devices that the hub knows, and of those that sessions know.
+    async fn known(gateway: &Gateway, live: &mut Live) -> (Vec<String>, Vec<String>) {
+        let snapshot = gateway.hub.look(Selector::All, Duration::from_secs(20)).await.unwrap();
+        let shared = live.now();
+        let of_hub = snapshot.devices.iter().map(|state| state.device.id.to_string()).collect();
+        let of_sessions =
+            shared.context.directory.devices().iter().map(|device| device.id.to_string()).collect();
+        (of_hub, of_sessions)
+    }
+
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a test that runs the hub is its supervisor")]
+    async fn what_a_driver_finds_is_known_to_hub_and_sessions_when_the_driver_is_answered() {
+        let source = Source { name: "pentad.toml".into(), text: CONFIGURATION.to_owned() };
+        let config = resolve(&[source]).unwrap_or_else(|problems| panic!("{problems}")).config;
+        let configured = Arc::clone(&config.devices[0]);
+        let found = |id: &str, uuid: &str| {
+            let (id, uuid, mac) = (Arc::from(id), uuid.into(), format!("mac of {id}").into());
+            Arc::new(Device { id, uuid, mac, ..Device::clone(&configured) })
+        };
+        let directory = Arc::new(Directory::new(config.devices.clone(), config.links.clone()));
+        let (requests, request_queue) = mpsc::channel(REQUEST_QUEUE);
+        let (observations, observation_queue) = mpsc::channel(OBSERVATION_QUEUE);
+        let (announcements, _announced) = mpsc::channel(ANNOUNCEMENT_QUEUE);
+        let meters = Arc::new(Meters::default());
+        let (recorders, _faults) = Recorders::new();
+        let links =
+            Links::new(observations, announcements, watch::Sender::new(None), Arc::clone(&meters), recorders);
+        let stop = CancellationToken::new();
+        let hub = tokio::spawn(hub::task::run(
+            Arc::clone(&directory),
+            Vec::new(),
+            request_queue,
+            observation_queue,
+            None,
+            stop.clone(),
+            meters.hub(),
+        ));
+        let (sockjs, _desk) = sockjs::desk();
+        let seal = Seal { key: [7; 32], made: clock::instant() };
+        let (admission, handle) = (Admission::new(9, 9, &[]), HubHandle::new(requests));
+        let (mut gateway, mut live) =
+            Gateway::new(config, directory, handle, seal, sockjs, admission, links, meters);
+
+        let come = vec![found("found-1", "u1"), found("found-2", &configured.uuid)];
+        let taken = Unwelcome::Taken { what: "uuid", of: "configured".into() };
+        assert_eq!(heard(&mut gateway, come, &[]).await, [Ok(()), Err(taken)]);
+        let both = vec!["configured".to_owned(), "found-1".to_owned()];
+        assert_eq!(known(&gateway, &mut live).await, (both.clone(), both));
+
+        assert_eq!(heard(&mut gateway, vec![found("found-3", "u3")], &["found-1"]).await, [Ok(())]);
+        let both = vec!["configured".to_owned(), "found-3".to_owned()];
+        let (mut of_hub, of_sessions) = known(&gateway, &mut live).await;
+        of_hub.sort_unstable();
+        assert_eq!((of_hub, of_sessions), (both.clone(), both));
+        stop.cancel();
+        hub.await.unwrap();
+    }
 }

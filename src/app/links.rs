@@ -160,7 +160,8 @@ impl Links {
     pub(super) fn commit(&mut self, steps: Steps, supervisor: &mut Supervisor) {
         for id in steps.gone() {
             // Its driver may count on for a moment; nobody sees that any more.
-            self.meters.forget_link(id);
+            self.meters.forget_bus(id);
+            self.meters.forget_broker(id);
             self.recorders.forget(id);
         }
         for (id, others) in steps.roll {
@@ -186,6 +187,8 @@ impl Links {
             let (id, roll) = match start {
                 Start::Bus(bus, port) => {
                     let id = Arc::clone(&bus.settings.id);
+                    // It may have been a broker before, as the other may have been a bus.
+                    self.meters.forget_broker(&id);
                     let (keeper, devices) = roll(bus.devices);
                     let token = stop.clone();
                     let recorder = self.recorders.open(&bus.settings);
@@ -199,6 +202,8 @@ impl Links {
                 }
                 Start::Broker(broker, port) => {
                     let id = Arc::clone(&broker.settings.id);
+                    self.meters.forget_bus(&id);
+                    self.recorders.forget(&id);
                     let (state, token) = (self.state.subscribe(), stop.clone());
                     let (keeper, devices) = roll(members(&broker));
                     let task = async move {

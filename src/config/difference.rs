@@ -89,8 +89,18 @@ impl Difference {
                 before.id, after.id
             ));
         }
-        if old.history != new.history {
+        let path = |config: &Config| config.history.as_ref().map(|history| history.path.clone());
+        if path(old) != path(new) {
             self.restart.push("[history] changes".to_owned());
+        } else if let (Some(before), Some(after)) = (&old.history, &new.history) {
+            let parts = [
+                ("keep", before.keep != after.keep),
+                ("max_bytes", before.max_bytes != after.max_bytes),
+                ("commit_every", before.commit_every != after.commit_every),
+            ];
+            if let Some(parts) = named(&parts) {
+                self.say(format!("history changes: {parts}"));
+            }
         }
         let parts = [
             ("name", before.name != after.name),

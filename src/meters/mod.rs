@@ -291,22 +291,22 @@ impl Meters {
         self.hub.clone()
     }
 
-    /// A link is no longer configured: its lines go.
-    pub fn forget_link(&self, id: &str) {
-        let label = LinkLabel { link: id.to_owned() };
-        let (buses, brokers) = (&self.buses, &self.brokers);
-        for family in [
-            &buses.requests,
-            &buses.timeouts,
-            &buses.bad_answers,
-            &buses.exceptions,
-            &brokers.received,
-            &brokers.sent,
-        ] {
+    /// A link is no longer configured, or no broker any more: those lines go.
+    pub fn forget_broker(&self, id: &str) {
+        let (label, brokers) = (LinkLabel { link: id.to_owned() }, &self.brokers);
+        for family in [&brokers.received, &brokers.sent] {
             family.remove(&label);
         }
         for reason in Dropped::ALL {
             brokers.dropped.remove(&drop_label(id, reason));
+        }
+    }
+
+    /// A link is no longer configured, or no bus any more: those lines go.
+    pub fn forget_bus(&self, id: &str) {
+        let (label, buses) = (LinkLabel { link: id.to_owned() }, &self.buses);
+        for family in [&buses.requests, &buses.timeouts, &buses.bad_answers, &buses.exceptions] {
+            family.remove(&label);
         }
         buses.busy.remove(&label);
         buses.silent_units.remove(&label);
@@ -356,10 +356,13 @@ mod tests {
         let meters = Meters::default();
         meters.bus("rs485").bus.requests.inc();
         meters.broker("local").broker.received.inc();
-        meters.forget_link("rs485");
+        meters.forget_broker("rs485");
+        assert!(meters.text().contains("rs485"), "{}", meters.text());
+        meters.forget_bus("rs485");
+        meters.forget_bus("local");
         assert!(!meters.text().contains("rs485"), "{}", meters.text());
         assert!(meters.text().contains("local"));
-        meters.forget_link("local");
+        meters.forget_broker("local");
         assert!(!meters.text().contains("local"), "{}", meters.text());
     }
 

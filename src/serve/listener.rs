@@ -5,12 +5,13 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -53,7 +54,7 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/
 /// A bound socket, not yet accepting.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    socket: Arc<TcpListener>,
     address: SocketAddr,
     face: watch::Sender<Face>,
 }
@@ -89,6 +90,20 @@ impl FaceKeeper {
     }
 }
 
+/// A look at a bound socket, for one that is to be bound beside it on the same port. Holds nothing open.
+#[derive(Debug)]
+pub struct Neighbour(Weak<TcpListener>);
+
+impl Neighbour {
+    /// Whether another socket of this user may be bound beside it.
+    fn share(&self, shares: bool) {
+        let set = self.0.upgrade().map(|socket| SockRef::from(&*socket).set_reuse_port(shares));
+        if let Some(Err(error)) = set {
+            debug!(%error, "a port cannot be shared");
+        }
+    }
+}
+
 /// A socket could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}")]
@@ -107,6 +122,28 @@ impl Listener {
 
     /// The same with a face.
     pub fn bind_with(address: SocketAddr, face: Face) -> Result<Self, BindError> {
+        Self::bind_sharing(address, face, false)
+    }
+
+    /// The same beside sockets of ours that have the port by another address, as `0.0.0.0` has that of `127.0.0.1`. They
+    /// are to be closed soon: until then whoever connects comes to the one with the narrower address. Nobody else can
+    /// come in between, and nothing is lost where it fails.
+    pub fn bind_beside(address: SocketAddr, face: Face, others: &[&Neighbour]) -> Result<Self, BindError> {
+        for other in others {
+            other.share(true);
+        }
+        let bound = Self::bind_sharing(address, face, true);
+        // What is bound stays so; another process finds the port taken as ever.
+        for other in others {
+            other.share(false);
+        }
+        if let Ok(listener) = &bound {
+            listener.neighbour().share(false);
+        }
+        bound
+    }
+
+    fn bind_sharing(address: SocketAddr, face: Face, shares: bool) -> Result<Self, BindError> {
         let bound = || {
             if let Some(socket) = inherited::socket(address)? {
                 return Ok((TcpListener::from_std(socket)?, address));
@@ -114,13 +151,14 @@ impl Listener {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             // Without it a restarted gateway could not bind while old connections time out.
             socket.set_reuseaddr(true)?;
+            socket.set_reuseport(shares)?;
             socket.bind(address)?;
             let socket = socket.listen(BACKLOG)?;
             let address = socket.local_addr()?;
             Ok((socket, address))
         };
         let (socket, address) = bound().map_err(|source| BindError { address, source })?;
-        Ok(Self { socket, address, face: watch::Sender::new(face) })
+        Ok(Self { socket: Arc::new(socket), address, face: watch::Sender::new(face) })
     }
 
     /// Where it listens; the port is a real one even if 0 was asked for.
@@ -131,6 +169,11 @@ impl Listener {
     /// Whether it speaks TLS.
     pub fn secure(&self) -> bool {
         self.face.borrow().secure()
+    }
+
+    /// For whoever is to be bound beside it.
+    pub fn neighbour(&self) -> Neighbour {
+        Neighbour(Arc::downgrade(&self.socket))
     }
 
     /// The way to give it another face.

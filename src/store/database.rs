@@ -87,6 +87,7 @@ pub(super) struct Database {
     devices: HashMap<Arc<str>, i64>,
     /// Pages that may be in use.
     most_pages: i64,
+    page_bytes: i64,
     in_transaction: bool,
 }
 
@@ -119,11 +120,19 @@ impl Database {
         let mut database = Self {
             connection,
             devices: HashMap::new(),
-            most_pages: pages - pages / 8,
+            most_pages: 0,
+            page_bytes: page.max(512),
             in_transaction: false,
         };
+        database.allow(max_bytes);
         database.load_devices()?;
         Ok(database)
+    }
+
+    /// From the next commit on the file may be as large as this. Its log keeps the size that it was opened with.
+    pub(super) fn allow(&mut self, max_bytes: u64) {
+        let pages = (signed(max_bytes) / self.page_bytes).max(32);
+        self.most_pages = pages - pages / 8;
     }
 
     fn load_devices(&mut self) -> Result<(), Trouble> {

@@ -15,8 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use crate::config;
 use crate::dialects::Token;
 use crate::model::client::Client;
 use crate::model::device::Device;
@@ -262,12 +263,18 @@ enum Ask {
 pub struct Archive {
     queries: mpsc::Sender<Asked>,
     directory: Arc<Directory>,
+    limits: watch::Sender<config::History>,
 }
 
 impl Archive {
     /// From now on these are the devices that clients may ask for.
     pub fn know(&mut self, directory: &Arc<Directory>) {
         self.directory = Arc::clone(directory);
+    }
+
+    /// From now on this is how much is kept, and how often it is written. Where it is kept stays the same.
+    pub fn limit(&self, history: &config::History) {
+        self.limits.send_replace(history.clone());
     }
 
     /// Asks for past values on behalf of a client; the answer arrives in `answers`, which must have room for it. Of

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
 use super::database::{Database, Trouble};
@@ -63,6 +63,8 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Worker {
     settings: History,
+    /// What they are to be from the next commit on.
+    next_settings: watch::Receiver<History>,
     /// Missing only where a damaged file could not be replaced; the history is lost from then on.
     database: Option<Database>,
     tail: Tail,
@@ -118,8 +120,10 @@ pub fn open(settings: History, directory: Arc<Directory>) -> Result<(Keeper, Arc
     let (news, news_queue) = mpsc::channel(NEWS_QUEUE);
     let (queries, query_queue) = mpsc::channel(QUERY_QUEUE);
     info!(path = %settings.path.display(), seq = recovered.seq, "history is kept");
+    let (limits, next_settings) = watch::channel(settings.clone());
     let worker = Worker {
         settings,
+        next_settings,
         database: Some(database),
         tail,
         jobs: job_queue,
@@ -133,7 +137,7 @@ pub fn open(settings: History, directory: Arc<Directory>) -> Result<(Keeper, Arc
         told: Gauge::default(),
         dropped: 0,
     };
-    Ok((Keeper { jobs, news: news_queue, recovered }, Archive { queries, directory }, worker))
+    Ok((Keeper { jobs, news: news_queue, recovered }, Archive { queries, directory, limits }, worker))
 }
 
 fn open_database(settings: &History) -> Result<(Database, Recovered), Trouble> {
@@ -264,6 +268,7 @@ impl Worker {
     }
 
     fn commit(&mut self) {
+        self.adopt_settings();
         let retry = clock::instant() + self.settings.commit_every;
         let oldest = oldest(&self.settings);
         let Some(database) = &mut self.database else {
@@ -296,6 +301,16 @@ impl Worker {
         if let Err(error) = self.tail.clear() {
             self.trouble(&format!("the tail cannot be cleared: {error}"));
         }
+    }
+
+    /// Takes over what a reload has changed; the file stays the same.
+    fn adopt_settings(&mut self) {
+        let History { path: _, keep, max_bytes, commit_every } = *self.next_settings.borrow_and_update();
+        if let Some(database) = self.database.as_mut().filter(|_| max_bytes != self.settings.max_bytes) {
+            database.allow(max_bytes);
+        }
+        (self.settings.keep, self.settings.max_bytes, self.settings.commit_every) =
+            (keep, max_bytes, commit_every);
     }
 
     /// Something could not be written: a damaged file is replaced, for anything else there is a next time.

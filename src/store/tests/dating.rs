@@ -3,6 +3,21 @@
 use super::*;
 
 #[tokio::test]
+async fn a_history_that_is_to_keep_less_forgets_with_its_next_commit() {
+    let (_folder, path) = folder();
+    let (now, day) = (clock::wall().0, 86_400_000);
+    let keeping = |days: u64| config::History { keep: Duration::from_secs(86_400 * days), ..settings(&path) };
+    let store = start(keeping(7));
+    store.write(temperature(1, now - 2 * day)).await;
+    store.archive.limit(&keeping(1));
+    store.write(temperature(2, now)).await;
+    store.end();
+    let mut store = start(keeping(7));
+    assert_eq!(store.stored().await, [2]);
+    store.end();
+}
+
+#[tokio::test]
 async fn marked_times_are_corrected_once_and_all_others_are_left() {
     let (_folder, path) = folder();
     let now = clock::wall().0;
