@@ -280,7 +280,7 @@ fn keep_history(
     let (keeper, archive, worker) = match store::open(history?, Arc::clone(directory)) {
         Ok(opened) => opened,
         Err(error) => {
-            error!("no history is kept: {}", Chain(&error));
+            error!(error = %Chain(&error), "no history is kept");
             return None;
         }
     };

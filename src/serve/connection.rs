@@ -141,6 +141,9 @@ impl Connection {
         let mut batch: Vec<Arc<DeviceMessage>> = Vec::new();
         let timer = sleep_until(self.next_ping.into());
         tokio::pin!(timer);
+        // Asked for once: to begin and give up such a wait takes a lock that all connections share.
+        let stopped = stop.cancelled();
+        tokio::pin!(stopped);
         self.engine.step(Input::Open).await;
         loop {
             match self.write_out(self.patience.write).await {
@@ -166,7 +169,7 @@ impl Connection {
                 // Cancel-safe: a sleep holds nothing.
                 () = &mut timer => Wake::Time,
                 // Cancel-safe: a cancelled token stays cancelled.
-                () = stop.cancelled() => Wake::Stop,
+                () = &mut stopped => Wake::Stop,
             };
             match wake {
                 Wake::Frame(frame) => {

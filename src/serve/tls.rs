@@ -129,7 +129,7 @@ impl Identity {
                 info!(certificate = %self.certificate.display(), "the certificate has changed and is shown from now on");
             }
             Err(error) => {
-                warn!("the changed certificate cannot be used, the old one stays: {}", Chain(&error));
+                warn!(error = %Chain(&error), "the changed certificate cannot be used, the old one stays");
             }
         }
     }

@@ -327,7 +327,7 @@ impl Worker {
                     drop(self.news.blocking_send(News::Anew));
                 }
                 Err(trouble) => {
-                    error!("no history is kept from now on: {}", Chain(&trouble));
+                    error!(error = %Chain(&trouble), "no history is kept from now on");
                 }
             }
             // What waits goes into the new file with the next commit.
@@ -395,8 +395,8 @@ fn set_aside(path: &Path, trouble: &Trouble) {
     error!(
         path = %path.display(),
         aside = %aside.display(),
-        "the history is damaged and is set aside, a new one is begun: {}",
-        Chain(trouble)
+        error = %Chain(trouble),
+        "the history is damaged and is set aside, a new one is begun"
     );
     for part in ["", "-wal", "-shm"] {
         let (from, to) = (beside(path, part), beside(path, &format!("{mark}{part}")));

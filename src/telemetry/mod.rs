@@ -7,8 +7,9 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
 use tracing::level_filters::LevelFilter;
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_log::{AsLog, LogTracer};
-use tracing_subscriber::filter::{EnvFilter, FilterExt, ParseError};
+use tracing_subscriber::filter::{FilterExt, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
@@ -63,9 +64,10 @@ pub fn init(level: Option<&str>) -> Result<(), TelemetryError> {
     bridge.init().map_err(|_| TelemetryError::Twice)
 }
 
-fn filter(asked: &str) -> Result<EnvFilter, TelemetryError> {
+fn filter(asked: &str) -> Result<Targets, TelemetryError> {
     let asked = if asked.trim().is_empty() { DEFAULT } else { asked };
-    EnvFilter::try_new(format!("{QUIETER},{asked}"))
+    format!("{QUIETER},{asked}")
+        .parse()
         .map_err(|source| TelemetryError::Filter { asked: asked.to_owned(), source })
 }
 
@@ -76,7 +78,15 @@ fn journal() -> Option<tracing_journald::Layer> {
     }
     let layer = tracing_journald::layer().ok()?;
     // Fields keep their names, so that `journalctl DEVICE=meter-1` finds what there is to know of a device.
-    Some(layer.with_field_prefix(None).with_syslog_identifier("pentad".to_owned()))
+    // The layer's own choice calls `info` a notice.
+    let priorities =
+        PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() };
+    Some(
+        layer
+            .with_field_prefix(None)
+            .with_syslog_identifier("pentad".to_owned())
+            .with_priority_mappings(priorities),
+    )
 }
 
 /// Whether the file is the one that systemd named as `device:inode`; a program started from a service inherits the
@@ -100,6 +110,13 @@ mod tests {
         assert!(quiet.contains("rumqttd=off") && quiet.contains("info"), "{quiet}");
         let loud = filter("debug,rumqttd=trace").unwrap().to_string();
         assert!(loud.contains("rumqttd=trace") && !loud.contains("rumqttd=off"), "{loud}");
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_not_even_looked_at() {
+        let both = FilterExt::<Registry>::and(filter("").unwrap(), Flood);
+        let hint = tracing_subscriber::layer::Filter::<Registry>::max_level_hint(&both);
+        assert_eq!(hint, Some(LevelFilter::INFO));
     }
 
     #[test]

@@ -34,7 +34,9 @@ attempt "see processes of others", 0, -e "/proc/1/status";
 attempt "see the kernel's settings", 0, -e "/proc/sys/kernel/hostname";
 attempt "change the cgroups", 0, mkdir "/sys/fs/cgroup/attempt";
 attempt "use raw network packets", 0, socket(my $packets, 17, SOCK_RAW, 0);
-attempt "use netlink", 0, socket(my $netlink, 16, SOCK_RAW, 0);
+# For the addresses of the machine, which an advertised gateway tells the network.
+attempt "see the addresses of the machine (netlink)", 1, socket(my $netlink, 16, SOCK_RAW, 0);
+attempt "use virtual sockets", 0, socket(my $virtual, 40, SOCK_STREAM, 0);
 attempt "use TCP", 1, socket(my $tcp, AF_INET, SOCK_STREAM, 0);
 attempt "use local sockets", 1, socket(my $local, AF_UNIX, SOCK_DGRAM, 0);
 attempt "make a namespace (unshare)", 0, syscall($^V && `uname -m` =~ /x86_64/ ? 272 : 97, 0x10000000) == 0;

@@ -6,10 +6,13 @@
 Each dialect's address comes from the standard input. A dialect is reached when two different values of the property have
 come through it. Prints a line for each; fails if one was not reached within the seconds (default 20). NODE is what WCS OAM
 calls the bus or broker, counted from 1 (default 1). Dialects that the input has no address for are left out.
+
+Where the environment has NOT_BEFORE (epoch seconds), a text with an earlier date in it fails the dialect as well.
 Needs the package websocket-client (tests/run puts it into tests/.venv).
 """
 
 import json
+import os
 import re
 import sys
 import time
@@ -89,6 +92,14 @@ def values(text, name):
     return re.findall(pattern, text, re.IGNORECASE)
 
 
+def early(text):
+    """What in the text is a date before NOT_BEFORE: milliseconds, or a day with a year."""
+    floor = int(os.environ.get("NOT_BEFORE", "0"))
+    stamps = [stamp for stamp in re.findall(r"(?<![0-9.])[0-9]{12,13}(?![0-9.])", text) if int(stamp) < 1000 * floor]
+    day = time.strftime("%Y-%m-%d", time.gmtime(floor - 86400))
+    return stamps + [date for date in re.findall(r"(?<![0-9])(?:19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}", text) if floor and date < day]
+
+
 def main():
     if len(sys.argv) < 4:
         sys.exit(__doc__)
@@ -110,7 +121,10 @@ def main():
             line = enter(addresses[dialect], began + seconds, what)
             while len(set(seen)) < 2:
                 heard = line.receive()
-                seen += values(heard if isinstance(heard, str) else heard.decode(), name)
+                heard = heard if isinstance(heard, str) else heard.decode()
+                if early(heard):
+                    raise ValueError(f"dated {early(heard)}")
+                seen += values(heard, name)
             print(f"{dialect:<8} {name} {' '.join(dict.fromkeys(seen))}, {time.monotonic() - began:.1f} s", flush=True)
         except Exception as error:
             failed = True

@@ -69,8 +69,9 @@ class Machine:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def switch_on(self, again=False):
-        """Boots, and returns when the system has come up; the seconds that it took."""
+    def switch_on(self, again=False, clock=None):
+        """Boots, and returns when the system has come up; the seconds that it took. `clock`: what its clock says then, where
+        it is not what it is."""
         began = time.monotonic()
         if not again:
             subprocess.run(["cp", "--sparse=always", "--reflink=auto", self.path("disk"), self.path("copy")], check=True)
@@ -89,6 +90,8 @@ class Machine:
         command += ["-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={self.path('agent')},server=on,wait=off"]
         command += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
         command += ["-qmp", f"unix:{self.path('monitor')},server=on,wait=off"]
+        if clock:
+            command += ["-rtc", f"base={clock}"]
         if self.adapter:
             adapter = ",".join(f"{name}={value}" for name, value in ADAPTER.items()) + ",always-plugged=on"
             command += ["-chardev", f"socket,id=line,path={self.adapter},server=on,wait=off"]
@@ -150,10 +153,10 @@ class Machine:
             talk.ask(command, arguments)
             return talk.hear()
 
-    def run(self, command, check=True, patience=120):
+    def run(self, command, check=True, patience=120, shell="/bin/sh"):
         """Runs a shell command in the machine; what it printed, without the last line's end."""
         environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/root", "DEBIAN_FRONTEND=noninteractive"]
-        request = {"path": "/bin/sh", "arg": ["-c", command], "env": environment, "capture-output": True}
+        request = {"path": shell, "arg": ["-c", command], "env": environment, "capture-output": True}
         pid = self.agent("guest-exec", request)["pid"]
         deadline = time.monotonic() + patience
         while not (status := self.agent("guest-exec-status", {"pid": pid}))["exited"]:
