@@ -103,6 +103,8 @@ fn uplus(common: Common, table: Option<Table<'_>>) -> uplus::Settings {
     if let Some(table) = table {
         let words = [("flat", uplus::PushFormat::Flat), ("envelope", uplus::PushFormat::Envelope)];
         set(&mut settings.push_format, table.key("push_format").read(|node| node.word(&words)));
+        let words = [("online", uplus::Desc::Online), ("plain", uplus::Desc::Plain)];
+        set(&mut settings.desc, table.key("desc").read(|node| node.word(&words)));
         let connections = table.key("connections_per_system").read(|node| node.int(1..=1024));
         set(&mut settings.connections_per_system, connections);
         let window = table.key("timestamp_window");

@@ -1,5 +1,7 @@
 //! Reads `[[device]]` and puts devices, products and links together.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
 use super::links::{LinkEntry, LinkKind};
@@ -36,22 +38,26 @@ pub(super) struct Parts<'p> {
     pub(super) gateway: &'p Gateway,
     pub(super) products: &'p Products,
     pub(super) links: &'p [LinkEntry],
+    /// The first link of each id.
+    pub(super) by_id: HashMap<&'p str, &'p LinkEntry>,
 }
 
 /// Every device, in the order of the configuration.
 pub(super) fn devices(root: &Table<'_>, parts: &Parts<'_>) -> Vec<Attached> {
     let mut attached: Vec<(Attached, Spot)> = Vec::new();
-    let mut ids: Vec<(Arc<str>, Spot)> = Vec::new();
+    let mut ids: HashMap<Arc<str>, Spot> = HashMap::new();
     for table in root.tables("device") {
         let spot = table.spot();
         let entry = table.key("id").required(scalar::ID_RULE);
         let id = entry.read(Node::id);
         if let Some(id) = &id {
-            if let Some((_, earlier)) = ids.iter().find(|(other, _)| other == id) {
-                let problem = Problem::error(&entry.spot(), format!("device {id} exists already"));
-                root.report().add(problem.hint(format!("see {}", earlier.reference())));
+            match ids.entry(Arc::clone(id)) {
+                Slot::Vacant(free) => drop(free.insert(entry.spot())),
+                Slot::Occupied(earlier) => {
+                    let problem = Problem::error(&entry.spot(), format!("device {id} exists already"));
+                    root.report().add(problem.hint(format!("see {}", earlier.get().reference())));
+                }
             }
-            ids.push((Arc::clone(id), entry.spot()));
         }
         attached.extend(device(table, id, parts).map(|device| (device, spot)));
     }
@@ -186,7 +192,7 @@ fn link<'p>(node: &Node<'_>, parts: &Parts<'p>, bus: bool) -> Option<&'p LinkEnt
         None => None,
     };
     let (what, other) = if bus { ("bus", "mqtt") } else { ("broker", "bus") };
-    match parts.links.iter().find(|link| *link.id == *id) {
+    match parts.by_id.get(id).copied() {
         Some(link) if is_bus(link).is_none_or(|is| is == bus) => Some(link),
         Some(_) => {
             let problem = Problem::error(&node.spot(), format!("{id:?} is no {what}"));
@@ -244,54 +250,66 @@ fn topic(table: &Table<'_>, broker: bool) -> Option<Arc<str>> {
     })
 }
 
-/// No two devices may share a name that a client knows them by.
+/// No two devices may share a name that a client knows them by. Each is told once, with the first that has the name.
 fn check_identities(root: &Table<'_>, attached: &[(Attached, Spot)]) {
-    for (at, (device, spot)) in attached.iter().enumerate() {
-        let device = device.device();
-        for (earlier, place) in attached.iter().take(at) {
-            let earlier = earlier.device();
-            let shared = [("uuid", &device.uuid, &earlier.uuid), ("mac", &device.mac, &earlier.mac)];
-            for (key, mine, theirs) in shared {
-                // Devices of the same id are reported as such, and derive the same identities.
-                if mine == theirs && device.id != earlier.id {
-                    let found = format!("{mine} is the {key} of {} as well", earlier.id);
-                    let spot = Spot { path: format!("{}.{key}", spot.path), ..spot.clone() };
-                    let problem = Problem::error(&spot, found).hint(format!("see {}", place.reference()));
-                    root.report().add(problem);
+    let mut taken: HashMap<(&str, &str), (&Device, &Spot)> = HashMap::new();
+    for (device, spot) in attached {
+        let device = &**device.device();
+        for (key, identity) in [("uuid", &*device.uuid), ("mac", &*device.mac)] {
+            let (earlier, place) = match taken.entry((key, identity)) {
+                Slot::Vacant(free) => {
+                    free.insert((device, spot));
+                    continue;
                 }
+                Slot::Occupied(earlier) => *earlier.get(),
+            };
+            // Devices of the same id are reported as such, and derive the same identities.
+            if device.id != earlier.id {
+                let found = format!("{identity} is the {key} of {} as well", earlier.id);
+                let spot = Spot { path: format!("{}.{key}", spot.path), ..spot.clone() };
+                let problem = Problem::error(&spot, found).hint(format!("see {}", place.reference()));
+                root.report().add(problem);
             }
         }
     }
 }
 
-/// No two devices should be the same thing on a bus, or the same topics of a broker.
+/// What makes two devices the same thing on their link.
+#[derive(PartialEq, Eq, Hash)]
+enum Place<'a> {
+    Unit(u8),
+    /// With the product.
+    Topic(&'a str, &'a str),
+}
+
+/// No two devices should be the same thing on a bus, or the same topics of a broker. Each is told once, with the first
+/// that is there: of many with one unit, all pairs would bury everything else.
 fn check_places(root: &Table<'_>, attached: &[(Attached, Spot)]) {
-    for (at, (device, spot)) in attached.iter().enumerate() {
-        for (earlier, place) in attached.iter().take(at) {
-            let same_link = device.device().link == earlier.device().link;
-            if !same_link {
+    let mut taken: HashMap<(&str, Place<'_>), (&Device, &Spot)> = HashMap::new();
+    for (attached, spot) in attached {
+        let device = &**attached.device();
+        let place = match attached {
+            Attached::Modbus(device) => Place::Unit(device.unit),
+            Attached::Mqtt(mqtt) => Place::Topic(&mqtt.topic, &device.product.id),
+        };
+        let (earlier, there) = match taken.entry((&device.link, place)) {
+            Slot::Vacant(free) => {
+                free.insert((device, spot));
                 continue;
             }
-            let see = format!("see {}", place.reference());
-            match (device, earlier) {
-                (Attached::Modbus(mine), Attached::Modbus(theirs)) if mine.unit == theirs.unit => {
-                    let found =
-                        format!("unit {} of this bus is device {} already", mine.unit, theirs.device.id);
-                    root.report().add(Problem::warning(spot, found).hint(see));
-                    // One is told for each device: of many with one unit, all pairs would bury everything else.
-                    break;
-                }
-                (Attached::Mqtt(mine), Attached::Mqtt(theirs))
-                    if mine.topic == theirs.topic && mine.device.product.id == theirs.device.product.id =>
-                {
-                    let found = format!(
-                        "topic {:?} of this product is device {} already",
-                        &*mine.topic, theirs.device.id
-                    );
-                    root.report().add(Problem::error(spot, found).allowed("a topic of its own").hint(see));
-                }
-                (Attached::Modbus(_) | Attached::Mqtt(_), _) => {}
+            Slot::Occupied(earlier) => *earlier.get(),
+        };
+        let see = format!("see {}", there.reference());
+        root.report().add(match attached {
+            Attached::Modbus(mine) => {
+                let found = format!("unit {} of this bus is device {} already", mine.unit, earlier.id);
+                Problem::warning(spot, found).hint(see)
             }
-        }
+            Attached::Mqtt(mine) => {
+                let found =
+                    format!("topic {:?} of this product is device {} already", &*mine.topic, earlier.id);
+                Problem::error(spot, found).allowed("a topic of its own").hint(see)
+            }
+        });
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Does no IO itself: what has to be asked of the machine goes through [`Surroundings`].
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
@@ -91,7 +92,10 @@ pub(super) fn build(sources: &[Source], surroundings: &dyn Surroundings, report:
     let history = server::history(&root);
     let products = product::products(&root);
     let links = links::links(&root, &gateway.id, surroundings);
-    let attached = device::devices(&root, &Parts { gateway: &gateway, products: &products, links: &links });
+    // Of two links of one id, which is a problem already, the first is meant.
+    let by_id: HashMap<&str, &LinkEntry> = links.iter().rev().map(|link| (&*link.id, link)).collect();
+    let parts = Parts { gateway: &gateway, products: &products, links: &links, by_id };
+    let attached = device::devices(&root, &parts);
     let devices: Vec<_> = attached.iter().map(|device| Arc::clone(device.device())).collect();
     let dialects = access::dialects(&root, &devices, &mut listeners);
     let clients = access::clients(&root, &devices, &listeners);
@@ -126,18 +130,23 @@ fn distribute(links: &[LinkEntry], attached: Vec<Attached>) -> (Vec<Bus>, Vec<Br
             None => {}
         }
     }
+    let mut of_bus: HashMap<Arc<str>, &mut Vec<_>> =
+        buses.iter_mut().rev().map(|bus| (Arc::clone(&bus.settings.id), &mut bus.devices)).collect();
+    let mut of_broker: HashMap<Arc<str>, &mut Vec<_>> = brokers
+        .iter_mut()
+        .rev()
+        .map(|broker| (Arc::clone(&broker.settings.id), &mut broker.devices))
+        .collect();
     for device in attached {
         match device {
             Attached::Modbus(device) => {
-                if let Some(bus) = buses.iter_mut().find(|bus| bus.settings.id == device.device.link) {
-                    bus.devices.push(device);
+                if let Some(devices) = of_bus.get_mut(&device.device.link) {
+                    devices.push(device);
                 }
             }
             Attached::Mqtt(device) => {
-                if let Some(broker) =
-                    brokers.iter_mut().find(|broker| broker.settings.id == device.device.link)
-                {
-                    broker.devices.push(device);
+                if let Some(devices) = of_broker.get_mut(&device.device.link) {
+                    devices.push(device);
                 }
             }
         }
@@ -155,16 +164,18 @@ fn check_devices(root: &Table<'_>, links: &[LinkEntry], attached: &[Attached]) {
         report.add(Problem::warning(&root.spot(), "no device is configured"));
         return;
     }
+    let used: HashSet<&str> = attached.iter().map(|device| &*device.device().link).collect();
     for link in links {
-        if !attached.iter().any(|device| device.device().link == link.id) {
+        if !used.contains(&*link.id) {
             report.add(Problem::warning(&link.spot, format!("no device uses {}", link.id)));
         }
     }
 }
 
 fn check_plan(report: &Report, links: &[LinkEntry], buses: &[Bus], plan: &Plan) {
+    let by_id: HashMap<&str, &LinkEntry> = links.iter().rev().map(|link| (&*link.id, link)).collect();
     for (bus, plan) in buses.iter().zip(&plan.buses) {
-        let Some(link) = links.iter().find(|link| link.id == plan.bus) else { continue };
+        let Some(link) = by_id.get(&*plan.bus) else { continue };
         let (wire, expected) = (plan.wire_utilisation(), plan.utilisation());
         if wire > 100.0 {
             let found = format!("reading everything in time takes {wire:.0} % of the line");
