@@ -18,6 +18,10 @@ pub(super) const SMALL_BODY: usize = 16 * 1024;
 /// request waits, and is answered 408 if that takes too long.
 const LARGE_BODIES: usize = 8;
 
+/// Of those, how many one address may send, so that it cannot hold all the places until its bodies time out. When it has
+/// so many the next waits in the same way, without a place.
+const LARGE_BODIES_OF_ONE: usize = 2;
+
 /// The book of who is connected.
 #[derive(Clone, Debug)]
 pub struct Admission {
@@ -32,13 +36,35 @@ pub struct Admission {
 /// Room for one large body; dropping it makes room.
 #[derive(Debug)]
 pub(super) struct Room {
-    _permit: Option<OwnedSemaphorePermit>,
+    _places: [Option<OwnedSemaphorePermit>; 2],
+    /// Goes after the places.
+    _share: Option<Share>,
+}
+
+/// The places of one address, for as long as anybody has or awaits one.
+#[derive(Debug)]
+struct Share {
+    book: Arc<Mutex<Book>>,
+    address: IpAddr,
+    places: Arc<Semaphore>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody but the table and this one: the table holds only addresses that send something.
+        if Arc::strong_count(&self.places) <= 2 {
+            book.large_bodies.remove(&self.address);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Book {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
+    /// The places for large bodies of each address that sends one.
+    large_bodies: HashMap<IpAddr, Arc<Semaphore>>,
     logins: Arc<logins::Book>,
 }
 
@@ -67,16 +93,32 @@ impl Admission {
         Logins::new(&book.logins, limit)
     }
 
-    /// Waits for room for a body that is larger than [`SMALL_BODY`].
-    pub(super) async fn large_body(&self) -> Room {
-        // Nobody closes the semaphore.
-        Room { _permit: Arc::clone(&self.large_bodies).acquire_owned().await.ok() }
+    /// Waits for room for a body that is larger than [`SMALL_BODY`]: first among those of its address, so that who waits
+    /// there keeps nobody else waiting.
+    pub(super) async fn large_body(&self, peer: IpAddr) -> Room {
+        let share = (!self.shared.contains(&peer.to_canonical())).then(|| self.share(peer));
+        // Nobody closes the semaphores.
+        let own = match &share {
+            Some(share) => Arc::clone(&share.places).acquire_owned().await.ok(),
+            None => None,
+        };
+        let of_all = Arc::clone(&self.large_bodies).acquire_owned().await.ok();
+        Room { _places: [of_all, own], _share: share }
+    }
+
+    fn share(&self, peer: IpAddr) -> Share {
+        let address = logins::network(peer);
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = book.large_bodies.entry(address);
+        let places = places.or_insert_with(|| Arc::new(Semaphore::new(LARGE_BODIES_OF_ONE)));
+        Share { book: Arc::clone(&self.book), address, places: Arc::clone(places) }
     }
 
     /// The same book with other limits. Who is in stays in.
     #[must_use]
     pub fn with(&self, total: usize, per_address: usize, shared: &[IpAddr]) -> Self {
-        Self { book: Arc::clone(&self.book), ..Self::new(total, per_address, shared) }
+        let (book, large_bodies) = (Arc::clone(&self.book), Arc::clone(&self.large_bodies));
+        Self { book, large_bodies, ..Self::new(total, per_address, shared) }
     }
 
     /// Lets one connection in for as long as the permit lives.
@@ -160,5 +202,48 @@ mod tests {
         let held: Vec<_> = (0..3).map(|_| admission.admit(address(1)).unwrap()).collect();
         assert_eq!(held.len(), 3);
         assert_eq!(admission.admit(address(1)).unwrap_err(), Refused::Total(3));
+    }
+    /// Whether there is room for a large body at once; it is kept in `held` then.
+    async fn at_once(admission: &Admission, peer: IpAddr, held: &mut Vec<Room>) -> bool {
+        let room = admission.large_body(peer);
+        tokio::select! {
+            biased;
+            room = room => held.push(room),
+            () = std::future::ready(()) => return false,
+        }
+        true
+    }
+
+    #[tokio::test]
+    async fn one_address_cannot_hold_all_places_for_large_bodies() {
+        let admission = Admission::new(99, 99, &[address(99)]);
+        let mut held = Vec::new();
+        let mut got = Vec::new();
+        for peer in [1, 1, 1, 2, 1, 2, 2, 99, 99, 99, 99, 3] {
+            got.push(at_once(&admission, address(peer), &mut held).await);
+        }
+        // Two each, any number for a proxy, eight together.
+        let expected = [true, true, false, true, false, true, false, true, true, true, true, false];
+        assert_eq!(got, expected);
+        held.remove(0);
+        assert!(
+            at_once(&admission.with(9, 9, &[]), address(3), &mut held).await,
+            "a reload makes no new places"
+        );
+        assert!(!at_once(&admission, address(1), &mut held).await, "all are taken");
+        held.clear();
+        assert!(admission.book.lock().unwrap().large_bodies.is_empty(), "who has sent all leaves no entry");
+        assert!(at_once(&admission, address(1), &mut held).await);
+    }
+
+    #[tokio::test]
+    async fn an_ipv6_network_is_one_address_for_large_bodies() {
+        let admission = Admission::new(99, 99, &[]);
+        let mut held = Vec::new();
+        let host = |last| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
+        for last in 1..=2 {
+            assert!(at_once(&admission, host(last), &mut held).await);
+        }
+        assert!(!at_once(&admission, host(3), &mut held).await);
     }
 }

@@ -128,7 +128,8 @@ impl Door {
         upgrade: bool,
     ) -> Result<(Request, Option<Room>), Response> {
         let (parts, body) = request.into_parts();
-        let (body, room) = match tokio::time::timeout(self.shared.patience.body, self.body(body)).await {
+        let (body, room) = match tokio::time::timeout(self.shared.patience.body, self.body(body, peer)).await
+        {
             Ok(Ok(read)) => read,
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 return Err(Response::text(413, "the body is too large\n"));
@@ -164,13 +165,17 @@ impl Door {
     }
 
     /// Reads a body. Who sends it is not known yet, so one that is not small needs room among all large ones.
-    async fn body(&self, body: Incoming) -> Result<(Bytes, Option<Room>), Box<dyn Error + Send + Sync>> {
+    async fn body(
+        &self,
+        body: Incoming,
+        peer: IpAddr,
+    ) -> Result<(Bytes, Option<Room>), Box<dyn Error + Send + Sync>> {
         let mut body = Limited::new(body, self.shared.server.limits.frame_bytes);
         let (mut read, mut room) = (BytesMut::new(), None);
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             if room.is_none() && read.len() + data.len() > SMALL_BODY {
-                room = Some(self.shared.admission.large_body().await);
+                room = Some(self.shared.admission.large_body(peer).await);
             }
             read.extend_from_slice(&data);
         }

@@ -217,6 +217,25 @@ async fn a_body_that_never_ends_is_cut_off() {
 }
 
 #[tokio::test]
+async fn large_bodies_that_never_end_keep_no_other_address_waiting() {
+    let rig = Rig::with(Setup { trusted_proxies: vec![[127, 0, 0, 1].into()], ..Setup::default() });
+    let mut stalled = Vec::new();
+    for _ in 0..9 {
+        let mut stream = rig.tcp().await;
+        let head =
+            "POST /seen HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 192.0.2.1\r\ncontent-length: 40000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all("x".repeat(20_000).as_bytes()).await.unwrap();
+        stalled.push(stream);
+    }
+    let large = "x".repeat(40_000);
+    for other in ["192.0.2.2", "192.0.2.3"] {
+        let answer = http(rig.port(), "POST", "/seen", &[("x-forwarded-for", other)], &large).await;
+        assert_eq!(answer.0, 200, "{other}");
+    }
+}
+
+#[tokio::test]
 async fn one_connection_too_many_is_told_503_and_room_is_made_again() {
     let limits = Limits { connections_per_address: 2, ..Limits::default() };
     let rig = Rig::with(Setup { limits, ..Setup::default() });
