@@ -6,7 +6,7 @@
 //! heard of. Where no history is kept, only the present is known. An entry's id is made of its beginning and the
 //! place of the device in the configuration, so that ids rise with time.
 
-use std::borrow::Borrow;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -29,6 +29,10 @@ const SAMPLES: (usize, usize) = (100, 1000);
 /// Entries of the history that one answer gives at most, and when the request does not say how many.
 const ENTRIES: usize = 1000;
 
+/// Past messages that one question brings at most, as long as it is about more than one device. Between two of them
+/// everybody else has a turn, in the store as in the session's process.
+const AT_ONCE: usize = 1000;
+
 /// How many devices' places an id has room for before two devices that came online in one millisecond could share it.
 const PLACES: i64 = 1024;
 
@@ -41,10 +45,30 @@ pub(super) enum Pending {
     Current(UnixMillis),
     /// `stream/metrics` of one device: what there was.
     Samples(Samples),
-    /// `stream/history`, for what is kept.
-    Kept(Filter, Page),
+    /// `stream/history`, for what is kept of some of the devices.
+    Kept(Box<Gathering>),
     /// The same, for the present.
-    Present(Filter, Page, Arc<Past>),
+    Present(Box<Gathering>),
+}
+
+/// A history on its way: device after device is asked for what is kept of it, then the hub for the present.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    filter: Filter,
+    page: Page,
+    /// Ids of devices that are not asked for yet.
+    left: VecDeque<Arc<str>>,
+    /// Messages of each.
+    each: usize,
+    told: HashMap<Arc<str>, Times>,
+}
+
+/// When a device was online, as far as was told.
+#[derive(Debug, Default)]
+struct Times {
+    over: Vec<Entry>,
+    /// It came online then and was not heard to go.
+    open: Option<UnixMillis>,
 }
 
 /// What past samples are wanted.
@@ -125,22 +149,45 @@ pub(super) fn history(payload: &Json, caller: Caller<'_>) -> Result<Call, Reply>
         limit: fields::number(payload, "limit")?.unwrap_or(ENTRIES).min(ENTRIES),
     };
     let devices = caller.context.directory.devices().iter();
-    let devices: Vec<Arc<str>> = devices
+    let left: VecDeque<Arc<str>> = devices
         .filter(|device| caller.client.sees(device) && filter.admits(device, caller))
         .map(|device| Arc::clone(&device.id))
         .collect();
     // Each gets its share of what an answer can hold: where there is more, the oldest of each is left out.
-    let limit = HISTORY_ROWS / devices.len().max(1);
-    let query = PastQuery {
-        devices,
-        kind: Kinds::PRESENCE,
-        from: UnixMillis(i64::MIN),
-        after: 0,
-        limit,
-        offset: 0,
-        newest_first: true,
-    };
-    Ok(Call::Ask(Question::Past(query), api::Pending::Stream(Pending::Kept(filter, page))))
+    let each = (HISTORY_ROWS / left.len().max(1)).max(1);
+    Ok(Box::new(Gathering { filter, page, left, each, told: HashMap::new() }).go_on())
+}
+
+impl Gathering {
+    /// Asks for the next devices, or for the present when there are none left.
+    fn go_on(mut self: Box<Self>) -> Call {
+        let count = (AT_ONCE / self.each).max(1).min(self.left.len());
+        if count == 0 {
+            let pending = api::Pending::Stream(Pending::Present(self));
+            return Call::Ask(Question::Snapshot(Selector::All), pending);
+        }
+        let query = PastQuery {
+            devices: self.left.drain(..count).collect(),
+            kind: Kinds::PRESENCE,
+            from: UnixMillis(i64::MIN),
+            after: 0,
+            limit: self.each,
+            offset: 0,
+            newest_first: true,
+        };
+        Call::Ask(Question::Past(query), api::Pending::Stream(Pending::Kept(self)))
+    }
+
+    fn take(mut self: Box<Self>, past: &Past) -> Call {
+        if !past.kept {
+            self.left.clear();
+        }
+        // The newest comes first.
+        for message in past.messages.iter().rev() {
+            self.told.entry(Arc::clone(&message.device)).or_default().take(message);
+        }
+        self.go_on()
+    }
 }
 
 impl Pending {
@@ -166,15 +213,12 @@ impl Pending {
                 Call::Done(Reply::success(found))
             }
             (Self::Samples(samples), Answer::Past(_)) => current_of(&samples.device, samples.from),
-            (Self::Kept(filter, page), Answer::Past(past)) => {
-                let pending = api::Pending::Stream(Self::Present(filter, page, past));
-                Call::Ask(Question::Snapshot(Selector::All), pending)
-            }
-            (Self::Present(filter, page, past), Answer::Snapshot(snapshot)) => {
-                Call::Done(Reply::success(entries(&filter, page, &past, &snapshot, caller)))
+            (Self::Kept(gathering), Answer::Past(past)) => gathering.take(&past),
+            (Self::Present(gathering), Answer::Snapshot(snapshot)) => {
+                Call::Done(Reply::success(entries(*gathering, &snapshot, caller)))
             }
             // Nobody answers another question than the one that was asked.
-            (Self::List(_) | Self::Current(_) | Self::Samples(_) | Self::Kept(..) | Self::Present(..), _) => {
+            (Self::List(_) | Self::Current(_) | Self::Samples(_) | Self::Kept(_) | Self::Present(_), _) => {
                 Call::Done(Reply::failure(500, "Internal error"))
             }
         }
@@ -269,23 +313,25 @@ fn sample(message: &PastMessage, numbered: bool) -> Option<Json> {
 }
 
 /// A time in which a device was online.
+#[derive(Debug)]
 struct Entry {
     begin: UnixMillis,
     end: Option<UnixMillis>,
     status: &'static str,
 }
 
-fn entries(filter: &Filter, page: Page, past: &Past, snapshot: &Snapshot, caller: Caller<'_>) -> Vec<Json> {
+fn entries(gathering: Gathering, snapshot: &Snapshot, caller: Caller<'_>) -> Vec<Json> {
+    let Gathering { filter, page, mut told, .. } = gathering;
     let directory = &*caller.context.directory;
+    let states: HashMap<&str, &DeviceSnapshot> =
+        snapshot.devices.iter().map(|state| (&*state.device.id, state)).collect();
     let mut all: Vec<(i64, &Arc<Device>, Entry)> = Vec::new();
     for (place, device) in (0_i64..).zip(directory.devices()) {
         if !(caller.client.sees(device) && filter.admits(device, caller)) {
             continue;
         }
-        // The newest comes first.
-        let of_device = past.messages.iter().rev().filter(|message| message.device == device.id);
-        let state = snapshot.devices.iter().find(|state| state.device.id == device.id);
-        for entry in of_presence(of_device, state) {
+        let times = told.remove(&device.id).unwrap_or_default();
+        for entry in times.up_to(states.get(&*device.id).copied()) {
             let id = entry.begin.0.saturating_mul(PLACES).saturating_add(place % PLACES);
             if filter.is_in(entry.status) {
                 all.push((id, device, entry));
@@ -313,36 +359,37 @@ fn entries(filter: &Filter, page: Page, past: &Past, snapshot: &Snapshot, caller
         .collect()
 }
 
-fn of_presence(
-    messages: impl IntoIterator<Item = impl Borrow<PastMessage>>,
-    state: Option<&DeviceSnapshot>,
-) -> Vec<Entry> {
-    let mut found = Vec::new();
-    let mut open: Option<UnixMillis> = None;
-    for message in messages {
-        let message: &PastMessage = message.borrow();
-        let Body::Presence { online, .. } = message.body else { continue };
-        match (open.take(), online) {
+impl Times {
+    /// What happened next.
+    fn take(&mut self, message: &PastMessage) {
+        let Body::Presence { online, .. } = message.body else { return };
+        match (self.open.take(), online) {
             (Some(begin), true) => {
                 // The gateway stopped in between.
                 let end = message.heard.unwrap_or(begin).max(begin);
-                found.push(Entry { begin, end: Some(end), status: "UNPUBLISHED" });
-                open = Some(message.at);
+                self.over.push(Entry { begin, end: Some(end), status: "UNPUBLISHED" });
+                self.open = Some(message.at);
             }
-            (None, true) => open = Some(message.at),
-            (Some(begin), false) => found.push(Entry { begin, end: Some(message.at), status: "FAILED" }),
+            (None, true) => self.open = Some(message.at),
+            (Some(begin), false) => {
+                self.over.push(Entry { begin, end: Some(message.at), status: "FAILED" });
+            }
             // Its beginning is no longer kept.
             (None, false) => {}
         }
     }
-    let online = state.filter(|state| state.online);
-    match (open, online.and_then(|state| state.since)) {
-        (Some(begin), Some(_)) | (None, Some(begin)) => {
-            found.push(Entry { begin, end: None, status: "PUBLISHING" });
+
+    /// All of it, now that this is the present.
+    fn up_to(mut self, state: Option<&DeviceSnapshot>) -> Vec<Entry> {
+        let online = state.filter(|state| state.online);
+        match (self.open, online.and_then(|state| state.since)) {
+            (Some(begin), Some(_)) | (None, Some(begin)) => {
+                self.over.push(Entry { begin, end: None, status: "PUBLISHING" });
+            }
+            // The gateway has started and not heard of it since.
+            (Some(begin), None) => self.over.push(Entry { begin, end: None, status: "PENDING" }),
+            (None, None) => {}
         }
-        // The gateway has started and not heard of it since.
-        (Some(begin), None) => found.push(Entry { begin, end: None, status: "PENDING" }),
-        (None, None) => {}
+        self.over
     }
-    found
 }

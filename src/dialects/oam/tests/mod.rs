@@ -10,7 +10,7 @@ use crate::model::client::{Client, DeviceFilter, Rights, Secret};
 use crate::model::device::{Device, Link};
 use crate::model::directory::Directory;
 use crate::model::history::{AlarmAnswer, Document, DocumentAnswer, DocumentAsk, Past, PastMessage};
-use crate::model::message::{Body, DeviceMessage, Report};
+use crate::model::message::{Body, DeviceMessage, Kinds, Report};
 use crate::model::product::{AlarmCondition, AlarmRule};
 use crate::model::snapshot::{Answer, DeviceSnapshot, Question, Snapshot};
 use crate::model::time::{Clock, UnixMillis};
@@ -398,7 +398,10 @@ fn a_stream_is_each_time_in_which_a_device_was_online() {
         (r#"{"mediaId":"press-1","name":"X*"}"#, &[]),
     ] {
         let mut rig = begin(&context, "/api/stream/history", body);
-        answer(&mut rig, past(kept()));
+        // Where no device is meant the store is asked for none.
+        if matches!(rig.asked[0].1, Question::Past(_)) {
+            answer(&mut rig, past(kept()));
+        }
         answer(&mut rig, present(&context, Some(9000)));
         let payload = wanted.join(",");
         assert_eq!(rig.said, [format!(r#"200 {{"status":200,"reason":"SUCCESS","payload":[{payload}]}}"#)]);
@@ -410,6 +413,46 @@ fn a_stream_is_each_time_in_which_a_device_was_online() {
         answer(&mut rig, present(&context, since));
         assert!(rig.said[0].contains(status), "{:?}", rig.said);
     }
+}
+
+/// Ten thousand messages of four hundred devices: the store is asked ten times for a thousand, the hub once.
+#[test]
+fn a_history_of_many_devices_is_gathered_in_bounded_steps() {
+    const DEVICES: usize = 400;
+    let id = |at: usize| -> Arc<str> { format!("press-{at:03}").into() };
+    let context = context(|context| {
+        let press = fixture::press(context);
+        let devices = (0..DEVICES).map(|at| Arc::new(Device { id: id(at), ..(*press).clone() })).collect();
+        context.directory = Arc::new(Directory::new(devices, Vec::new()));
+    });
+    let mut rig = begin(&context, "/api/stream/history", "{}");
+    let mut asked = Vec::new();
+    while let Question::Past(query) = &rig.asked[0].1 {
+        assert!(query.devices.len() * query.limit <= 1000, "{} of {}", query.limit, query.devices.len());
+        assert_eq!(query.kind, Kinds::PRESENCE);
+        let (devices, each) = (query.devices.clone(), i64::try_from(query.limit).unwrap());
+        let of = |device: &Arc<str>| {
+            let device = Arc::clone(device);
+            let message = move |back: i64| {
+                // Online in every odd second, the newest first.
+                let presence = presence((each - back) * 1000, (each - back) % 2 == 1, None);
+                PastMessage { device: Arc::clone(&device), ..presence }
+            };
+            (0..each).map(message)
+        };
+        let messages = devices.iter().flat_map(of).collect();
+        asked.extend(devices);
+        answer(&mut rig, past(messages));
+    }
+    assert_eq!(asked, (0..DEVICES).map(id).collect::<Vec<_>>(), "each device once");
+    answer(&mut rig, Answer::Snapshot(Arc::default()));
+    let (_, body) = rig.said[0].split_once(' ').unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    let entries = body["payload"].as_array().unwrap();
+    assert_eq!(entries.len(), 1000);
+    // The oldest of all devices come first.
+    assert!(entries.iter().take(DEVICES).all(|entry| entry["createDate"] == 1000), "{:?}", entries[0]);
+    assert_eq!(entries[DEVICES]["createDate"], 3000);
 }
 
 #[test]
