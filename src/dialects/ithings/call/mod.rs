@@ -31,8 +31,9 @@ use plan::{Kind, Plan, Reach, Settled, State, Target};
 /// Calls to devices.
 const INTERACT: &str = "/api/v1/things/device/interact/";
 
-/// The list of current values.
-const LATEST: &str = "/api/v1/things/device/msg/property-latest/index";
+/// The list of current values, as servers of 2025 and of 2026 call it.
+const LATEST: [&str; 2] =
+    ["/api/v1/things/device/msg/property-latest/index", "/api/v1/things/device/msg/property-latest/get-list"];
 
 /// What stands behind a path.
 #[derive(Clone, Copy, Debug)]
@@ -47,18 +48,24 @@ enum Service {
     Latest,
 }
 
+/// What a path means. Of servers of 2026 no source is public; their command line client and its documents name
+/// `batch` for `multi` and `get-one` for `read`, with the same bodies.
 fn service(path: &str) -> Option<Service> {
-    if path == LATEST {
+    if LATEST.contains(&path) {
         return Some(Service::Latest);
     }
     Some(match path.strip_prefix(INTERACT)? {
         "property-control-send" => Service::Send(Kind::Control, Reach::One),
-        "property-control-multi-send" => Service::Send(Kind::Control, Reach::Many),
-        "property-control-read" => Service::Read(Kind::Control),
+        "property-control-multi-send" | "property-control-batch-send" => {
+            Service::Send(Kind::Control, Reach::Many)
+        }
+        "property-control-read" | "property-control-get-one" => Service::Read(Kind::Control),
         "property-get-report-send" => Service::Send(Kind::GetReport, Reach::One),
-        "property-get-report-multi-send" => Service::Send(Kind::GetReport, Reach::Many),
+        "property-get-report-multi-send" | "property-get-report-batch-send" => {
+            Service::Send(Kind::GetReport, Reach::Many)
+        }
         "action-send" => Service::Send(Kind::Action, Reach::One),
-        "action-read" => Service::Read(Kind::Action),
+        "action-read" | "action-get-one" => Service::Read(Kind::Action),
         "action-resp" => Service::Respond,
         _ => return None,
     })
