@@ -77,18 +77,26 @@ impl Outcomes {
 
 /// What an outcome takes, roughly: its texts and a share for each value.
 fn weight(settled: &Settled) -> usize {
-    let named = |values: &[(Arc<str>, Value)]| -> usize {
-        values.iter().map(|(name, value)| name.len() + of_value(value)).sum()
-    };
-    let outcome = match &*settled.outcome {
+    let command = &settled.command;
+    command.message_id.len() + named(&command.values) + of_outcome(&settled.outcome)
+}
+
+/// What an outcome takes, roughly.
+pub(super) fn of_outcome(outcome: &Outcome) -> usize {
+    match outcome {
         Outcome::Confirmed { values, outputs } => named(values) + named(outputs),
         Outcome::Rejected(rejection) => rejection.to_string().len(),
         Outcome::Offline | Outcome::TimedOut | Outcome::Busy | Outcome::Forbidden => 0,
-    };
-    settled.command.message_id.len() + named(&settled.command.values) + outcome
+    }
 }
 
-fn of_value(value: &Value) -> usize {
+/// What named values take, roughly.
+pub(super) fn named(values: &[(Arc<str>, Value)]) -> usize {
+    values.iter().map(|(name, value)| name.len() + of_value(value)).sum()
+}
+
+/// What a value takes, roughly.
+pub(super) fn of_value(value: &Value) -> usize {
     const SHARE: usize = 32;
     SHARE
         + match value {

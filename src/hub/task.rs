@@ -476,7 +476,7 @@ impl Hub {
                     info!(%group, dropped, "the group takes messages again");
                 }
             }
-            None if self.state.unserved(&group) => {}
+            None if self.state.unserved() => {}
             None => {
                 if !self.overflow.contains_key(&group) {
                     warn!(%group, "no member of the group has room, messages are dropped");

@@ -72,8 +72,8 @@ pub enum GroupAsk {
         group: Arc<str>,
         /// Most members at a time.
         limit: usize,
-        /// How long a relation without a connected holder lives on and gathers what it would have delivered. Zero,
-        /// or a gateway without a history store: it ends with its last holder.
+        /// How long a relation without a connected holder lives on and gathers what it would have delivered; without a
+        /// history store an hour at most, and not much. Zero: it ends with its last holder.
         retain: Duration,
     },
     /// Hold these relations too. Holding one that the session holds already changes nothing; one that the group

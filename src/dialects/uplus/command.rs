@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+use super::Desc;
 use super::relation::{self, Key, Relation, Topic};
 use crate::dialects::shared::lenient;
 use crate::model::client::Client;
@@ -162,7 +163,7 @@ fn granted(
         let relation = Relation { topic: Topic::named(topic).ok_or_else(unknown)?, key };
         match relation.grant(client, directory) {
             Some(held) => Ok(Granted { relation, held }),
-            None => Err((denied, format!("{} is not granted", relation.described()))),
+            None => Err((denied, format!("{} is not granted", relation.described(Desc::default())))),
         }
     };
     wanted.into_iter().map(grant).collect()

@@ -36,9 +36,12 @@ pub struct Settings {
     pub common: Common,
     /// Form of a push.
     pub push_format: PushFormat,
+    /// Form of the text of an ack about a typeId.
+    pub desc: Desc,
     /// Most connections of one system at a time.
     pub connections_per_system: usize,
-    /// How long a subscription outlives its last connection and gathers messages; zero lets it end at once.
+    /// How long a subscription outlives its last connection and gathers messages, in memory and for an hour at most where
+    /// no history is kept; zero lets it end at once.
     pub retention: Duration,
     /// How far the timestamp of a login may be from now; `None` only logs.
     pub timestamp_window: Option<Duration>,
@@ -49,6 +52,7 @@ impl Default for Settings {
         Self {
             common: Common::default(),
             push_format: PushFormat::Flat,
+            desc: Desc::Online,
             connections_per_system: 16,
             retention: Duration::from_secs(86_400),
             timestamp_window: None,
@@ -64,6 +68,17 @@ pub enum PushFormat {
     Flat,
     /// `{header, body}` of the later vendor pages.
     Envelope,
+}
+
+/// How the text of an ack names a subscription by typeId. The forms of the vendor's earlier and later pages, which share a path;
+/// a subscription by device has one form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Desc {
+    /// `<typeId>_online_<topic>`.
+    #[default]
+    Online,
+    /// `<typeId>_<topic>`.
+    Plain,
 }
 
 /// What this dialect makes of a request. A login that fails is upgraded all the same: its verdict is the first

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::Desc;
 use crate::model::client::Client;
 use crate::model::directory::Directory;
 use crate::model::interest::{self, Interest, Selector};
@@ -172,13 +173,13 @@ impl Relation {
         Some(Self { topic, key })
     }
 
-    /// The name in an ack's `desc`: the first form for a typeId, and for a device that of the later pages, which
-    /// alone know it.
-    pub(super) fn described(&self) -> String {
+    /// The name in an ack's `desc`. For a device it has the form of the later pages, which alone know it.
+    pub(super) fn described(&self, form: Desc) -> String {
         let topic = self.topic.name();
-        match &self.key {
-            Key::Type(type_id) => format!("{type_id}_online_{topic}"),
-            Key::Device { type_id, mac } => format!("{type_id}_{mac}_{topic}"),
+        match (&self.key, form) {
+            (Key::Type(type_id), Desc::Online) => format!("{type_id}_online_{topic}"),
+            (Key::Type(type_id), Desc::Plain) => format!("{type_id}_{topic}"),
+            (Key::Device { type_id, mac }, _) => format!("{type_id}_{mac}_{topic}"),
         }
     }
 }

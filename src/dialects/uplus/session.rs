@@ -217,6 +217,13 @@ impl UplusSession {
         }
     }
 
+    /// What an ack says of these relations.
+    fn described(&self, granted: &[Granted], what: &str) -> String {
+        let form = self.context.settings.uplus.desc;
+        let each = |granted: &Granted| format!("Topic [{}] {what}", granted.relation.described(form));
+        granted.iter().map(each).collect::<Vec<_>>().join(",")
+    }
+
     fn settle(&mut self, token: Token, answer: Option<GroupAnswer>) {
         let Some((_, under_way)) = self.under_way.take_if(|(asked, _)| *asked == token) else { return };
         match (under_way, answer) {
@@ -227,10 +234,10 @@ impl UplusSession {
             (UnderWay::Join, _) => self.turn_away("the gateway cannot serve this system now"),
             (UnderWay::Hold(granted), Some(GroupAnswer::Done)) => {
                 self.group_empty = false;
-                self.succeed("subscribe-ack", Some(&described(&granted, "subscribed ok")));
+                self.succeed("subscribe-ack", Some(&self.described(&granted, "subscribed ok")));
             }
             (UnderWay::Release(granted), Some(GroupAnswer::Done)) => {
-                self.succeed("unsubscribe-ack", Some(&described(&granted, "unsubscribed ok")));
+                self.succeed("unsubscribe-ack", Some(&self.described(&granted, "unsubscribed ok")));
             }
             (UnderWay::Search(ack), Some(GroupAnswer::Relations(labels))) => self.found(ack, &labels),
             (under_way, Some(GroupAnswer::NotJoined)) => {
@@ -331,11 +338,6 @@ impl UnderWay {
             Self::Search(ack) => ack,
         }
     }
-}
-
-fn described(granted: &[Granted], what: &str) -> String {
-    let each = |granted: &Granted| format!("Topic [{}] {what}", granted.relation.described());
-    granted.iter().map(each).collect::<Vec<_>>().join(",")
 }
 
 fn farewell(closing: Closing) -> &'static str {

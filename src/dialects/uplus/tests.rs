@@ -130,8 +130,11 @@ struct Rig {
 
 impl Rig {
     fn arrive(query: &[(&str, &str)]) -> Self {
-        let Opening::Upgrade(upgrade) = open(&request(query), &context(None), now_at(1_700_000_000_000))
-        else {
+        Self::at(&context(None), query)
+    }
+
+    fn at(context: &Arc<Context>, query: &[(&str, &str)]) -> Self {
+        let Opening::Upgrade(upgrade) = open(&request(query), context, now_at(1_700_000_000_000)) else {
             panic!("not upgraded");
         };
         let mut rig = Self { session: upgrade.session, sent: Vec::new(), asks: Vec::new(), closed: None };
@@ -256,6 +259,32 @@ fn the_login_ack_is_the_first_message_whatever_the_client_has_sent_before() {
         rig.said(),
         ["authenticate-ack 00000", "DEV_EVENT", "subscribe-ack 00000", "keepAlive-ack 00000"]
     );
+}
+
+#[test]
+fn an_ack_about_a_type_id_has_the_form_that_is_set() {
+    let query = [("systemId", "SV-EDGE-0001"), ("timestamp", "1700000000000"), ("sign", SIGN)];
+    let by_device = format!("{PRESS}_0000000000A1_DEV_STATUS");
+    for (desc, by_type) in
+        [(Desc::Online, format!("{PRESS}_online_DEV_STATUS")), (Desc::Plain, format!("{PRESS}_DEV_STATUS"))]
+    {
+        let mut context = context(None);
+        Arc::get_mut(&mut context).unwrap().settings.uplus.desc = desc;
+        let mut rig = Rig::at(&context, &query);
+        rig.answer(GroupAnswer::Joined);
+        for (cmd, done) in [("subscribe", "subscribed"), ("unsubscribe", "unsubscribed")] {
+            let device = json!([{"typeId": PRESS, "mac": ["0000000000A1"]}]);
+            let subdata = json!([
+                {"topic": "DEV_STATUS", "keys": {"typeId": [PRESS]}},
+                {"topic": "DEV_STATUS", "keys": {"deviceId": device}},
+            ]);
+            rig.say(&json!({"cmd": cmd, "data": {"subdata": subdata}}).to_string());
+            rig.answer(GroupAnswer::Done);
+            let ack: Json = serde_json::from_str(rig.sent.last().unwrap()).unwrap();
+            let expected = format!("Topic [{by_type}] {done} ok,Topic [{by_device}] {done} ok");
+            assert_eq!(ack["data"]["desc"], expected.as_str());
+        }
+    }
 }
 
 #[test]

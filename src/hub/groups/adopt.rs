@@ -15,7 +15,7 @@ impl Group {
             member.sees = roster.seen_by(&member.client);
         }
         self.in_flight.retain(|_, (_, device, _)| !gone.contains(device));
-        self.returned.retain(|_, (device, _)| !gone.contains(device));
+        self.waiting.forget(gone);
         if let Some((_, messages)) = self.round.as_mut().and_then(|round| round.chunk.as_mut()) {
             messages.retain(|(device, _)| !gone.contains(device));
         }

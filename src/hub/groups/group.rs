@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::waiting::{Placed, Waiting};
 use super::{BACKLOG, CHUNK, GHOSTS, after, before};
 use crate::hub::handle::SessionKey;
 use crate::hub::index::Index;
@@ -16,9 +17,6 @@ use crate::model::interest::{Interest, Relation};
 use crate::model::message::{DeviceMessage, Kinds};
 use crate::model::time::{Now, UnixMillis};
 use crate::store::{Fetch, StoredRelation, Write};
-
-/// A message with the slot of its device.
-pub(super) type Placed = (usize, Arc<DeviceMessage>);
 
 /// A past message that relations are due for, and who may have it.
 #[derive(Debug)]
@@ -35,6 +33,8 @@ pub(super) struct Due {
 pub(super) struct Group {
     /// How long a relation outlives its holders; zero keeps nothing.
     pub(super) retain: Duration,
+    /// Whether the store keeps its relations and messages. Otherwise what is retained is in memory.
+    pub(super) kept: bool,
     pub(super) members: BTreeMap<u64, Member>,
     /// The number of the member that joined last.
     pub(super) joined: u64,
@@ -47,10 +47,8 @@ pub(super) struct Group {
     pub(super) ghosts: VecDeque<Ghost>,
     /// Given to a member that has not written it yet; at most what the members' queues hold.
     pub(super) in_flight: BTreeMap<u64, (SessionKey, usize, Arc<DeviceMessage>)>,
-    /// Come back from members that ended; given out before anything else.
-    pub(super) returned: BTreeMap<u64, Placed>,
-    /// Whether what came back is worth an attempt.
-    pub(super) retry: bool,
+    /// Come back from members that ended, or kept in memory because nobody took it; given out before anything else.
+    pub(super) waiting: Waiting,
     /// What is being read from the store.
     pub(super) round: Option<Round>,
     /// Messages that relations fell behind with and that were not given out since.
@@ -132,9 +130,10 @@ impl Ghost {
 }
 
 impl Group {
-    pub(super) fn new(retain: Duration) -> Self {
+    pub(super) fn new(retain: Duration, kept: bool) -> Self {
         Self {
             retain,
+            kept,
             members: BTreeMap::new(),
             joined: 0,
             last: 0,
@@ -144,8 +143,7 @@ impl Group {
             index: Index::default(),
             ghosts: VecDeque::new(),
             in_flight: BTreeMap::new(),
-            returned: BTreeMap::new(),
-            retry: false,
+            waiting: Waiting::default(),
             round: None,
             backlog: 0,
             skipped: 0,
@@ -202,7 +200,7 @@ impl Group {
                 line.changed |= line.expires.take().is_some();
             }
         }
-        self.retry = true;
+        self.waiting.wake();
         created
     }
 
@@ -241,9 +239,7 @@ impl Group {
     /// Forgets what only mattered to relations that have ended.
     pub(super) fn tidy(&mut self) {
         let relations = &self.relations;
-        let wanted =
-            |seq: &u64, (_, message): &mut Placed| relations.values().any(|line| line.wants(message, *seq));
-        self.returned.retain(wanted);
+        self.waiting.retain(|message| relations.values().any(|line| line.wants(message, message.seq)));
         self.bury_ghosts();
     }
 
@@ -283,11 +279,18 @@ impl Group {
         self.in_flight = others;
         for (seq, (_, device, message)) in of_member {
             if unsent.contains(&seq) {
-                self.returned.insert(seq, (device, message));
-                self.retry = true;
+                self.waiting.put(device, message);
+                self.waiting.retry = true;
             }
         }
         self.tidy();
+        let dropped = self.waiting.bound(self.kept);
+        if dropped > 0 {
+            tracing::warn!(
+                dropped,
+                "a group has too much that nobody takes, its oldest messages are dropped"
+            );
+        }
     }
 
     pub(super) fn ever_held(&self) -> Vec<SessionKey> {
@@ -322,8 +325,8 @@ impl Group {
         (turns.into_iter().map(|(_, key)| key).collect(), held)
     }
 
-    /// A new message: the relations that it is due for and whom to offer it to, if it concerns the group and
-    /// anybody is there.
+    /// A new message: the relations that it is due for and whom to offer it to, if it concerns the group. Nobody is to be
+    /// offered what can only be kept.
     pub(super) fn share(
         &mut self,
         device: usize,
@@ -340,20 +343,36 @@ impl Group {
             self.backlog += 1;
             return None;
         }
-        let keeps = !self.retain.is_zero();
-        // What came back is older and goes first.
-        if keeps && !self.returned.is_empty() {
+        let (candidates, any) = self.rotate(&due, device);
+        let retains = !self.retain.is_zero();
+        // What waits is older and goes first.
+        if !(retains && (!any || !self.waiting.is_idle())) {
+            // Who holds a relation and may not see the device makes nothing wait.
+            return (!candidates.is_empty()).then_some((due, candidates));
+        }
+        if self.kept {
             self.fall_behind(&due, seq);
             return None;
         }
-        let (candidates, any) = self.rotate(&due, device);
-        if candidates.is_empty() {
-            if keeps && !any {
-                self.fall_behind(&due, seq);
-            }
-            return None;
+        Some((due, Vec::new()))
+    }
+
+    /// Nobody took a new message that is due for these relations. Whether nothing is lost by that.
+    pub(super) fn keep(&mut self, due: &[u64], device: usize, message: Arc<DeviceMessage>) -> bool {
+        if self.kept {
+            self.fall_behind(due, message.seq);
+            return true;
         }
-        Some((due, candidates))
+        if self.retain.is_zero() {
+            return false;
+        }
+        let held = |number| self.relations.get(number).is_some_and(|line| !line.holders.is_empty());
+        if due.iter().any(held) {
+            self.waiting.put(device, message);
+        } else {
+            self.waiting.park(device, message);
+        }
+        self.waiting.bound(false) == 0
     }
 
     /// These relations did not get rid of a message.
@@ -369,31 +388,30 @@ impl Group {
     }
 
     pub(super) fn has_old(&self) -> bool {
-        (self.retry && !self.returned.is_empty())
+        (self.waiting.retry && !self.waiting.is_idle())
             || self.round.as_ref().is_some_and(|round| round.chunk.is_some())
     }
 
     pub(super) fn backlogged(&self) -> bool {
         let waits = |line: &Line| line.cursor.is_some() && !line.holders.is_empty();
-        (!self.returned.is_empty() && !self.members.is_empty()) || self.relations.values().any(waits)
+        (!self.waiting.is_idle() && !self.members.is_empty()) || self.relations.values().any(waits)
     }
 
-    /// The oldest message that came back, if somebody is there for it.
+    /// The oldest message that waits, if somebody is there for it.
     pub(super) fn give_back(&mut self) -> Option<(Vec<SessionKey>, usize, Arc<DeviceMessage>)> {
-        while self.retry {
-            let Some((seq, (device, message))) = self.returned.pop_first() else {
-                self.retry = false;
+        while self.waiting.retry {
+            let Some((device, message)) = self.waiting.pop() else {
+                self.waiting.retry = false;
                 break;
             };
-            let wants = |(number, line): (&u64, &Line)| line.wants(&message, seq).then_some(*number);
+            let wants = |(number, line): (&u64, &Line)| line.wants(&message, message.seq).then_some(*number);
             let wanting: Vec<u64> = self.relations.iter().filter_map(wants).collect();
             let (candidates, held) = self.rotate(&wanting, device);
             if !candidates.is_empty() {
                 return Some((candidates, device, message));
             }
             if !wanting.is_empty() && !held {
-                self.returned.insert(seq, (device, message));
-                self.retry = false;
+                self.waiting.park(device, message);
             }
         }
         None
@@ -481,8 +499,8 @@ impl Group {
         roster: &Roster,
         room: impl Fn(SessionKey) -> usize,
     ) -> Option<Fetch> {
-        if !self.returned.is_empty() {
-            self.retry = true;
+        if !self.waiting.is_idle() {
+            self.waiting.retry = true;
             return None;
         }
         if self.round.is_some() {
@@ -543,7 +561,7 @@ impl Group {
 
     /// Everything up to this number was written to somebody, as far as live relations are concerned.
     pub(super) fn floor(&self, head: u64) -> u64 {
-        let open = [self.in_flight.keys().next(), self.returned.keys().next()];
+        let open = [self.in_flight.keys().next().copied(), self.waiting.first()];
         open.into_iter().flatten().min().map_or(head, |seq| seq.saturating_sub(1))
     }
 
@@ -564,7 +582,7 @@ impl Group {
     }
 
     pub(super) fn stored_by(&self, name: &Arc<str>, number: u64, floor: u64) -> Option<StoredRelation> {
-        let line = self.relations.get(&number).filter(|_| !self.retain.is_zero())?;
+        let line = self.relations.get(&number).filter(|_| self.kept)?;
         Some(StoredRelation {
             group: Arc::clone(name),
             label: Arc::clone(&line.label),

@@ -9,6 +9,9 @@
 //! At most one copy of a message reaches a group: a relation that is behind skips what another one has dealt with
 //! in the meantime, also when that one has ended since (a [`group::Ghost`]). What a session had not written when it ended
 //! goes to another, before anything newer.
+//!
+//! Where no history is kept, relations are always live, and what finds nobody waits in memory in the same place as what
+//! came back: a little, and not for long.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
@@ -25,12 +28,23 @@ use crate::store::{Fetch, Recovered, Write};
 
 mod adopt;
 mod group;
+mod waiting;
 
-use group::{Due, Group, Line, Member, Placed};
+use group::{Due, Group, Line, Member};
+use waiting::Placed;
 
 /// Messages that a group may be behind. When it is more, the oldest are passed over and counted. The store's own
 /// bounds in bytes and age come on top.
 const BACKLOG: u64 = 100_000;
+
+/// Messages of a group that wait in memory where no history is kept, and the bytes that they may come to, about. When
+/// there are more, the oldest are dropped and counted.
+const WAITING: u64 = 1024;
+const WAITING_BYTES: usize = 1 << 20;
+
+/// How long a relation outlives its holders at most where no history is kept: longer than the pauses of clients that come
+/// back by themselves (five seconds to fifty minutes), and no more of the memory than that.
+const IN_MEMORY: Duration = Duration::from_secs(3600);
 
 /// Past messages that are in memory for a group at a time.
 const CHUNK: usize = 256;
@@ -98,7 +112,7 @@ impl Groups {
     pub(super) fn restore(&mut self, recovered: &Recovered, roster: &Roster, now: Now) {
         self.keeping = true;
         for (name, floor, retain) in &recovered.groups {
-            let mut group = Group::new(*retain);
+            let mut group = Group::new(*retain, !retain.is_zero());
             group.written_floor = *floor;
             self.by_name.insert(Arc::clone(name), group);
         }
@@ -139,7 +153,7 @@ impl Groups {
     ) -> Answered {
         let mut emptied = Vec::new();
         if let GroupAsk::Join { group, limit, retain } = ask {
-            let retain = if self.keeping { retain } else { Duration::ZERO };
+            let retain = if self.keeping { retain } else { retain.min(IN_MEMORY) };
             let answer = self.join(key, client, group, limit, retain, roster, now);
             return Answered { answer, emptied };
         }
@@ -148,7 +162,7 @@ impl Groups {
         let Some((name, group)) = found else { return Answered { answer: GroupAnswer::NotJoined, emptied } };
         let answer = match ask {
             GroupAsk::Hold { relations, earliest } => {
-                let earliest = earliest && !group.retain.is_zero();
+                let earliest = earliest && group.kept;
                 for label in group.hold(key, client, relations, earliest, roster, head) {
                     self.writes.extend(group.stored(&name, &label).map(Write::Relation));
                 }
@@ -157,7 +171,7 @@ impl Groups {
             GroupAsk::Release(labels) => {
                 let had_any = !group.relations.is_empty();
                 for label in group.release(key, &labels, head) {
-                    if !group.retain.is_zero() {
+                    if group.kept {
                         self.writes.push_back(Write::NoRelation { group: Arc::clone(&name), label });
                     }
                 }
@@ -215,10 +229,10 @@ impl Groups {
         self.by_name.is_empty()
     }
 
-    /// The message that was offered last went to this session, or found nobody.
-    pub(super) fn settle(&mut self, taker: Option<SessionKey>) {
-        let Some(Balancing { group, device, message, due, .. }) = self.balancing.take() else { return };
-        let Some(group) = self.by_name.get_mut(&group) else { return };
+    /// The message that was offered last went to this session, or found nobody. Whether nothing is lost by that.
+    pub(super) fn settle(&mut self, taker: Option<SessionKey>) -> bool {
+        let Some(Balancing { group, device, message, due, .. }) = self.balancing.take() else { return true };
+        let Some(group) = self.by_name.get_mut(&group) else { return true };
         match (taker, due) {
             (Some(key), _) => {
                 if let Some(number) = group.number(key) {
@@ -227,13 +241,13 @@ impl Groups {
                 group.in_flight.insert(message.seq, (key, device, message));
             }
             (None, None) => {
-                group.returned.insert(message.seq, (device, message));
-                group.retry = false;
+                group.waiting.put(device, message);
+                group.waiting.retry = false;
             }
-            (None, Some(due)) if !group.retain.is_zero() => group.fall_behind(&due, message.seq),
-            // Nothing is kept: the owner counts it.
-            (None, Some(_)) => {}
+            // What is lost the owner counts.
+            (None, Some(due)) => return group.keep(&due, device, message),
         }
+        true
     }
 
     /// As `settle`, where the owner has not said otherwise.
@@ -241,11 +255,6 @@ impl Groups {
         if let Some(first) = self.balancing.as_ref().map(|balancing| balancing.first) {
             self.settle(first);
         }
-    }
-
-    /// Whether a message that finds nobody is kept for later.
-    pub(super) fn retains(&self, name: &str) -> bool {
-        self.by_name.get(name).is_some_and(|group| !group.retain.is_zero())
     }
 
     /// Whether there is something old to deliver and somebody to deliver it to.
@@ -295,8 +304,10 @@ impl Groups {
         let names: Vec<Arc<str>> = self.by_name.keys().map(Arc::clone).collect();
         for name in names {
             let Some(group) = self.by_name.get_mut(&name) else { continue };
+            let kept = group.kept;
             for label in group.expire(now, head) {
-                self.writes.push_back(Write::NoRelation { group: Arc::clone(&name), label });
+                let write = Write::NoRelation { group: Arc::clone(&name), label };
+                self.writes.extend(kept.then_some(write));
             }
             self.end_if_empty(&name);
         }
@@ -311,7 +322,7 @@ impl Groups {
     /// Notes for the store how far each group is, where that has changed.
     pub(super) fn checkpoint(&mut self, head: u64) {
         for (name, group) in &mut self.by_name {
-            if group.retain.is_zero() {
+            if !group.kept {
                 continue;
             }
             let floor = group.floor(head);
@@ -330,7 +341,7 @@ impl Groups {
     /// Everything, to be written into a store that was begun anew.
     pub(super) fn all(&mut self, head: u64) {
         for (name, group) in &mut self.by_name {
-            if !group.retain.is_zero() {
+            if group.kept {
                 group.written_floor = group.floor(head);
                 self.writes.push_back(group.row(name));
                 for relation in group.relations.values_mut() {
@@ -364,15 +375,16 @@ impl Groups {
             return GroupAnswer::Full;
         }
         self.leave(key, &[], now);
-        let group = self.by_name.entry(Arc::clone(&name)).or_insert_with(|| Group::new(retain));
-        if !retain.is_zero() && (group.members.is_empty() || group.retain != retain) {
+        let kept = self.keeping && !retain.is_zero();
+        let group = self.by_name.entry(Arc::clone(&name)).or_insert_with(|| Group::new(retain, kept));
+        if kept && (group.members.is_empty() || group.retain != retain) {
             self.writes.push_back(Write::Group {
                 name: Arc::clone(&name),
                 floor: group.written_floor,
                 retain,
             });
         }
-        group.retain = retain;
+        (group.retain, group.kept) = (retain, kept);
         group.joined += 1;
         let sees = roster.seen_by(client);
         let member = Member {
@@ -391,7 +403,7 @@ impl Groups {
     fn end_if_empty(&mut self, name: &Arc<str>) {
         let Some(group) = self.by_name.get(name) else { return };
         if group.members.is_empty() && group.relations.is_empty() {
-            if !group.retain.is_zero() {
+            if group.kept {
                 self.writes.push_back(Write::NoGroup(Arc::clone(name)));
             }
             self.by_name.remove(name);

@@ -375,10 +375,9 @@ impl HubState {
         self.groups.settle(Some(key));
     }
 
-    /// A balanced message found nobody with room. Whether it is kept for later.
-    pub fn unserved(&mut self, group: &str) -> bool {
-        self.groups.settle(None);
-        self.groups.retains(group)
+    /// A balanced message found nobody with room. Whether nothing is lost by that.
+    pub fn unserved(&mut self) -> bool {
+        self.groups.settle(None)
     }
 
     /// The time that `timeout` named has come.

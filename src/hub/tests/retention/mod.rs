@@ -9,6 +9,8 @@ use super::*;
 use crate::model::interest::Relation;
 use crate::store::{Chunk, Fetch, Recovered, Stored, StoredRelation, Write, record};
 
+mod unkept;
+
 const DAY: Duration = Duration::from_secs(86_400);
 const PLACES: usize = 3;
 
@@ -35,17 +37,20 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self::with(Recovered::default())
+        Self::with(Some(Recovered::default()))
     }
 
-    fn with(recovered: Recovered) -> Self {
+    /// With a store, or without one.
+    fn with(recovered: Option<Recovered>) -> Self {
         let now = Now::new(clock::instant(), UnixMillis(1_000_000_000_000));
         let directory = Arc::new(directory());
         let mut state = HubState::new(Arc::clone(&directory));
-        let groups =
-            recovered.groups.iter().map(|(name, floor, retain)| (Arc::clone(name), (*floor, *retain)));
-        let (groups, relations) = (groups.collect(), recovered.relations.clone());
-        state.remember(recovered, now);
+        let known = recovered.clone().unwrap_or_default();
+        let groups = known.groups.iter().map(|(name, floor, retain)| (Arc::clone(name), (*floor, *retain)));
+        let (groups, relations) = (groups.collect(), known.relations.clone());
+        if let Some(recovered) = recovered {
+            state.remember(recovered, now);
+        }
         let mut world = Self {
             directory,
             state,
@@ -76,9 +81,12 @@ impl World {
         self.counter += 1;
         let values = vec![(SETPOINT.min(self.properties(device)), Sample::Value(Value::Int(self.counter)))];
         let known = self.directory.device(device).map(Arc::clone).unwrap();
-        let before = self.messages.len();
+        let (before, head) = (self.messages.len(), self.state.last_number());
         self.state.observe(Observation::Values { device: known, at: self.now.wall, values }, self.now);
         self.drain();
+        if self.messages.is_empty() && self.state.last_number() > head {
+            self.published.push((self.state.last_number(), device));
+        }
         for write in &self.messages[before..] {
             if let Write::Message { seq, kind, .. } = write {
                 if kind.meets(Kinds::PROPERTIES) {
@@ -172,7 +180,7 @@ impl World {
     fn drain(&mut self) {
         while let Some(effect) = self.state.poll() {
             match effect {
-                Effect::Balance { group, candidates, message } => {
+                Effect::Balance { candidates, message, .. } => {
                     let queues = &mut self.queues;
                     let free =
                         |key: &&SessionKey| queues.get(&key.0).is_some_and(|queue| queue.len() < PLACES);
@@ -182,7 +190,7 @@ impl World {
                             queues.get_mut(&key.0).unwrap().push_back(message);
                             self.state.served(key);
                         }
-                        None => self.lost += usize::from(!self.state.unserved(&group)),
+                        None => self.lost += usize::from(!self.state.unserved()),
                     }
                 }
                 Effect::Store(write) => self.store(write),
@@ -241,7 +249,7 @@ impl World {
             ..Recovered::default()
         };
         let before = std::mem::take(&mut self.messages);
-        let mut after = Self::with(recovered);
+        let mut after = Self::with(Some(recovered));
         after.messages.splice(0..0, before);
         after.counter += 1_000_000;
         after
@@ -421,6 +429,22 @@ fn a_full_member_does_not_keep_another_relations_messages_waiting() {
     world.read(free, PLACES);
     assert_eq!(world.got, world.numbers("press-2"));
     world.got.clear();
+    assert_eq!(world.settle(), world.numbers("press-1"));
+}
+
+#[test]
+fn what_nobody_holds_any_more_keeps_no_other_relation_waiting() {
+    let mut world = World::new();
+    let (dying, other) = (world.connect(), world.connect());
+    world.hold(dying, "press-1", false);
+    world.hold(other, "press-2", false);
+    world.publish("press-1");
+    world.die(dying);
+    for _ in 0..10 {
+        world.publish("press-2");
+    }
+    assert_eq!(world.settle(), world.numbers("press-2"));
+    world.hold(other, "press-1", false);
     assert_eq!(world.settle(), world.numbers("press-1"));
 }
 
