@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use pentad::config::{Source, resolve};
 use pentad::dialects::uplus::signed_query;
+use pentad::drivers::mqtt::discover::{LONGEST_NAME, Pattern};
 use pentad::drivers::mqtt::packet::{self, Hello, Version as Mqtt};
 use pentad::drivers::mqtt::path::Path;
 use pentad::drivers::mqtt::payload::Form;
+use pentad::drivers::mqtt::route::{is_filter, matches};
 use pentad::drivers::mqtt::session as mqtt;
 use pentad::model::client::{Client, DeviceFilter, Dialect, Rights, Secret};
 use pentad::model::expression::{self, Kind, Name};
+use pentad::model::identity;
 use pentad::model::time::UnixMillis;
 use pentad::model::value::ValueType;
 use pentad::proto::modbus::frame::{Framing, Request};
@@ -51,6 +54,24 @@ pub fn expression(data: &[u8]) {
             }
         }
         Err(error) => assert!((1..=text.chars().count().max(expression::LONGEST) + 1).contains(&error.at)),
+    }
+}
+
+/// Any text as the pattern of a rule, and any topics under it: names come only out of topics that its filter brings, are
+/// short and plain, and become ids.
+pub fn mqtt_discover(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut parts = text.split(char::from(NEXT));
+    let Ok(pattern) = Pattern::parse(parts.next().unwrap_or_default()) else { return };
+    assert!(is_filter(pattern.filter()));
+    for topic in parts {
+        let Some(captures) = pattern.captures(topic) else { continue };
+        assert!(matches(pattern.filter(), topic));
+        assert_eq!(captures.len(), pattern.names().count());
+        for (_, name) in captures {
+            assert!(topic.contains(name) && name.len() <= LONGEST_NAME && !name.contains(char::is_control));
+            assert!(identity::is_id(&identity::id(name)));
+        }
     }
 }
 

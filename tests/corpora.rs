@@ -43,6 +43,7 @@ corpora!(
     modbus_reply,
     mqtt_packet,
     mqtt_payload,
+    mqtt_discover,
     config,
     janus,
     sagoo,

@@ -32,6 +32,7 @@ use pentad::drivers::mqtt::state::State;
 use pentad::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample};
 use pentad::model::command::Outcome;
 use pentad::model::device::Device;
+use pentad::model::identity;
 use pentad::model::time::Now;
 use pentad::model::value::Value;
 use serde_json::Value as Json;
@@ -81,6 +82,45 @@ fn every_shipped_product_on_mqtt_has_its_conversation_and_names_its_source() {
     }
 }
 
+/// The rules that docs/products.md shows, tried on what real devices are documented to say: each conversation makes its own
+/// device appear, as what it is, and nothing else.
+#[test]
+fn devices_appear_by_the_documented_rules_as_what_they_are() {
+    let document = fs::read_to_string(root().join("docs/products.md")).expect("it is text");
+    let (_, section) = document.split_once("### Devices that appear").expect("the section is there");
+    let rules =
+        section.split("```toml").nth(1).and_then(|block| block.split("```").next()).expect("the rules");
+    let plant = format!(
+        "[gateway]\nid = \"gw\"\n[[client]]\nid = \"c\"\nsecret = \"long-enough-secret\"\n[[mqtt]]\nid = \"b\"\n\
+         url = \"mqtt://127.0.0.1\"\nversion = \"5\"\n{rules}"
+    );
+    let config = resolved(plant, None).expect("the rules can be read");
+    let broker = config.brokers.into_iter().next().expect("a broker");
+    let members = Members { devices: Vec::new(), rules: broker.rules };
+    let mut tried = 0;
+    for (name, text) in files("tests/products/mqtt", "txt") {
+        let header = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+        let (product, topic) = (header("product ").expect("a product"), header("topic ").expect("a topic"));
+        if !members.rules.iter().any(|rule| *rule.product.id == *product) {
+            continue;
+        }
+        let (mut state, _) = State::new("b".into(), &config.gateway.id, &members, clock::now());
+        state.handle_connected(clock::now());
+        let mut found = Vec::new();
+        for line in text.lines() {
+            let (sign, rest) = line.split_once(' ').unwrap_or((line, ""));
+            if matches!(sign, "<" | "<r") {
+                state.handle_message(&message(rest, sign == "<r"), clock::now());
+                found.extend(state.poll_announcement().into_iter().flat_map(|told| told.come));
+            }
+        }
+        let seen: Vec<_> = found.iter().map(|device| (&*device.product.id, &*device.id)).collect();
+        assert_eq!(seen, [(product, &*identity::id(&topic.replace('/', "-")))], "{name}.txt");
+        tried += 1;
+    }
+    assert!(tried > 10, "only {tried} conversations were tried");
+}
+
 /// A device of the product, as a configuration would have it.
 fn config(name: &str, product: &str, topic: &str) -> Result<Config, String> {
     let own = root().join(format!("tests/products/mqtt/{name}.toml"));
@@ -89,12 +129,16 @@ fn config(name: &str, product: &str, topic: &str) -> Result<Config, String> {
          id = \"d-1\"\nproduct = \"{product}\"\nmqtt = \"b\"\ntopic = \"{topic}\"\n[[client]]\nid = \"c\"\n\
          secret = \"long-enough-secret\"\n"
     );
+    resolved(plant, fs::read_to_string(own).ok())
+}
+
+/// This configuration with the shipped products, and perhaps with another one.
+fn resolved(plant: String, own: Option<String>) -> Result<Config, String> {
     let mut sources: Vec<Source> = files("products", "toml")
         .into_iter()
         .map(|(name, text)| Source { name: format!("products/{name}.toml").into(), text })
         .collect();
-    sources
-        .extend(fs::read_to_string(own).ok().map(|text| Source { name: "products/own.toml".into(), text }));
+    sources.extend(own.map(|text| Source { name: "products/own.toml".into(), text }));
     sources.push(Source { name: "pentad.toml".into(), text: plant });
     let loaded = resolve(&sources).map_err(|problems| format!("0: {problems}"))?;
     let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
@@ -116,7 +160,7 @@ fn play(name: &str, text: &str) -> Result<(), String> {
     let config = config(name, product, header("topic ").ok_or("0: no topic")?)?;
     let broker = config.brokers.into_iter().next().ok_or("0: no broker")?;
     let device = Arc::clone(&broker.devices[0].device);
-    let (now, members) = (clock::now(), Members { devices: broker.devices });
+    let (now, members) = (clock::now(), Members { devices: broker.devices, rules: Vec::new() });
     let (state, errors) = State::new(Arc::clone(&broker.settings.id), &config.gateway.id, &members, now);
     assert!(errors.is_empty(), "{errors:?}");
     let mut played = Stage { state, device, now, commands: 0, told: VecDeque::new() };
@@ -126,6 +170,13 @@ fn play(name: &str, text: &str) -> Result<(), String> {
         played.line(line).map_err(|error| format!("{}: {error}", at + 1))?;
     }
     played.finished()
+}
+
+/// A topic and what is published there.
+fn message(text: &str, retain: bool) -> Message {
+    let (topic, payload) = text.split_once(' ').unwrap_or((text, ""));
+    let payload = payload.as_bytes().to_vec().into();
+    Message { topic: topic.into(), payload, retain, ..Message::default() }
 }
 
 impl Stage {
@@ -164,10 +215,7 @@ impl Stage {
     }
 
     fn receive(&mut self, rest: &str, retain: bool, extra: Extra) {
-        let (topic, payload) = rest.split_once(' ').unwrap_or((rest, ""));
-        let payload = payload.as_bytes().to_vec().into();
-        let message = Message { topic: topic.into(), payload, retain, extra, ..Message::default() };
-        self.state.handle_message(&message, self.now);
+        self.state.handle_message(&Message { extra, ..message(rest, retain) }, self.now);
     }
 
     fn want(&mut self, rest: &str) -> Result<(), String> {

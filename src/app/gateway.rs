@@ -166,10 +166,13 @@ impl Gateway {
                 .collect();
             replies.push((reply, results));
         }
+        let before = Arc::clone(&self.directory);
         if self.adopt(Vec::new()).await.is_err() {
             return;
         }
-        self.publish();
+        if !Arc::ptr_eq(&before, &self.directory) {
+            self.publish();
+        }
         for (reply, results) in replies {
             if reply.send(results).is_err() {
                 debug!("a driver ended before its devices were taken in");

@@ -141,8 +141,11 @@ impl Links {
             let id = &broker.settings.id;
             let before = old.and_then(|old| old.brokers.iter().find(|before| before.settings.id == *id));
             match before.map_or(LinkChange::Restart, |before| before.change(broker)) {
-                LinkChange::None => {}
-                LinkChange::Devices => steps.roll.push((Arc::clone(id), Others::Broker(members(broker)))),
+                LinkChange::None if broker.rules.is_empty() => {}
+                // What appeared may have lost its name to a device elsewhere, and what may not appear may have won one.
+                LinkChange::None | LinkChange::Devices => {
+                    steps.roll.push((Arc::clone(id), Others::Broker(members(broker))));
+                }
                 LinkChange::Restart => {
                     steps.start.push(Start::Broker(broker.clone(), port(id, self.meters.broker(id))));
                 }
@@ -222,7 +225,7 @@ impl Links {
 
 /// Who is behind a broker.
 fn members(broker: &Broker) -> Members {
-    Members { devices: broker.devices.clone() }
+    Members { devices: broker.devices.clone(), rules: broker.rules.clone() }
 }
 
 /// Waits until these drivers have let go of their ports.

@@ -13,8 +13,28 @@ use super::server::{Listener, addresses, read_listeners, set};
 use super::{Server, scalar};
 use crate::dialects::shared::stomp::Tolerance;
 use crate::dialects::{self, Common, ithings, janus, oam, sagoo, uplus};
+use crate::drivers::mqtt::discover::Rule;
 use crate::model::client::{Anonymous, Client, DeviceFilter, Dialect, Rights, Secret};
 use crate::model::device::Device;
+
+/// What clients may be let see.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plant<'c> {
+    pub(super) devices: &'c [Arc<Device>],
+    /// By which others appear.
+    pub(super) rules: &'c [Arc<Rule>],
+}
+
+impl Plant<'_> {
+    /// Whether a pattern of a filter may mean somebody. What the ids of devices will be that appear is not known yet.
+    fn has(&self, pattern: &str) -> bool {
+        let filter = DeviceFilter::new([pattern]);
+        let by_id = !pattern.starts_with("product:");
+        let nobody = self.devices.is_empty() && self.rules.is_empty();
+        let appears = |rule: &Arc<Rule>| by_id || filter.admits(&rule.device(&Vec::new()).device);
+        nobody || self.devices.iter().any(|device| filter.admits(device)) || self.rules.iter().any(appears)
+    }
+}
 
 /// Secrets shorter than this can be guessed over a network.
 const SHORT_SECRET: usize = 8;
@@ -22,13 +42,13 @@ const SHORT_SECRET: usize = 8;
 /// Every dialect's settings; adds the dialects' own listeners to the list.
 pub(super) fn dialects(
     root: &Table<'_>,
-    devices: &[Arc<Device>],
+    plant: Plant<'_>,
     listeners: &mut Vec<Listener>,
 ) -> dialects::Settings {
     let all = root.table("dialects");
     let table = |name| all.as_ref().and_then(|all| all.table(name));
     let mut common =
-        |table: Option<&Table<'_>>| table.map_or_else(Common::default, |t| common(t, devices, listeners));
+        |table: Option<&Table<'_>>| table.map_or_else(Common::default, |t| common(t, plant, listeners));
 
     let given = table("janus");
     let mut janus = janus::Settings { common: common(given.as_ref()), ..janus::Settings::default() };
@@ -122,7 +142,7 @@ fn uplus(common: Common, table: Option<Table<'_>>) -> uplus::Settings {
 }
 
 /// What every dialect has.
-fn common(table: &Table<'_>, devices: &[Arc<Device>], listeners: &mut Vec<Listener>) -> Common {
+fn common(table: &Table<'_>, plant: Plant<'_>, listeners: &mut Vec<Listener>) -> Common {
     let enabled = table.key("enabled").read(Node::bool).unwrap_or(true);
     let mut own = read_listeners(&table.key("listen"), true);
     let listen = addresses(&own);
@@ -132,11 +152,11 @@ fn common(table: &Table<'_>, devices: &[Arc<Device>], listeners: &mut Vec<Listen
     if enabled {
         listeners.append(&mut own);
     }
-    let anonymous = table.table("anonymous").map(|table| anonymous(table, devices));
+    let anonymous = table.table("anonymous").map(|table| anonymous(table, plant));
     Common { enabled, listen, tls_listen, anonymous }
 }
 
-fn anonymous(table: Table<'_>, devices: &[Arc<Device>]) -> Anonymous {
+fn anonymous(table: Table<'_>, plant: Plant<'_>) -> Anonymous {
     let entry = table.key("networks").required("a list of networks, as in [\"192.168.1.0/24\"]");
     let networks = entry.read(|node| {
         node.list_of(|item| {
@@ -147,7 +167,7 @@ fn anonymous(table: Table<'_>, devices: &[Arc<Device>]) -> Anonymous {
     });
     let networks = networks.unwrap_or_default();
     let rights = rights(&table.key("rights"));
-    let filter = devices_filter(&table.key("devices"), devices);
+    let filter = devices_filter(&table.key("devices"), plant);
     let open: Vec<String> =
         networks.iter().filter(|network| !is_loopback(network)).map(ToString::to_string).collect();
     if !open.is_empty() {
@@ -187,12 +207,11 @@ fn rights(entry: &Entry<'_>) -> Rights {
     })
 }
 
-fn devices_filter(entry: &Entry<'_>, devices: &[Arc<Device>]) -> DeviceFilter {
+fn devices_filter(entry: &Entry<'_>, plant: Plant<'_>) -> DeviceFilter {
     let patterns = entry.read(|node| {
         node.list_of(|item| {
             let pattern = item.line()?;
-            let filter = DeviceFilter::new([pattern]);
-            if !devices.is_empty() && !devices.iter().any(|device| filter.admits(device)) {
+            if !plant.has(pattern) {
                 let found = format!("{pattern:?} matches no device");
                 let allowed = "device ids or \"product:\" and a product id, both with * and ?";
                 item.report().add(Problem::warning(&item.spot(), found).allowed(allowed));
@@ -210,14 +229,14 @@ struct Entrant {
 }
 
 /// Every client; ids and secrets are each one's own.
-pub(super) fn clients(root: &Table<'_>, devices: &[Arc<Device>], listeners: &[Listener]) -> Vec<Arc<Client>> {
+pub(super) fn clients(root: &Table<'_>, plant: Plant<'_>, listeners: &[Listener]) -> Vec<Arc<Client>> {
     let local = listeners.iter().all(|listener| listener.address.ip().is_loopback());
     let mut entrants: Vec<Entrant> = Vec::new();
     for table in root.tables("client") {
         let id_spot = table.key("id").spot();
         let secret = table.key("secret").secret();
         let secret_spot = secret.spot();
-        let Some(client) = client(table, devices) else { continue };
+        let Some(client) = client(table, plant) else { continue };
         let length = client.secret.reveal().chars().count();
         if length < SHORT_SECRET && !local {
             let found = format!("a secret of {length} characters can be guessed");
@@ -243,12 +262,12 @@ pub(super) fn clients(root: &Table<'_>, devices: &[Arc<Device>], listeners: &[Li
     entrants.into_iter().map(|entrant| Arc::new(entrant.client)).collect()
 }
 
-fn client(table: Table<'_>, devices: &[Arc<Device>]) -> Option<Client> {
+fn client(table: Table<'_>, plant: Plant<'_>) -> Option<Client> {
     let id = table.key("id").required(scalar::ID_RULE).read(Node::id);
     let secret = table.key("secret").secret().required("the client's secret").read(Node::line);
     let words = Dialect::ALL.map(|dialect| (dialect.name(), dialect));
     let dialects = table.key("dialects").read(|node| node.list_of(|item| item.word(&words)));
-    let devices = devices_filter(&table.key("devices"), devices);
+    let devices = devices_filter(&table.key("devices"), plant);
     let rights = rights(&table.key("rights"));
     table.finish();
     Some(Client {

@@ -9,12 +9,14 @@ use super::node::Node;
 use super::problem::{Problem, Report, Spot};
 use super::product::{ProductEntry, Products};
 use super::reader::{Table, nearest};
-use super::{identity, scalar, tuning};
+use super::{scalar, tuning};
 use crate::drivers::modbus::{ModbusDevice, Target};
+use crate::drivers::mqtt::MqttDevice;
 use crate::drivers::mqtt::map::{MqttMap, Part};
 use crate::drivers::mqtt::packet::Version;
-use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
 use crate::model::device::{Device, Gateway};
+use crate::model::identity;
+use crate::model::product::Product;
 
 /// A device on its link.
 #[derive(Debug)]
@@ -68,7 +70,7 @@ pub(super) fn devices(root: &Table<'_>, parts: &Parts<'_>) -> Vec<Attached> {
 
 fn device(table: Table<'_>, id: Option<Arc<str>>, parts: &Parts<'_>) -> Option<Attached> {
     let name = table.key("name").read(Node::line);
-    let product = product(&table, parts);
+    let product = known_product(&table, parts.products);
     let bus = table.key("bus");
     let mqtt = table.key("mqtt");
     match (bus.given(), mqtt.given()) {
@@ -115,48 +117,49 @@ fn device(table: Table<'_>, id: Option<Arc<str>>, parts: &Parts<'_>) -> Option<A
         mac: mac.unwrap_or_else(|| identity::mac(&gateway.id, &id)).into(),
         id,
     });
-    let unbound = |kind: &str| {
-        let found = format!("product {} has nothing on {kind}", device.product.id);
-        report.add(Problem::error(&spot, found).allowed(format!("a product that is bound to {kind}")));
-    };
-    let idle = |kind: &str, bound: &dyn Fn(usize) -> bool| {
-        for (at, function) in device.product.functions.iter().enumerate() {
-            if !bound(at) && function.steps.is_empty() {
-                let found =
-                    format!("function {} of {} has nothing on {kind}", function.id, device.product.id);
-                report.add(Problem::warning(&spot, found).hint("a call of it does nothing"));
-            }
-        }
-    };
     match link.kind.as_ref()? {
         LinkKind::Bus(_) => {
             let Some(map) = &product.modbus else {
-                unbound("Modbus");
+                unbound("Modbus", &device.product.id, report, &spot);
                 return None;
             };
-            idle("Modbus", &|at| map.functions.get(at).is_some_and(|steps| !steps.is_empty()));
+            let bound = |at: usize| map.functions.get(at).is_some_and(|steps| !steps.is_empty());
+            check_functions("Modbus", &device.product, bound, report, &spot);
             Some(Attached::Modbus(ModbusDevice { map: Arc::clone(map), unit: unit?, device }))
         }
-        LinkKind::Broker(settings) => {
-            let Some(map) = &product.mqtt else {
-                unbound("MQTT");
-                return None;
-            };
-            idle("MQTT", &|at| matches!(map.functions.get(at), Some(Some(_))));
-            check_version(settings, map, &device, report, &spot);
+        LinkKind::Broker(settings, _) => {
+            let map = bound_to_mqtt(product, settings.version, report, &spot)?;
             let topic = topic.unwrap_or_else(|| Arc::clone(&device.id));
-            Some(Attached::Mqtt(MqttDevice { map: Arc::clone(map), topic, device }))
+            Some(Attached::Mqtt(MqttDevice { device, topic, map }))
         }
     }
 }
 
+/// How a product travels over a broker of this version, if it can.
+pub(super) fn bound_to_mqtt(
+    entry: &ProductEntry,
+    version: Version,
+    report: &Report,
+    spot: &Spot,
+) -> Option<Arc<MqttMap>> {
+    let product = &entry.product;
+    let Some(map) = &entry.mqtt else {
+        unbound("MQTT", &product.id, report, spot);
+        return None;
+    };
+    let bound = |at: usize| matches!(map.functions.get(at), Some(Some(_)));
+    check_functions("MQTT", product, bound, report, spot);
+    check_version(version, map, &product.id, report, spot);
+    Some(Arc::clone(map))
+}
+
 /// What only MQTT 5 carries needs a broker that is spoken to in it.
-fn check_version(settings: &BrokerSettings, map: &MqttMap, device: &Device, report: &Report, spot: &Spot) {
-    if settings.version == Version::V5 {
+fn check_version(version: Version, map: &MqttMap, product: &str, report: &Report, spot: &Spot) {
+    if version == Version::V5 {
         return;
     }
     let wrong = |what: &str| {
-        let found = format!("product {} has {what} properties of MQTT 5", device.product.id);
+        let found = format!("product {product} has {what} properties of MQTT 5");
         report.add(Problem::error(spot, found).allowed("a broker with version = \"5\""));
     };
     let points = || map.properties.iter().flatten();
@@ -171,13 +174,35 @@ fn check_version(settings: &BrokerSettings, map: &MqttMap, device: &Device, repo
     }
 }
 
-fn product<'p>(table: &Table<'_>, parts: &Parts<'p>) -> Option<&'p ProductEntry> {
+fn unbound(kind: &str, product: &str, report: &Report, spot: &Spot) {
+    let found = format!("product {product} has nothing on {kind}");
+    report.add(Problem::error(spot, found).allowed(format!("a product that is bound to {kind}")));
+}
+
+/// Warns of functions that do nothing on this kind of link.
+fn check_functions(
+    kind: &str,
+    product: &Product,
+    bound: impl Fn(usize) -> bool,
+    report: &Report,
+    spot: &Spot,
+) {
+    for (at, function) in product.functions.iter().enumerate() {
+        if !bound(at) && function.steps.is_empty() {
+            let found = format!("function {} of {} has nothing on {kind}", function.id, product.id);
+            report.add(Problem::warning(spot, found).hint("a call of it does nothing"));
+        }
+    }
+}
+
+/// The product that a table names.
+pub(super) fn known_product<'p>(table: &Table<'_>, products: &'p Products) -> Option<&'p ProductEntry> {
     let entry = table.key("product").required("the id of a product");
     entry.read(|node| {
         let id = node.text()?;
-        let product = parts.products.get(id);
+        let product = products.get(id);
         if product.is_none() {
-            let known: Vec<&str> = parts.products.keys().map(|id| &**id).collect();
+            let known: Vec<&str> = products.keys().map(|id| &**id).collect();
             unknown(node, "product", id, &known);
         }
         product?.as_ref()
@@ -188,7 +213,7 @@ fn link<'p>(node: &Node<'_>, parts: &Parts<'p>, bus: bool) -> Option<&'p LinkEnt
     let id = node.text()?;
     let is_bus = |link: &LinkEntry| match &link.kind {
         Some(LinkKind::Bus(_)) => Some(true),
-        Some(LinkKind::Broker(_)) => Some(false),
+        Some(LinkKind::Broker(..)) => Some(false),
         None => None,
     };
     let (what, other) = if bus { ("bus", "mqtt") } else { ("broker", "bus") };
@@ -230,7 +255,7 @@ fn unit(table: &Table<'_>, bus: Option<&LinkEntry>) -> Option<u8> {
     }
     let serial = match bus.and_then(|bus| bus.kind.as_ref()) {
         Some(LinkKind::Bus(settings)) => matches!(settings.target, Target::Serial(_)),
-        Some(LinkKind::Broker(_)) | None => false,
+        Some(LinkKind::Broker(..)) | None => false,
     };
     let (range, allowed) = if serial { (1..=247, "1 to 247") } else { (0..=255, "0 to 255") };
     entry.required(allowed).read(|node| node.int(range))

@@ -12,6 +12,7 @@ use super::{Broker, Bus, Config, Server};
 use crate::dialects::{Common, Settings};
 use crate::drivers::modbus::{BusSettings, ModbusDevice, Target};
 use crate::drivers::mqtt::MqttDevice;
+use crate::drivers::mqtt::discover::Rule;
 use crate::model::client::{Anonymous, Client};
 use crate::model::device::Device;
 
@@ -139,6 +140,20 @@ impl Difference {
             |before, after| {
                 (before.settings != after.settings).then(|| "begins anew: its settings".to_owned())
             },
+        );
+        let rules = |config: &'_ Config| -> BTreeMap<String, Arc<Rule>> {
+            let rules = config.brokers.iter().flat_map(|broker| &broker.rules);
+            let named = |rule: &Arc<Rule>| {
+                format!("of {} at {} as {}", rule.pattern.text(), rule.link, rule.product.id)
+            };
+            rules.map(|rule| (named(rule), Arc::clone(rule))).collect()
+        };
+        let (before, after) = (rules(old), rules(new));
+        self.each(
+            "discovery",
+            (&by_ref(&before), &by_ref(&after)),
+            |_| String::new(),
+            |before, after| (before != after).then(|| "changes".to_owned()),
         );
     }
 
@@ -322,7 +337,7 @@ impl Broker {
     /// What it takes to get from this broker to its successor.
     pub fn change(&self, next: &Self) -> LinkChange {
         let devices = same(&self.devices, &next.devices, |device| &device.device);
-        LinkChange::of(self.settings == next.settings, devices)
+        LinkChange::of(self.settings == next.settings, devices && self.rules == next.rules)
     }
 }
 

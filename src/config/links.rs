@@ -6,12 +6,14 @@ use std::sync::Arc;
 use super::Surroundings;
 use super::broker;
 use super::buses::{modbus_tcp, serial};
+use super::discovery::Stock;
 use super::node::Node;
 use super::problem::{Problem, Spot};
 use super::reader::Table;
 use super::scalar;
 use crate::drivers::modbus::{BusSettings, Target};
 use crate::drivers::mqtt::BrokerSettings;
+use crate::drivers::mqtt::discover::Rule;
 use crate::model::device::Link;
 
 /// A bus or broker with its place.
@@ -26,10 +28,19 @@ pub(super) struct LinkEntry {
 #[derive(Debug)]
 pub(super) enum LinkKind {
     Bus(BusSettings),
-    Broker(BrokerSettings),
+    /// With the rules by which devices appear there.
+    Broker(BrokerSettings, Vec<Arc<Rule>>),
 }
 
 impl LinkEntry {
+    /// The rules by which devices appear there.
+    pub(super) fn rules(&self) -> &[Arc<Rule>] {
+        match &self.kind {
+            Some(LinkKind::Broker(_, rules)) => rules,
+            Some(LinkKind::Bus(_)) | None => &[],
+        }
+    }
+
     /// As clients see it.
     pub(super) fn link(&self) -> Option<Link> {
         let (address, readable) = match self.kind.as_ref()? {
@@ -37,14 +48,14 @@ impl LinkEntry {
                 Target::Serial(serial) => (Arc::clone(&serial.path), true),
                 Target::Tcp { address, .. } => (Arc::clone(address), true),
             },
-            LinkKind::Broker(settings) => (Arc::clone(&settings.display), false),
+            LinkKind::Broker(settings, _) => (Arc::clone(&settings.display), false),
         };
         Some(Link { id: Arc::clone(&self.id), address, readable })
     }
 }
 
 /// Every bus and broker, in the order serial, TCP, MQTT.
-pub(super) fn links(root: &Table<'_>, gateway: &str, surroundings: &dyn Surroundings) -> Vec<LinkEntry> {
+pub(super) fn links(root: &Table<'_>, stock: Stock<'_>, surroundings: &dyn Surroundings) -> Vec<LinkEntry> {
     let mut links: Vec<LinkEntry> = Vec::new();
     let mut ports: Vec<(PathBuf, Spot)> = Vec::new();
     let mut endpoints: Vec<(String, Spot)> = Vec::new();
@@ -74,8 +85,9 @@ pub(super) fn links(root: &Table<'_>, gateway: &str, surroundings: &dyn Surround
         links.extend(id.map(|(id, spot)| LinkEntry { id, spot, kind: settings.map(LinkKind::Bus) }));
     }
     for table in root.tables("mqtt") {
-        let (id, settings) = broker::broker(table, gateway, surroundings);
-        links.extend(id.map(|(id, spot)| LinkEntry { id, spot, kind: settings.map(LinkKind::Broker) }));
+        let (id, settings, rules) = broker::broker(table, stock, surroundings);
+        let kind = settings.map(|settings| LinkKind::Broker(settings, rules));
+        links.extend(id.map(|(id, spot)| LinkEntry { id, spot, kind }));
     }
     check_ids(root, &links);
     links

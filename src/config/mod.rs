@@ -9,8 +9,8 @@ mod buses;
 mod catalogue;
 mod device;
 mod difference;
+mod discovery;
 mod formula;
-mod identity;
 mod links;
 mod load;
 mod node;
@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use crate::dialects;
 use crate::drivers::modbus::{BusSettings, ModbusDevice};
+use crate::drivers::mqtt::discover::Rule;
 use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
 use crate::model::client::ClientBook;
 use crate::model::device::{Device, Gateway, Link};
@@ -113,6 +114,8 @@ pub struct Broker {
     pub settings: BrokerSettings,
     /// The devices.
     pub devices: Vec<MqttDevice>,
+    /// By which others appear by themselves; the first that fits counts.
+    pub rules: Vec<Arc<Rule>>,
 }
 
 /// Listeners and limits.

@@ -11,11 +11,12 @@ use super::node::{Lapse, Node};
 use super::problem::{Problem, Report, Spot};
 use super::reader::Table;
 use super::rules::{self, ReportLayer};
+use super::scalar;
 use super::sequence::{self, Scope};
-use super::{identity, scalar};
 use crate::drivers::modbus::map::ModbusMap;
 use crate::drivers::mqtt::map::{MqttMap, Publish};
 use crate::model::check::property_value;
+use crate::model::identity;
 use crate::model::product::{Access, Function, LeaseRule, Parameter, Product, Property, ReportRule};
 use crate::model::value::{Value, ValueType};
 

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
 
-use super::access;
+use super::access::{self, Plant};
 use super::device::{self, Attached, Parts};
+use super::discovery::Stock;
 use super::links::{self, LinkEntry, LinkKind};
 use super::plan::{self, Plan};
 use super::problem::{Problem, Problems, Report};
@@ -91,14 +92,17 @@ pub(super) fn build(sources: &[Source], surroundings: &dyn Surroundings, report:
     let (server, mut listeners) = server::server(&root, surroundings);
     let history = server::history(&root);
     let products = product::products(&root);
-    let links = links::links(&root, &gateway.id, surroundings);
+    let stock = Stock { gateway: &gateway, products: &products };
+    let links = links::links(&root, stock, surroundings);
     // Of two links of one id, which is a problem already, the first is meant.
     let by_id: HashMap<&str, &LinkEntry> = links.iter().rev().map(|link| (&*link.id, link)).collect();
     let parts = Parts { gateway: &gateway, products: &products, links: &links, by_id };
     let attached = device::devices(&root, &parts);
     let devices: Vec<_> = attached.iter().map(|device| Arc::clone(device.device())).collect();
-    let dialects = access::dialects(&root, &devices, &mut listeners);
-    let clients = access::clients(&root, &devices, &listeners);
+    let rules: Vec<_> = links.iter().flat_map(LinkEntry::rules).map(Arc::clone).collect();
+    let plant = Plant { devices: &devices, rules: &rules };
+    let dialects = access::dialects(&root, plant, &mut listeners);
+    let clients = access::clients(&root, plant, &listeners);
     server::check_listeners(&root, &listeners);
     server::check_certificate(&root, &server, &dialects);
     access::check_proxies(&root, &server, &dialects);
@@ -124,8 +128,9 @@ fn distribute(links: &[LinkEntry], attached: Vec<Attached>) -> (Vec<Bus>, Vec<Br
             Some(LinkKind::Bus(settings)) => {
                 buses.push(Bus { settings: settings.clone(), devices: Vec::new() });
             }
-            Some(LinkKind::Broker(settings)) => {
-                brokers.push(Broker { settings: settings.clone(), devices: Vec::new() });
+            Some(LinkKind::Broker(settings, rules)) => {
+                let (settings, rules) = (settings.clone(), rules.clone());
+                brokers.push(Broker { settings, devices: Vec::new(), rules });
             }
             None => {}
         }
@@ -160,13 +165,13 @@ fn check_devices(root: &Table<'_>, links: &[LinkEntry], attached: &[Attached]) {
     if report.failed() {
         return;
     }
-    if attached.is_empty() {
+    if attached.is_empty() && links.iter().all(|link| link.rules().is_empty()) {
         report.add(Problem::warning(&root.spot(), "no device is configured"));
         return;
     }
     let used: HashSet<&str> = attached.iter().map(|device| &*device.device().link).collect();
     for link in links {
-        if !used.contains(&*link.id) {
+        if link.rules().is_empty() && !used.contains(&*link.id) {
             report.add(Problem::warning(&link.spot, format!("no device uses {}", link.id)));
         }
     }

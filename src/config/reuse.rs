@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::Config;
 use crate::dialects::Common;
+use crate::drivers::mqtt::discover::Rule;
 use crate::model::client::{Client, ClientBook};
 use crate::model::device::Device;
 use crate::model::product::Product;
@@ -32,6 +33,16 @@ impl Config {
             .iter_mut()
             .flat_map(|broker| &mut broker.devices)
             .for_each(|each| settle(&mut each.device));
+        let known: Vec<&Arc<Rule>> = running.brokers.iter().flat_map(|broker| &broker.rules).collect();
+        for rule in self.brokers.iter_mut().flat_map(|broker| &mut broker.rules) {
+            if let Some(known) = known.iter().find(|known| **known == rule) {
+                *rule = Arc::clone(known);
+            } else if let Some(product) =
+                known.iter().map(|known| &known.product).find(|known| **known == rule.product)
+            {
+                *rule = Arc::new(Rule { product: Arc::clone(product), ..Rule::clone(rule) });
+            }
+        }
         for link in &mut self.links {
             if let Some(known) = running.links.iter().find(|known| *known == link) {
                 *link = Arc::clone(known);

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::dialects::Origin;
+pub(super) use crate::model::identity::is_id;
 
 /// `300ms`, `5s`, `10m`, `24h`, `7d`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
@@ -36,11 +37,6 @@ pub(super) fn show_duration(duration: Duration) -> String {
 
 /// What an id may be, in words.
 pub(super) const ID_RULE: &str = "1 to 64 letters, digits, '.', '_' or '-'";
-
-/// Ids travel in topics, paths and host-like names, so they keep to what needs no escape in any of them.
-pub(super) fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-}
 
 /// A Janus uuid in its one spelling: four groups of four upper-case hex digits.
 pub(super) fn uuid(text: &str) -> Option<String> {

@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::problem::Report;
 use super::resolve::build;
 use super::*;
+use crate::model::identity;
 
 const PRODUCTS: [(&str, &str); 4] = [
     ("products/eastron-sdm120.toml", include_str!("../../products/eastron-sdm120.toml")),
@@ -131,8 +132,8 @@ fn collect_keys(value: &DeValue<'_>, path: &str, keys: &mut BTreeSet<String>) {
     }
 }
 
-/// One path for what is the same in several places: the common settings of dialects, parameters, and where
-/// something stands in registers.
+/// One path for what is the same in several places: the common settings of dialects, parameters, where something stands in
+/// registers, and what single devices have otherwise than their product.
 fn alike(path: &str) -> String {
     let mut path = path.replace("[]", "");
     for list in [".inputs", ".outputs", ".params"] {
@@ -150,6 +151,12 @@ fn alike(path: &str) -> String {
     }
     path = path.replace("product.property.mqtt.user", "product.property.mqtt.sources.user");
     path = path.replace("function.modbus", "property.modbus");
+    // What a device may have otherwise than its product.
+    if let Some(own) = path.strip_prefix("mqtt.discover.") {
+        if ["report", "stale_after", "property", "alarm"].iter().any(|key| own.starts_with(key)) {
+            path = format!("device.{own}");
+        }
+    }
     let common = [
         "enabled",
         "listen",

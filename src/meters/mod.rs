@@ -70,6 +70,10 @@ pub struct BrokerMeters {
     pub dropped: [Counter; Dropped::ALL.len()],
     /// Messages to the broker.
     pub sent: Counter,
+    /// Devices that have appeared by themselves.
+    pub found: Gauge,
+    /// Messages that would have made another one appear, had there been room or had it another name.
+    pub unwelcome: Counter,
 }
 
 impl BrokerMeters {
@@ -183,6 +187,8 @@ struct Brokers {
     received: Family<LinkLabel, Counter>,
     dropped: Family<DropLabel, Counter>,
     sent: Family<LinkLabel, Counter>,
+    found: Family<LinkLabel, Gauge>,
+    unwelcome: Family<LinkLabel, Counter>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -233,6 +239,12 @@ impl Default for Meters {
             brokers.dropped.clone(),
         );
         r.register("mqtt_sent", "Messages to the broker", brokers.sent.clone());
+        r.register("mqtt_found_devices", "Devices that have appeared by themselves", brokers.found.clone());
+        r.register(
+            "mqtt_unwelcome",
+            "Messages of devices that may not appear: too many, or a name that is taken",
+            brokers.unwelcome.clone(),
+        );
         r.register("sessions", "Open sessions", dialects.sessions.clone());
         r.register("sessions_opened", "Sessions opened", dialects.opened.clone());
         r.register("messages_delivered", "Device messages taken by sessions", dialects.delivered.clone());
@@ -277,6 +289,8 @@ impl Meters {
             dropped: Dropped::ALL
                 .map(|reason| brokers.dropped.get_or_create(&drop_label(id, reason)).clone()),
             sent: brokers.sent.get_or_create(&label).clone(),
+            found: brokers.found.get_or_create(&label).clone(),
+            unwelcome: brokers.unwelcome.get_or_create(&label).clone(),
         };
         LinkMeters { bus: BusMeters::default(), broker }
     }
@@ -294,12 +308,13 @@ impl Meters {
     /// A link is no longer configured, or no broker any more: those lines go.
     pub fn forget_broker(&self, id: &str) {
         let (label, brokers) = (LinkLabel { link: id.to_owned() }, &self.brokers);
-        for family in [&brokers.received, &brokers.sent] {
+        for family in [&brokers.received, &brokers.sent, &brokers.unwelcome] {
             family.remove(&label);
         }
         for reason in Dropped::ALL {
             brokers.dropped.remove(&drop_label(id, reason));
         }
+        brokers.found.remove(&label);
     }
 
     /// A link is no longer configured, or no bus any more: those lines go.

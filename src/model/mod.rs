@@ -11,6 +11,7 @@ pub mod device;
 pub mod directory;
 pub mod expression;
 pub mod history;
+pub mod identity;
 pub mod interest;
 pub mod message;
 pub mod product;

@@ -13,14 +13,15 @@
 mod mosquitto;
 
 #[path = "../common/gateway.rs"]
-#[expect(dead_code, unreachable_pub, reason = "other tests share it and use more of it")]
+#[expect(unreachable_pub, reason = "other tests share it")]
 mod gateway;
 #[path = "../common/ws.rs"]
-#[expect(dead_code, unreachable_pub, reason = "other tests share it and use more of it")]
+#[expect(unreachable_pub, reason = "other tests share it")]
 mod ws;
 
 mod basics;
 mod drops;
+mod found;
 mod live;
 mod presence;
 mod properties;

@@ -249,16 +249,23 @@ fn place_at(table: &Table<'_>, entry: &Entry<'_>, usual: Option<&str>, retained:
     let topic = entry.read(|node| topic(node, true));
     let qos = table.key("qos").read(|node| node.int(0..=2)).unwrap_or(1);
     let retained = table.key("retained").read(Node::bool).unwrap_or(retained);
-    let when = table.table("when").and_then(condition);
+    let when = table.table("when").and_then(|table| condition(table, true));
     let usual = usual.filter(|_| !entry.given()).map(Arc::from);
     Some(Place { topic: topic.or(usual)?, qos, retained, when })
 }
 
-fn condition(table: Table<'_>) -> Option<Condition> {
+/// What a message must say. Where a `word` is not wanted, it is enough that something stands at the path.
+pub(in super::super) fn condition(table: Table<'_>, word: bool) -> Option<Condition> {
     let part = path_or_user(&table);
-    let equals =
-        table.key("equals").required("a word, perhaps with *, or a list of words").read(Node::scalars);
+    let word = word || part == Part::Whole;
+    let equals = table.key("equals");
+    let equals = if word { equals.required("a word, perhaps with *, or a list of words") } else { equals };
+    let given = equals.given();
+    let equals = equals.read(Node::scalars);
     table.finish();
+    if !given && !word {
+        return Some(Condition { part, equals: Vec::new() });
+    }
     let equals = equals?.iter().map(|word| word.to_string().into()).collect();
     Some(Condition { part, equals })
 }
@@ -301,7 +308,7 @@ fn answer_of(table: Table<'_>, outputs: Option<&[Parameter]>) -> Option<Answer> 
     }
     let id = path(&table, "id");
     let error = path(&table, "error");
-    let ok = table.table("ok").and_then(condition);
+    let ok = table.table("ok").and_then(|table| condition(table, true));
     let may_have = outputs.is_some();
     let outputs = outputs.unwrap_or_default();
     let mut found: Vec<Option<Arc<str>>> =

@@ -191,12 +191,17 @@ impl When {
     /// Whether the message says so.
     pub fn holds(&self, body: &Body<'_>) -> bool {
         let word = match &self.part {
+            Part::Path(path) if self.equals.is_empty() => {
+                let found = body.json().and_then(|json| path.find(json));
+                return found.is_some_and(|found| !found.is_null());
+            }
             Part::Whole => body.word(None),
             Part::Path(path) => body.word(Some(path)),
             Part::Pattern(pattern) => body.text().and_then(|text| pattern.find(text)).map(str::to_owned),
             Part::User(name) => body.user(name).map(str::to_owned),
         };
-        word.is_some_and(|word| self.equals.iter().any(|glob| glob.matches(&word)))
+        let fits = |word: &str| self.equals.iter().any(|glob| glob.matches(word));
+        word.is_some_and(|word| self.equals.is_empty() || fits(&word))
     }
 }
 
@@ -242,6 +247,8 @@ mod tests {
         assert!(!holds(Some("$.action"), &["single"], r#"{"other":1}"#));
         assert!(!holds(Some("$.action"), &["*"], "no json"));
         assert!(holds(None, &["on*"], " online\n"));
+        assert!(holds(Some("$.e"), &[], r#"{"e":{"p":1}}"#) && holds(Some("$.e"), &[], r#"{"e":false}"#));
+        assert!(!holds(Some("$.e"), &[], r#"{"e":null}"#) && !holds(Some("$.e"), &[], r#"{"f":1}"#));
     }
 
     #[test]

@@ -23,12 +23,13 @@ use super::packet::{self, Hello, Message, Version};
 use super::presence::PresenceSettings;
 use super::route::RouteError;
 use super::session::{Event, Session};
-use super::state::{Outgoing, State, Subscriptions, Ticket};
+use super::state::{Announcement, Outgoing, State, Subscriptions, Ticket};
 use super::transport::{self, Pipe};
 use super::{BrokerSettings, Members};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::drivers::LinkPort;
+use crate::drivers::announce::Unwelcome;
 use crate::drivers::roll::Roll;
 use crate::meters::Dropped;
 use crate::report::Chain;
@@ -180,6 +181,7 @@ impl Driver {
     async fn serve(&mut self, wire: &mut Wire, welcome_by: Instant) -> End {
         let mut leave_by = None;
         loop {
+            self.announce().await;
             if leave_by.is_none() {
                 if let Some(Subscriptions { wanted, unwanted }) = self.state.poll_subscriptions() {
                     // In this order nothing is missed where a wider filter takes the place of others.
@@ -340,6 +342,7 @@ impl Driver {
     async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         loop {
+            self.announce().await;
             self.observe().await?;
             tokio::select! {
                 // Not dropped when another arm wins: the same work goes on in the next round.
@@ -352,6 +355,21 @@ impl Driver {
                 () = self.stop.cancelled() => return None,
             }
         }
+    }
+
+    /// Makes known who has appeared or is forgotten, before anything is said of them, and waits until everybody knows.
+    ///
+    /// The connection is not served meanwhile, so that nothing is missed of those who appear; it takes milliseconds.
+    async fn announce(&mut self) {
+        let meters = &self.port.meters.broker;
+        meters.unwelcome.inc_by(self.state.take_unwelcome());
+        let Some(Announcement { come, gone }) = self.state.poll_announcement() else { return };
+        let answers = match &self.port.announcer {
+            Some(announcer) => announcer.announce(come.clone(), gone).await,
+            None => vec![Err(Unwelcome::NotNow); come.len()],
+        };
+        self.state.handle_announced(&come, &answers, clock::now());
+        meters.found.set(i64::try_from(self.state.found()).unwrap_or(i64::MAX));
     }
 
     /// Hands everything seen to the hub, waiting for room. `None` means that the hub is gone.

@@ -77,7 +77,8 @@ impl Place {
 pub struct Condition {
     /// Where; never a pattern.
     pub part: Part,
-    /// Globs, of which one must fit the scalar there; names in braces as in topics.
+    /// Globs, of which one must fit the scalar there; names in braces as in topics. None is content with anything there but
+    /// null.
     pub equals: Vec<Arc<str>>,
 }
 

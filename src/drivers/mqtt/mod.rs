@@ -9,6 +9,7 @@ use crate::model::device::Device;
 
 pub mod body;
 pub mod client;
+pub mod discover;
 pub mod feed;
 mod ledger;
 pub mod map;
@@ -69,12 +70,14 @@ pub struct Transport {
 pub struct Members {
     /// The configured devices.
     pub devices: Vec<MqttDevice>,
+    /// By which others appear by themselves; the first that fits counts.
+    pub rules: Vec<Arc<discover::Rule>>,
 }
 
 /// Devices that never change.
 impl From<Vec<MqttDevice>> for Roll<Members> {
     fn from(devices: Vec<MqttDevice>) -> Self {
-        roll(Members { devices }).1
+        roll(Members { devices, rules: Vec::new() }).1
     }
 }
 

@@ -165,6 +165,11 @@ impl Routes {
         exact.chain(wild).filter(move |(_, device)| is_one(*device)).map(|(filter, _)| filter)
     }
 
+    /// Whether a device has this very topic.
+    pub fn is_known(&self, topic: &str) -> bool {
+        self.exact.contains_key(topic)
+    }
+
     /// Whom a message of this topic feeds.
     pub fn feeds<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Feed> {
         let exact = self.exact.get(topic).into_iter().flatten();

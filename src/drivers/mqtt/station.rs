@@ -12,6 +12,7 @@ use super::feed::{CallReply, Feed, Subject};
 use super::map::{Answer, MqttMap, PLACES, Publish, REQUEST};
 use super::payload::Form;
 use super::route::{Names, is_topic};
+use super::state::Origin;
 use super::template::{Template, Unwritable};
 use super::waiting::Limits;
 use crate::drivers::Sample;
@@ -25,8 +26,10 @@ pub(super) struct Station {
     /// What it was made of, to know whether it is the same.
     topic: Arc<str>,
     map: Arc<MqttMap>,
-    /// Whether it came last, under a connection that was there already.
-    pub(super) is_new: bool,
+    /// How it came here, if it is not configured.
+    pub(super) origin: Option<Origin>,
+    /// With which of the others it came.
+    pub(super) joined: u64,
     forms: Vec<Option<Form>>,
     reported: Vec<Reported>,
     writes: Vec<Option<Letter>>,
@@ -170,7 +173,8 @@ impl Station {
             device: Arc::clone(&mqtt.device),
             topic: Arc::clone(&mqtt.topic),
             map: Arc::clone(&mqtt.map),
-            is_new: true,
+            origin: None,
+            joined: 0,
             forms: points().map(|(property, point)| Some(Form::of(property, point.as_ref()?))).collect(),
             reported: points()
                 .map(|(_, point)| Reported {
@@ -202,13 +206,33 @@ impl Station {
         let same = same && self.device.product == device.product;
         if same {
             self.device = Arc::clone(device);
+            self.origin = None;
         }
         same
     }
 
-    /// Whether what a broker has kept, and sends for the sake of a newcomer, is no news of it.
-    pub(super) fn knows_better(&self) -> bool {
-        !self.is_new && self.presence.heard.is_some()
+    /// Whether it is what a product is at this topic.
+    pub(super) fn is_at(&self, topic: &str, product: &str) -> bool {
+        *self.topic == *topic && *self.device.product.id == *product
+    }
+
+    /// Whether it was heard of on this connection.
+    pub(super) fn is_heard(&self) -> bool {
+        self.presence.heard.is_some()
+    }
+
+    /// When it is to be forgotten, as things are: not while its availability says that it is there.
+    pub(super) fn forget_deadline(&self) -> Option<Instant> {
+        let available = &self.presence.available;
+        let is_there = !available.is_empty() && available.iter().all(|known| *known == Some(true));
+        self.origin.as_ref().filter(|_| !is_there)?.deadline()
+    }
+
+    /// There is a sign of it, or none could have come before.
+    pub(super) fn sign(&mut self, now: Instant) {
+        if let Some(origin) = &mut self.origin {
+            origin.heard = now;
+        }
     }
 
     /// The id of a property of the product.
@@ -362,6 +386,7 @@ impl Station {
         if !told {
             return None;
         }
+        self.sign(now);
         if self.presence.available.contains(&Some(false)) {
             return self.presence.offline("its availability topic says that it is gone");
         }
@@ -374,6 +399,7 @@ impl Station {
     /// With availability topics those decide: a retained value may outlive its device, and some bridges answer for a
     /// device that is gone. Only until one has spoken does a fresh message count.
     pub(super) fn hear(&mut self, retained: bool, now: Instant) -> Option<Change> {
+        self.sign(now);
         self.presence.heard = Some(now);
         let available = &self.presence.available;
         let is_there = if available.is_empty() {

@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::super::route::{Names, RouteError, covers};
 use super::super::station::Station;
 use super::super::{Members, MqttDevice};
+use super::found::Origin;
 use super::{State, observe};
 use crate::model::command::{Outcome, Rejection};
 use crate::model::time::Now;
@@ -40,14 +42,33 @@ impl State {
                 come.push(member);
             }
         }
+        self.discovery.begin(&members.rules);
+        self.resubscribe = true;
+        // Who came by a rule that still holds stays, unless it is configured now.
+        let is_free = |station: &Station| {
+            members.devices.iter().all(|member| {
+                member.device.id != station.device.id
+                    && !station.is_at(&member.topic, &member.device.product.id)
+            })
+        };
+        for (number, station) in &mut self.stations {
+            let stays = station.origin.is_some() && is_free(station);
+            if let Some(origin) = station.origin.as_mut().filter(|_| stays) {
+                if self.discovery.keeps(origin) {
+                    gone.remove(number);
+                    // Somebody else may have taken its name, which only those know who know all.
+                    self.discovery.announce(&station.device);
+                }
+            }
+        }
         for number in gone {
             self.remove(number, now);
         }
-        self.stations.values_mut().for_each(|station| station.is_new = false);
+        self.discovery.count(&self.stations);
         come.into_iter()
             .flat_map(|member| {
                 let id = Arc::clone(&member.device.id);
-                self.add(member).into_iter().map(move |error| (Arc::clone(&id), error))
+                self.add(member, None).into_iter().map(move |error| (Arc::clone(&id), error))
             })
             .collect()
     }
@@ -57,13 +78,23 @@ impl State {
         if self.up != Some(true) || !std::mem::take(&mut self.resubscribe) {
             return None;
         }
-        let filters: BTreeMap<_, _> = self.routes.filters(&[]).into_iter().collect();
-        let newcomer = |number| self.stations.get(&number).is_some_and(|station| station.is_new);
-        let mut again = BTreeSet::new();
-        for wanted in self.routes.filters_of(newcomer) {
-            let serving = |filter: &&Arc<str>| *filter == wanted || covers(filter, wanted);
-            again.extend(self.asked.keys().filter(serving).map(Arc::clone));
+        let patterns = self.discovery.filters();
+        let filters: BTreeMap<_, _> = self.routes.filters(&patterns).into_iter().collect();
+        let fresh = self.discovery.take_fresh();
+        let mut again: BTreeSet<_> =
+            fresh.into_iter().filter(|filter| self.asked.contains_key(filter)).collect();
+        for found in [false, true] {
+            let is_one =
+                |station: &Station| station.joined == self.joining && station.origin.is_some() == found;
+            // What a pattern covers has come in one go with what made the device appear.
+            let has_come = |filter: &Arc<str>| found && patterns.iter().any(|(pattern, _)| pattern == filter);
+            for wanted in self.routes.filters_of(|number| self.stations.get(&number).is_some_and(is_one)) {
+                let serving =
+                    |filter: &&Arc<str>| *filter == wanted || (covers(filter, wanted) && !has_come(filter));
+                again.extend(self.asked.keys().filter(serving).map(Arc::clone));
+            }
         }
+        self.joining += 1;
         let wanted = filters
             .iter()
             .filter(|(filter, qos)| self.asked.get(*filter) != Some(qos) || again.contains(*filter))
@@ -77,14 +108,16 @@ impl State {
     }
 
     /// A new connection: the broker is to be asked for everything.
-    pub(super) fn begin_subscriptions(&mut self) {
+    pub(super) fn begin_subscriptions(&mut self, now: Instant) {
         self.asked.clear();
         self.asked_again.clear();
         self.resubscribe = true;
-        self.stations.values_mut().for_each(|station| station.is_new = false);
+        self.joining += 1;
+        self.stations.values_mut().for_each(|station| station.sign(now));
     }
 
-    fn add(&mut self, member: &MqttDevice) -> Vec<RouteError> {
+    /// Takes a device in.
+    pub(super) fn add(&mut self, member: &MqttDevice, origin: Option<Origin>) -> Vec<RouteError> {
         let names = Names {
             topic: Arc::clone(&member.topic),
             device: Arc::clone(&member.device.id),
@@ -93,13 +126,16 @@ impl State {
         let number = self.next_station;
         self.next_station += 1;
         let errors = self.routes.add(number, &names, &member.map);
-        self.stations.insert(number, Station::new(member, &names));
+        let mut station = Station::new(member, &names);
+        station.origin = origin;
+        station.joined = self.joining;
+        self.stations.insert(number, station);
         self.resubscribe = true;
         errors
     }
 
     /// A device goes, perhaps to come back at once in another form; until then it is not there.
-    fn remove(&mut self, number: usize, now: Now) {
+    pub(super) fn remove(&mut self, number: usize, now: Now) {
         let Some(mut station) = self.stations.remove(&number) else { return };
         self.routes.remove(number);
         self.resubscribe = true;
@@ -107,6 +143,9 @@ impl State {
             let Some(command) = self.take(id) else { continue };
             let unsent = Outcome::Rejected(Rejection::UnknownDevice(Arc::clone(&station.device.id)));
             self.settled(id, if command.sent { Outcome::TimedOut } else { unsent }, now);
+        }
+        if let Some(origin) = &station.origin {
+            self.discovery.forget(origin, &station.device.id);
         }
         let change = station.lose("its configuration has changed");
         observe(&mut self.observations, &station, change, now.wall);

@@ -31,8 +31,12 @@ use crate::model::command::{Outcome, Rejection};
 use crate::model::time::{Now, UnixMillis};
 use crate::model::value::Value;
 
+mod found;
 mod members;
 
+pub use self::found::Announcement;
+use self::found::Discovery;
+pub(super) use self::found::Origin;
 pub use self::members::Subscriptions;
 
 /// Largest raw payload that is passed on. These travel to every client and into the history as they are; what is
@@ -52,6 +56,9 @@ pub struct State {
     stations: BTreeMap<usize, Station>,
     next_station: usize,
     routes: Routes,
+    discovery: Discovery,
+    /// Counts the devices that come together.
+    joining: u64,
     /// What the broker was asked for on this connection, when that is not what it should be, and what it was asked for
     /// more than once.
     asked: BTreeMap<Arc<str>, u8>,
@@ -79,6 +86,8 @@ impl State {
             stations: BTreeMap::new(),
             next_station: 0,
             routes: Routes::default(),
+            discovery: Discovery::default(),
+            joining: 0,
             asked: BTreeMap::new(),
             resubscribe: false,
             asked_again: BTreeSet::new(),
@@ -100,7 +109,7 @@ impl State {
 
     /// The broker has accepted the connection.
     pub fn handle_connected(&mut self, now: Now) {
-        self.begin_subscriptions();
+        self.begin_subscriptions(now.instant);
         if self.up.replace(true) != Some(true) {
             self.observations.push_back(Observation::Link {
                 link: Arc::clone(&self.link),
@@ -141,21 +150,23 @@ impl State {
     pub fn handle_message(&mut self, message: &Message, now: Now) {
         let (topic, retained, at) = (message.topic.as_ref(), message.retain, now.wall);
         let body = Body::of(message);
+        self.discover(message, &body, now);
         let (mut used, mut unreadable, mut too_large) = (false, false, false);
         let mut reports = Vec::new();
         let mut answers = Vec::new();
         let replayed = retained && self.asked_again.iter().any(|filter| matches(filter, topic));
         for feed in self.routes.feeds(topic) {
             let Some(station) = self.stations.get_mut(&feed.device) else { continue };
-            if replayed && station.knows_better() {
-                used = true;
-                continue;
-            }
             let is_own = station.is_own_topic(topic);
             // What the gateway itself has said is of no use, and no loss.
             used |= !is_own || feed.says_presence(&body, retained);
             let change = station.hear_availability(feed, &body, retained, now.instant);
             tell(&mut self.observations, station, change, at);
+            // What is sent again for the sake of those that came last may be older than what the others know.
+            if replayed && station.joined + 1 < self.joining && station.is_heard() {
+                used = true;
+                continue;
+            }
             let samples = station.samples(feed, &body, retained);
             unreadable |= samples.iter().any(|(_, sample)| matches!(sample, Sample::Unreadable(_)));
             let events = if is_own { station.events(feed, &body, retained) } else { Vec::new() };
@@ -283,12 +294,16 @@ impl State {
             let change = station.check_silence(now.instant);
             tell(&mut self.observations, station, change, now.wall);
         }
+        self.forget_silent(now);
     }
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let silences = self.stations.values().filter_map(Station::silence_deadline);
-        self.ledger.deadline().into_iter().chain(silences).chain(self.waiting.timeout()).min()
+        let forgotten = self.stations.values().filter_map(Station::forget_deadline);
+        let forgotten = forgotten.filter(|_| self.up == Some(true));
+        let commands = self.ledger.deadline().into_iter().chain(self.waiting.timeout());
+        commands.chain(silences).chain(forgotten).min()
     }
 
     /// The next message for the broker; from here on it counts as sent.

@@ -19,6 +19,8 @@ const FIXED: usize = 2;
 
 const REPLY: Duration = Duration::from_secs(3);
 
+#[path = "found_tests.rs"]
+mod found;
 #[path = "members_tests.rs"]
 mod members;
 #[path = "reads_tests.rs"]
@@ -38,7 +40,7 @@ impl Bed {
         change(&mut map);
         let device = device();
         let mqtt = MqttDevice { device: Arc::clone(&device), topic: "d".into(), map: Arc::new(map) };
-        let (now, members) = (crate::clock::now(), Members { devices: vec![mqtt] });
+        let (now, members) = (crate::clock::now(), Members { devices: vec![mqtt], rules: Vec::new() });
         let (state, errors) = State::new("local".into(), &"g".into(), &members, now);
         assert_eq!(errors, []);
         Self { state, now, device, next: 0 }
