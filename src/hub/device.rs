@@ -88,6 +88,11 @@ impl DeviceState {
         self.online == Some(false)
     }
 
+    /// Whether it is known to be there.
+    pub(super) fn known_online(&self) -> bool {
+        self.online == Some(true)
+    }
+
     /// The clock was wrong by this since then.
     pub(super) fn set_clock(&mut self, since: UnixMillis, step: i64) {
         let readings = self.points.iter_mut().filter_map(|point| point.reading.as_mut());

@@ -87,6 +87,10 @@ pub(super) struct Leases {
     begun: BTreeMap<CommandId, Begun>,
     /// Safe values that are under way.
     writing: BTreeMap<CommandId, Place>,
+    /// Slots of devices that have been online since they were found.
+    met: BTreeSet<usize>,
+    /// The gateway is about to end: what is confirmed from now on is leased by nobody.
+    released: bool,
     /// Nothing further is due.
     closed: bool,
 }
@@ -223,19 +227,31 @@ impl Leases {
                 return None;
             }
             let tries = tries.saturating_add(1);
-            let lost =
-                Held { holder, phase: Phase::Lost { at: now + pause(tries), why, tries, patient: true } };
+            // What took its place is a client's write, which may renew the lease.
+            let patient = !matches!(outcome, Outcome::Rejected(Rejection::Superseded(_)));
+            let lost = Held { holder, phase: Phase::Lost { at: now + pause(tries), why, tries, patient } };
             self.set(place, (!done).then_some(lost));
             return Some(Returned { place, safe: done, tries });
         }
         let Begun { holder, grants, several } = self.begun.remove(&id)?;
         let open = leaves_open(outcome, several);
         for (place, grant) in grants {
-            if !(done || open && grant != Grant::Free && !self.held.contains_key(&place)) {
+            let held = self.held.get_mut(&place);
+            // What was read before this write no longer says that a value which was only found is safe.
+            if let (true, Some(Held { holder: of @ None, .. })) = (open && grant != Grant::Free, held) {
+                of.clone_from(&holder);
+            }
+            let known = self.held.get(&place).map(|held| held.phase);
+            if !(done || open && grant != Grant::Free && known.is_none()) {
+                continue;
+            }
+            // The safe value that was sent at the end of the gateway comes after this write.
+            if self.released && matches!(known, Some(Phase::Writing { .. })) {
                 continue;
             }
             let phase = match grant {
                 Grant::Free => None,
+                _ if self.released => Some(lost(now, Why::Stop)),
                 Grant::For(time) => now.checked_add(time).map(Phase::Until),
                 Grant::Session(session) if attached(session) => Some(Phase::Session(session)),
                 Grant::Session(_) => Some(lost(now, Why::Session)),
@@ -252,6 +268,7 @@ impl Leases {
 
     /// The gateway is about to end, and nobody stands behind anything any more.
     pub(super) fn release(&mut self, now: Instant) {
+        self.released = true;
         self.lose(now, Why::Stop, |phase| matches!(phase, Phase::Until(_) | Phase::Session(_)));
     }
 
@@ -278,15 +295,21 @@ impl Leases {
         }
     }
 
-    /// A device is back: what it could not take is tried at once, but clients get their time for what was only found.
+    /// A device is there, or back: what it could not take is tried at once. The first time clients get their time for what
+    /// was only found, since they could not write it before; once, or a device that comes and goes would never be safe.
     pub(super) fn online(&mut self, slot: usize, product: &Product, now: Instant) {
+        let first = self.met.insert(slot);
         let of_slot = self.held.range((slot, 0)..=(slot, usize::MAX));
         let waiting: Vec<(Place, Held)> = of_slot.map(|(place, held)| (*place, held.clone())).collect();
         for (place, Held { holder, phase }) in waiting {
             let rule = product.properties.get(place.1).and_then(|property| property.lease.as_ref());
             let time = rule.and_then(|rule| rule.default).unwrap_or(AFTER_START);
             let phase = match phase {
-                Phase::Lost { why: Why::Time, tries: 0, .. } if holder.is_none() => Phase::Until(now + time),
+                Phase::Until(_) | Phase::Lost { why: Why::Time, tries: 0, .. }
+                    if first && holder.is_none() =>
+                {
+                    Phase::Until(now + time)
+                }
                 Phase::Lost { why, tries, .. } => Phase::Lost { at: now, why, tries, patient: false },
                 Phase::Until(_) | Phase::Session(_) | Phase::Writing { .. } => continue,
             };
@@ -343,9 +366,11 @@ impl Leases {
     /// These devices have gone, with all that was leased of them. Gives the leases, whose safe values nobody writes.
     pub(super) fn forget(&mut self, gone: &BTreeSet<usize>) -> Vec<(Place, Holder)> {
         self.writing.retain(|_, (slot, _)| !gone.contains(slot));
+        self.met.retain(|slot| !gone.contains(slot));
         for begun in self.begun.values_mut() {
             begun.grants.retain(|((slot, _), _)| !gone.contains(slot));
         }
+        self.begun.retain(|_, begun| !begun.grants.is_empty());
         let places: Vec<Place> = self.held.keys().filter(|(slot, _)| gone.contains(slot)).copied().collect();
         places.into_iter().filter_map(|place| Some((place, self.set(place, None)?.holder))).collect()
     }
@@ -393,6 +418,12 @@ impl Leases {
     pub(super) fn owed(&self) -> impl Iterator<Item = Place> {
         let owed = |held: &Held| matches!(held.phase, Phase::Lost { .. } | Phase::Writing { .. });
         self.held.iter().filter(move |(_, held)| owed(held)).map(|(place, _)| *place)
+    }
+
+    /// What clients are about to have leased by writes that are under way.
+    pub(super) fn coming(&self) -> impl Iterator<Item = Place> {
+        let grants = self.begun.values().flat_map(|begun| &begun.grants);
+        grants.filter(|(_, grant)| *grant != Grant::Free).map(|(place, _)| *place)
     }
 
     /// When something is due.

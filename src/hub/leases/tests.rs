@@ -176,6 +176,20 @@ fn a_write_that_comes_while_the_safe_value_is_under_way_holds() {
 }
 
 #[test]
+fn a_write_that_took_the_place_of_a_safe_value_is_waited_for_like_one_that_renews() {
+    let mut bed = Bed::new();
+    bed.write(Grant::Session(SESSION), &confirmed());
+    bed.leases.detached(SESSION, bed.now);
+    let sent = bed.send();
+    bed.begin(Grant::For(seconds(5)));
+    bed.settle(sent[0], &Outcome::Rejected(Rejection::Superseded("p".into())));
+    bed.now += pause(1);
+    assert_eq!(bed.send(), []);
+    bed.now += GRACE;
+    assert_eq!(bed.send().len(), 1);
+}
+
+#[test]
 fn a_product_that_changes_keeps_what_still_has_a_safe_value() {
     let mut bed = Bed::new();
     let old = product(vec![plain("a"), property("b", None), property("c", None)]);

@@ -92,6 +92,21 @@ impl HubState {
         }
     }
 
+    /// Whether a device is known to be there.
+    pub(super) fn is_online(&self, device: &Device) -> bool {
+        let state = self.roster.slot_of(device).and_then(|slot| self.devices.get(slot));
+        state.is_some_and(DeviceState::known_online)
+    }
+
+    /// Something was heard of a device: if it is there now and was not, it can take what it is owed.
+    pub(super) fn returned(&mut self, device: &Device, was_online: bool, now: Instant) {
+        if let (false, true, Some(slot)) = (was_online, self.is_online(device), self.roster.slot_of(device)) {
+            if let Some(known) = self.roster.device(slot) {
+                self.leases.online(slot, &known.product, now);
+            }
+        }
+    }
+
     /// Writes the safe values of leases that are lost.
     pub(super) fn fall_back(&mut self, now: Now) {
         while let Some(due) = self.leases.due(now.instant) {
@@ -158,9 +173,11 @@ impl HubState {
         self.fall_back(now);
     }
 
-    /// Whether every safe value is written that can be; the others' devices are away.
+    /// Whether every safe value is written that can be; the others' devices are away. A write that is under way and brings
+    /// a lease may have one yet.
     pub fn is_released(&self) -> bool {
-        self.leases.owed().all(|(slot, _)| self.devices.get(slot).is_none_or(DeviceState::known_offline))
+        let mut owed = self.leases.owed().chain(self.leases.coming());
+        owed.all(|(slot, _)| self.devices.get(slot).is_none_or(DeviceState::known_offline))
     }
 
     /// Says what is left, at the very end.

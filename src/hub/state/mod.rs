@@ -314,10 +314,13 @@ impl HubState {
             Observation::Values { device, at, values } => {
                 let at = self.dating.date(at, now);
                 let values = self.roster.readings(&device, &values).into_owned();
+                let was_online = self.is_online(&device);
                 let mut read = Vec::new();
                 self.learn(&device, at, |state, facts| {
                     read = state.values(at, values, now.instant, facts);
                 });
+                // A device that gives readings is there, whether or not its driver says so.
+                self.returned(&device, was_online, now.instant);
                 self.judge(&device, &read, at, now.instant);
                 if let Some(slot) = self.roster.slot_of(&device) {
                     self.interrupt_alarms(slot);
@@ -326,13 +329,13 @@ impl HubState {
             }
             Observation::Presence { device, at, online, reason } => {
                 let at = self.dating.date(at, now);
+                let was_online = self.is_online(&device);
                 self.learn(&device, at, |state, facts| {
                     state.presence(at, online, reason, now.instant, facts);
                 });
-                match (online, self.roster.slot_of(&device)) {
-                    (true, Some(slot)) => self.leases.online(slot, &device.product, now.instant),
-                    (false, Some(slot)) => self.alarms.offline(slot),
-                    (_, None) => {}
+                self.returned(&device, was_online, now.instant);
+                if let (false, Some(slot)) = (online, self.roster.slot_of(&device)) {
+                    self.alarms.offline(slot);
                 }
             }
             Observation::Event { device, at, event, params } => {

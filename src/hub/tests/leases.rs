@@ -212,6 +212,84 @@ fn what_is_found_set_after_a_start_falls_back_unless_somebody_stands_behind_it()
 }
 
 #[test]
+fn a_device_that_comes_and_goes_after_a_start_is_made_safe_all_the_same() {
+    let mut rig = Rig::of(plant(leasable(None)));
+    let mut written = Vec::new();
+    // Never there when its time is over.
+    for _ in 0..4 {
+        rig.presence("press-1", true);
+        rig.values("press-1", &[(SETPOINT, Value::Float(70.0))]);
+        rig.pass(seconds(5));
+        written.extend(take(&mut rig));
+        rig.presence("press-1", false);
+        rig.pass(seconds(35));
+    }
+    assert_eq!(written, float(20.0));
+}
+
+#[test]
+fn clients_have_their_time_from_the_first_moment_in_which_they_can_write() {
+    let mut rig = Rig::of(plant(leasable(None)));
+    rig.presence("press-1", false);
+    rig.pass(seconds(29));
+    rig.presence("press-1", true);
+    rig.values("press-1", &[(SETPOINT, Value::Float(70.0))]);
+    rig.pass(seconds(29));
+    assert_eq!(take(&mut rig), []);
+    rig.pass(seconds(1));
+    assert_eq!(take(&mut rig), float(20.0));
+}
+
+#[test]
+fn a_device_that_returns_with_a_reading_gets_its_safe_value_at_once() {
+    let mut rig = rig(None);
+    rig.submit(1, 1, &all_rights("demo"), leased(50.0, Some(Lease::For(seconds(30)))));
+    take(&mut rig);
+    rig.presence("press-1", false);
+    rig.pass(seconds(40));
+    rig.values("press-1", &[(SETPOINT, Value::Float(50.0))]);
+    rig.pass(seconds(0));
+    assert_eq!(take(&mut rig), float(20.0));
+}
+
+#[test]
+fn what_was_read_before_a_write_without_an_answer_does_not_say_that_the_value_is_safe() {
+    let mut rig = Rig::of(plant(leasable(None)));
+    rig.attach(SessionKey(1));
+    rig.presence("press-1", true);
+    rig.values("press-1", &[(SETPOINT, Value::Float(20.0))]);
+    rig.submit(1, 1, &all_rights("demo"), leased(50.0, Some(Lease::For(seconds(10)))));
+    let command = rig.routed.remove(0);
+    rig.settle(command.id, Outcome::TimedOut);
+    rig.pass(seconds(30));
+    assert_eq!(take(&mut rig), float(20.0));
+}
+
+#[test]
+fn a_leased_write_that_is_under_way_when_the_gateway_ends_is_followed_by_the_safe_value() {
+    // With a lease that it renews, whose safe value travels behind it, and without.
+    for before in [true, false] {
+        let mut rig = rig(None);
+        let demo = all_rights("demo");
+        let lease = Some(Lease::For(seconds(300)));
+        if before {
+            rig.submit(1, 1, &demo, leased(40.0, lease));
+            take(&mut rig);
+        }
+        rig.submit(1, 2, &demo, leased(50.0, lease));
+        let renewal = rig.routed.remove(0);
+        rig.state.release(rig.now);
+        rig.drain();
+        assert!(!rig.state.is_released(), "it may have a lease yet");
+        rig.settle(renewal.id, confirmed());
+        assert!(!rig.state.is_released(), "its safe value is not written");
+        rig.pass(seconds(0));
+        assert_eq!(take(&mut rig), float(20.0));
+        assert!(rig.state.is_released());
+    }
+}
+
+#[test]
 fn leases_that_the_product_does_not_allow_are_refused() {
     let mut rig = rig(Some(30));
     let demo = all_rights("demo");
