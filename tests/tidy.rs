@@ -185,6 +185,24 @@ fn every_decision_record_has_date_and_status() {
     assert!(records > 0, "there are no decision records");
 }
 
+/// These are merged by union, which leaves both where two people have changed the same line.
+#[test]
+fn no_merge_has_left_a_line_or_a_row_of_a_table_twice() {
+    let mut twice = Vec::new();
+    for path in ["ARCHITECTURE.md", "CHANGELOG.md", "docs/decisions/0004-dependencies.md"] {
+        let text = std::fs::read_to_string(root().join(path)).expect("a document is text");
+        let mut seen = std::collections::BTreeSet::new();
+        for line in text.lines().filter(|line| line.len() > 40) {
+            let mark = line.strip_prefix('|').and_then(|row| row.split('|').next()).unwrap_or(line);
+            if !seen.insert(mark) {
+                twice.push(format!("{path} has this twice: {mark}"));
+            }
+        }
+        assert!(!seen.is_empty(), "{path} is empty");
+    }
+    assert!(twice.is_empty(), "{}", twice.join("\n"));
+}
+
 /// Every transcript has its place in the table of its dialect, and every name there is a transcript of that dialect or
 /// a test function.
 #[test]
