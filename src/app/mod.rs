@@ -261,8 +261,8 @@ fn keep_time(
     if config.history.is_some() && kept.is_none() {
         troubled.set(1);
     }
-    if let Some(last) = kept.as_ref().and_then(|(keeper, _)| keeper.recovered.last) {
-        clock::passed(last);
+    if let Some((keeper, _)) = &kept {
+        clock::passed(keeper.recovered.last, keeper.recovered.last_right);
     }
     let token = supervisor.token(Stage::Hub);
     supervisor.spawn(Stage::Hub, "clock", clock::watch::run(token));

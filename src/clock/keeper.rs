@@ -81,13 +81,14 @@ impl Timekeeper {
         self.trust = trust;
     }
 
-    /// It is later than this, as something from an earlier run says. No change: it is to be said before anybody is told
-    /// a time.
-    pub fn passed(&mut self, time: UnixMillis, instant: Instant) {
-        let certain = self.certain(instant).max(time);
-        self.certain = (instant, certain);
-        if self.clock == Clock::Unsynchronised && self.wall(instant) < time {
-            self.base = (instant, time);
+    /// It is later than these, as something from an earlier run says: what it told, which its own clock may have got wrong,
+    /// and what it knew to be right. No change: it is to be said before anybody is told a time.
+    pub fn passed(&mut self, told: Option<UnixMillis>, right: Option<UnixMillis>, instant: Instant) {
+        let certain = self.certain(instant);
+        self.certain = (instant, right.map_or(certain, |right| right.max(certain)));
+        let told = told.max(right).filter(|told| self.wall(instant) < *told);
+        if let (Clock::Unsynchronised, Some(told)) = (self.clock, told) {
+            self.base = (instant, told);
         }
     }
 
@@ -185,6 +186,11 @@ mod tests {
             self.keeper.look(Look { instant: self.instant, system: UnixMillis(system), is_set })
         }
 
+        /// An earlier run has told this time, and knew it to be right.
+        fn passed(&mut self, time: i64) {
+            self.keeper.passed(None, Some(UnixMillis(time)), self.instant);
+        }
+
         fn told(&self) -> (i64, Clock) {
             let now = self.keeper.now(self.instant);
             (now.wall.0, now.clock)
@@ -196,7 +202,7 @@ mod tests {
         let mut world = World::new(Trust::Auto, 5_000);
         assert_eq!(world.told(), (BUILT, Clock::Unsynchronised));
         // The history says that it was later when the machine went off.
-        world.keeper.passed(UnixMillis(BUILT + YEAR), world.instant);
+        world.passed(BUILT + YEAR);
         assert_eq!(world.told(), (BUILT + YEAR, Clock::Unsynchronised));
         assert_eq!(world.look(1_000, 6_000, false), None);
         assert_eq!(world.told().0, BUILT + YEAR + 1_000);
@@ -217,7 +223,7 @@ mod tests {
         for (trust, clock) in [(Trust::Auto, Clock::Unsynchronised), (Trust::Always, Clock::Synchronised)] {
             let mut world = World::new(trust, BUILT + 5);
             assert_eq!(world.told(), (BUILT + 5, clock));
-            world.keeper.passed(UnixMillis(BUILT + 3), world.instant);
+            world.passed(BUILT + 3);
             assert_eq!(world.look(1_000, BUILT + 1_006, false), None, "it runs a little fast");
             assert_eq!(world.told(), (BUILT + 1_006, clock));
             let change = world.look(1_000, BUILT + YEAR, false).unwrap();
@@ -254,7 +260,7 @@ mod tests {
     #[test]
     fn while_nobody_knows_the_time_nothing_is_certain_but_what_has_passed() {
         let mut world = World::new(Trust::Auto, BUILT + 70 * YEAR);
-        world.keeper.passed(UnixMillis(BUILT + YEAR), world.instant);
+        world.passed(BUILT + YEAR);
         let certain = |world: &World| world.keeper.now(world.instant).certain.0;
         assert_eq!(certain(&world), BUILT + YEAR);
         world.look(1_000, BUILT + 70 * YEAR + 1_000, false);
@@ -263,6 +269,15 @@ mod tests {
         assert_eq!(certain(&world), BUILT + 2 * YEAR);
         world.look(1_000, 0, true);
         assert_eq!(certain(&world), BUILT + 2 * YEAR + 1_000, "the clock is lost, and time goes on");
+    }
+
+    #[test]
+    fn what_an_earlier_run_only_estimated_is_no_reason_to_call_anything_too_old() {
+        let mut world = World::new(Trust::Auto, 0);
+        let [told, right] = [70, 1].map(|years| Some(UnixMillis(BUILT + years * YEAR)));
+        world.keeper.passed(told, right, world.instant);
+        let now = world.keeper.now(world.instant);
+        assert_eq!((Some(now.wall), Some(now.certain)), (told, right));
     }
 
     #[test]
@@ -298,7 +313,7 @@ mod tests {
         ) {
             let mut world = World::new(trust, first);
             if let Some(passed) = passed {
-                world.keeper.passed(UnixMillis(passed), world.instant);
+                world.passed(passed);
             }
             let (mut system, mut last, mut certain) = (first, world.told(), i64::MIN);
             for (after, moved, is_set) in looks {

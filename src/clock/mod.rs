@@ -67,11 +67,11 @@ pub fn begin(trust: Trust) {
     }
 }
 
-/// It is later than this: a message of an earlier time was told of it.
-pub fn passed(time: UnixMillis) {
+/// It is later than these: what an earlier run was told, and what it knew to be right.
+pub fn passed(told: Option<UnixMillis>, right: Option<UnixMillis>) {
     let instant = instant();
     if let Some(keeper) = &mut *KEEPER.write().unwrap_or_else(PoisonError::into_inner) {
-        keeper.passed(time, instant);
+        keeper.passed(told, right, instant);
     }
 }
 

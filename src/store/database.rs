@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use super::scan::Range;
 use super::{Chunk, Fetch, Recovered, Stored, StoredRelation, Write, record};
 use crate::model::message::{Body, Kinds};
-use crate::model::time::UnixMillis;
+use crate::model::time::{Clock, UnixMillis};
 
 /// `user_version` of the tables below.
 const FORMAT: i64 = 1;
@@ -148,6 +148,7 @@ impl Database {
         let mut recovered = Recovered {
             seq: self.last()?.max(self.meta("seq")?),
             last: self.last_time()?,
+            last_right: self.last_right_time()?,
             last_id: self.meta("id")?,
             ..Recovered::default()
         };
@@ -187,6 +188,20 @@ impl Database {
     fn last_time(&self) -> Result<Option<UnixMillis>, Trouble> {
         let sql = "SELECT at FROM messages ORDER BY seq DESC LIMIT 1";
         Ok(self.connection.query_row(sql, [], |row| row.get(0)).optional()?.map(UnixMillis))
+    }
+
+    /// Of a message that bears no mark, among as many as are corrected when the clock becomes right.
+    fn last_right_time(&self) -> Result<Option<UnixMillis>, Trouble> {
+        let mut select =
+            self.connection.prepare("SELECT at, record FROM messages ORDER BY seq DESC LIMIT ?1")?;
+        let mut rows = select.query([REDATED])?;
+        while let Some(row) = rows.next()? {
+            let record = row.get_ref(1)?.as_blob().map_err(|_| rusqlite::Error::InvalidQuery)?;
+            if record::clock(record) == Clock::Synchronised {
+                return Ok(Some(UnixMillis(row.get(0)?)));
+            }
+        }
+        Ok(None)
     }
 
     fn meta(&self, name: &str) -> Result<u64, Trouble> {

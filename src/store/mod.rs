@@ -209,6 +209,8 @@ pub struct Recovered {
     pub seq: u64,
     /// The time of the last message, if there is one.
     pub last: Option<UnixMillis>,
+    /// The time of the last message whose time is known to be right, where it is among the newest.
+    pub last_right: Option<UnixMillis>,
     /// The last id of a document or alarm that was given.
     pub last_id: u64,
     /// Collection, id and text of each document.

@@ -118,9 +118,11 @@ impl Groups {
         }
         for stored in &recovered.relations {
             let Some(group) = self.by_name.get_mut(&stored.group) else { continue };
-            // What is certain may be in the past, so that no relation ends because a clock is wrong.
+            // What is certain may be in the past, so that no relation ends because a clock is wrong; and none outlives its
+            // time because that clock was wrong when its end was written down.
             let expires = stored.expires.unwrap_or_else(|| after(now.certain, group.retain));
             let left = u64::try_from(expires.0.saturating_sub(now.certain.0)).unwrap_or(0);
+            let left = Duration::from_millis(left).min(group.retain);
             let cursor = stored.cursor.unwrap_or(group.written_floor);
             let number = group.number_of_next;
             group.number_of_next += 1;
@@ -131,7 +133,7 @@ impl Groups {
                 from: stored.from,
                 cursor: Some(cursor),
                 stuck: false,
-                expires: Some((now.instant + Duration::from_millis(left), expires)),
+                expires: Some((now.instant + left, expires)),
                 changed: true,
             };
             group.index.set(number, roster.covered(&relation.interest));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::{Look, Timekeeper};
 use crate::model::time::Trust;
-use crate::store::{Recovered, Write};
+use crate::store::{Recovered, StoredRelation, Write};
 
 const BUILT: i64 = 1_780_000_000_000;
 const YEAR: i64 = 31_557_600_000;
@@ -245,4 +245,23 @@ proptest! {
         }
         prop_assert!(jumping.rig.dated.iter().all(|(at, _)| at.0 >= BUILT));
     }
+}
+
+#[test]
+fn a_relation_whose_end_was_written_by_a_wrong_clock_ends_with_its_retention() {
+    let day = Duration::from_secs(86_400);
+    let relation = StoredRelation {
+        group: "system".into(),
+        label: "press-1".into(),
+        order: 0,
+        interest: Interest { selector: Selector::Device("press-1".into()), kinds: Kinds::PROPERTIES },
+        from: 0,
+        cursor: None,
+        expires: Some(UnixMillis(i64::MAX)),
+    };
+    let groups = vec![("system".into(), 0, day)];
+    let now = Now::new(clock::instant(), UnixMillis(BUILT));
+    let mut state = HubState::new(Arc::new(directory()));
+    state.remember(Recovered { groups, relations: vec![relation], ..Recovered::default() }, now);
+    assert_eq!(state.timeout(), Some(now.instant + day));
 }

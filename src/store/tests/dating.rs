@@ -37,6 +37,11 @@ async fn marked_times_are_corrected_once_and_all_others_are_left() {
     store.end();
     let mut store = start(settings(&path));
     assert_eq!(store.keeper.recovered.last, Some(UnixMillis(now + 2)));
+    assert_eq!(
+        store.keeper.recovered.last_right,
+        Some(UnixMillis(now + 1002)),
+        "that of 3, which was corrected"
+    );
     let chunk = store.fetch(0, 10, 100).await;
     let found: Vec<_> = chunk
         .messages

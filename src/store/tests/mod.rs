@@ -322,6 +322,7 @@ async fn everything_is_there_after_a_restart_and_numbers_go_on() {
     let expected = Recovered {
         seq: 5,
         last: Some(UnixMillis(now)),
+        last_right: Some(UnixMillis(now)),
         last_id: 9,
         documents: vec![("oam/rule".into(), 7, "{}".into())],
         alarms: vec![alarm],
