@@ -97,6 +97,7 @@ impl Seen {
             }
             Observation::Settled { outcome, .. } => self.outcome = Some(outcome),
             Observation::Event { .. }
+            | Observation::Doubt { .. }
             | Observation::Publish { .. }
             | Observation::Ota { .. }
             | Observation::Link { .. }

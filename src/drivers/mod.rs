@@ -68,6 +68,12 @@ pub enum Observation {
         /// Why, in words, when offline.
         reason: Option<Arc<str>>,
     },
+    /// Nothing is known of the device any more, though it was told as offline: it may be there. Nobody is told, and
+    /// commands are tried as they are with one that was never heard of.
+    Doubt {
+        /// Which one.
+        device: Arc<Device>,
+    },
     /// The device sent an event itself.
     Event {
         /// Which one.

@@ -62,6 +62,8 @@ pub(super) struct DeviceState {
     device: Arc<Device>,
     /// `None` until it is first heard of.
     online: Option<bool>,
+    /// Whether it may be there all the same, though it was told as offline.
+    doubted: bool,
     since: Option<UnixMillis>,
     /// Since when it answers, if it does.
     answers: Option<Instant>,
@@ -76,16 +78,22 @@ impl DeviceState {
         let points = vec![Point::default(); device.product.properties.len()];
         let alarms = Alarms::new(&device.product);
         let computed = Computed::new(&device);
-        Self { device, online: None, since: None, answers: None, points, alarms, computed }
+        Self { device, online: None, doubted: false, since: None, answers: None, points, alarms, computed }
     }
 
     pub(super) fn device(&self) -> &Arc<Device> {
         &self.device
     }
 
-    /// Whether it is known not to answer; a device that was never heard of is worth a try.
+    /// Whether it is known not to answer; a device that was never heard of is worth a try, and so is one of which
+    /// nothing is known any more.
     pub(super) fn known_offline(&self) -> bool {
-        self.online == Some(false)
+        self.online == Some(false) && !self.doubted
+    }
+
+    /// Nothing is known of it any more.
+    pub(super) fn doubt(&mut self) {
+        self.doubted = true;
     }
 
     /// Whether it is known to be there.
@@ -200,6 +208,7 @@ impl DeviceState {
         now: Instant,
         facts: &mut Vec<Body>,
     ) {
+        self.doubted = false;
         if self.online == Some(online) {
             return;
         }
@@ -219,6 +228,7 @@ impl DeviceState {
         if self.online == Some(true) {
             self.presence(at, false, Some(Arc::clone(reason)), now, facts);
         }
+        self.doubt();
     }
 
     /// Clears what is raised by rules that the next product, if there is one, does not have for the same property.

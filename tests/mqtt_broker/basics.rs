@@ -105,6 +105,9 @@ async fn a_broker_that_is_absent_at_start_is_found_when_it_comes() {
     assert_eq!(rig.outcome().await, Outcome::Offline);
     broker.run().await;
     assert!(rig.link().await.0);
+    // It may only be waiting for something to do.
+    rig.write(&[(LEVEL, Value::Int(1))]).await;
+    assert_eq!(rig.outcome().await, confirmed(&[("level", Value::Int(1))]));
     // Kept, because nothing tells when the new subscription stands.
     broker.publish_retained("plug-1/state", r#"{"power":"ON"}"#).await;
     assert!(rig.presence().await.0);
@@ -126,6 +129,7 @@ async fn a_broker_that_is_killed_takes_its_devices_offline_once_and_brings_them_
         broker.run().await;
         // Had anything been said twice, it would stand in the way of this.
         assert!(matches!(rig.next().await, Observation::Link { up: true, .. }));
+        assert!(matches!(rig.next().await, Observation::Doubt { .. }));
     }
 }
 

@@ -435,6 +435,11 @@ impl Station {
         self.presence.offline(&reason)
     }
 
+    /// The broker is back, and says nothing of the device yet. Gives the device if it was told as offline.
+    pub(super) fn doubt(&mut self) -> Option<Arc<Device>> {
+        self.presence.told.take_if(|online| !*online).map(|_| Arc::clone(&self.device))
+    }
+
     /// The broker was lost: nothing is known any more.
     pub(super) fn lose(&mut self, reason: &str) -> Option<Change> {
         self.presence.available.fill(None);

@@ -338,6 +338,12 @@ impl HubState {
                     self.alarms.offline(slot);
                 }
             }
+            Observation::Doubt { device } => {
+                let state = self.roster.slot_of(&device).and_then(|slot| self.devices.get_mut(slot));
+                if let Some(state) = state {
+                    state.doubt();
+                }
+            }
             Observation::Event { device, at, event, params } => {
                 let at = self.dating.date(at, now);
                 self.learn(&device, at, |state, facts| state.event(event, params, facts));

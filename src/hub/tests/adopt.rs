@@ -155,6 +155,10 @@ fn devices_of_a_link_that_begins_anew_or_that_move_to_another_are_offline_until_
     rig.heard(1);
     rig.adopt_anew(plant(&rig), &["rs485"]);
     assert_eq!(rig.heard(1), ["press-1 offline: its link begins anew"]);
+    let demo = client("demo", Rights::ALL, &["*"]);
+    rig.submit(1, 1, &demo, read("press-1", &[]));
+    assert!(rig.routed.pop().is_some(), "it is worth a try, as after a start");
+    rig.heard(1);
     rig.adopt(with(&rig, device("lamp-1", &product(&rig), "rs485", "1")));
     assert_eq!(rig.heard(1), ["lamp-1 offline: its link begins anew"]);
 }

@@ -76,6 +76,23 @@ fn a_device_that_was_never_heard_of_is_tried() {
 }
 
 #[test]
+fn a_device_that_may_be_there_again_is_tried_and_nobody_is_told() {
+    let (mut rig, demo) = rig();
+    rig.presence("press-1", false);
+    rig.heard(1);
+    let device = rig.device("press-1");
+    rig.observe(Observation::Doubt { device });
+    assert_eq!(rig.heard(1), [""; 0]);
+    rig.submit(1, 1, &demo, read("press-1", &[]));
+    assert!(rig.routed.pop().is_some());
+    // Whoever looked, and found that it is not there, ends the doubt; clients know that already.
+    rig.presence("press-1", false);
+    assert_eq!(rig.heard(1), [""; 0]);
+    rig.submit(1, 2, &demo, read("press-1", &[]));
+    assert_eq!(rig.heard(1), ["outcome 2 offline"]);
+}
+
+#[test]
 fn a_full_link_means_busy_and_nobody_hears_that_the_command_was_sent() {
     let (mut rig, demo) = rig();
     rig.links_full = true;

@@ -120,6 +120,7 @@ async fn the_driver_reads_every_property_writes_what_can_be_written_and_sees_the
         }
         Observation::Presence { online: false, .. }
         | Observation::Event { .. }
+        | Observation::Doubt { .. }
         | Observation::Publish { .. }
         | Observation::Ota { .. }
         | Observation::Link { .. }

@@ -528,6 +528,7 @@ proptest! {
                     }
                 }
                 Observation::Event { .. }
+                | Observation::Doubt { .. }
                 | Observation::Publish { .. }
                 | Observation::Ota { .. }
                 | Observation::Link { .. } => {}

@@ -179,6 +179,7 @@ impl State {
             let is_of = |seen: &Observation| match seen {
                 Observation::Values { device: of, .. }
                 | Observation::Presence { device: of, .. }
+                | Observation::Doubt { device: of }
                 | Observation::Event { device: of, .. }
                 | Observation::Publish { device: of, .. }
                 | Observation::Ota { device: of, .. } => of.id == device.id,

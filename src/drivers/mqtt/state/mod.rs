@@ -117,6 +117,10 @@ impl State {
                 up: true,
                 reason: None,
             });
+            // As at the first start: what was told of them meanwhile was the broker's fault.
+            for device in self.stations.values_mut().filter_map(Station::doubt) {
+                self.observations.push_back(Observation::Doubt { device });
+            }
         }
     }
 
