@@ -17,7 +17,7 @@ use super::links::Links;
 use crate::clock;
 use crate::config::{Config, Difference};
 use crate::dialects::{Context, Seal};
-use crate::drivers::announce::Announcement;
+use crate::drivers::announce::{Announcement, Unwelcome};
 use crate::hub::handle::HubHandle;
 use crate::meters::Meters;
 use crate::model::directory::Directory;
@@ -146,7 +146,11 @@ impl Gateway {
     pub(super) async fn hear(&mut self, announcements: Vec<Announcement>) {
         let configured = Directory::new(self.config.devices.clone(), self.config.links.clone());
         let mut replies = Vec::new();
-        for Announcement { link, come, gone, reply } in announcements {
+        for Announcement { link, come, gone, over, reply } in announcements {
+            if over.is_cancelled() {
+                replies.push((reply, vec![Err(Unwelcome::NotNow); come.len()]));
+                continue;
+            }
             for id in gone {
                 self.found.remove(&link, &id);
             }
@@ -231,7 +235,7 @@ mod tests {
     use super::*;
     use crate::config::{Source, resolve};
     use crate::drivers::OBSERVATION_QUEUE;
-    use crate::drivers::announce::{ANNOUNCEMENT_QUEUE, Unwelcome};
+    use crate::drivers::announce::ANNOUNCEMENT_QUEUE;
     use crate::drivers::modbus::recorder::Recorders;
     use crate::hub;
     use crate::hub::handle::REQUEST_QUEUE;
@@ -251,9 +255,18 @@ mod tests {
         come: Vec<Arc<Device>>,
         gone: &[&str],
     ) -> Vec<Result<(), Unwelcome>> {
+        said(gateway, come, gone, CancellationToken::new()).await
+    }
+
+    async fn said(
+        gateway: &mut Gateway,
+        come: Vec<Arc<Device>>,
+        gone: &[&str],
+        over: CancellationToken,
+    ) -> Vec<Result<(), Unwelcome>> {
         let (reply, told) = oneshot::channel();
         let gone = gone.iter().map(|id| Arc::from(*id)).collect();
-        gateway.hear(vec![Announcement { link: "plc".into(), come, gone, reply }]).await;
+        gateway.hear(vec![Announcement { link: "plc".into(), come, gone, over, reply }]).await;
         told.await.unwrap()
     }
 
@@ -311,7 +324,14 @@ mod tests {
         let both = vec!["configured".to_owned(), "found-3".to_owned()];
         let (mut of_hub, of_sessions) = known(&gateway, &mut live).await;
         of_hub.sort_unstable();
-        assert_eq!((of_hub, of_sessions), (both.clone(), both));
+        assert_eq!((of_hub, of_sessions), (both.clone(), both.clone()));
+
+        // A driver that a reload has stopped in the middle of this can add nothing, and take nothing away.
+        let over = CancellationToken::new();
+        over.cancel();
+        let answer = said(&mut gateway, vec![found("found-4", "u4")], &["found-3"], over).await;
+        assert_eq!(answer, [Err(Unwelcome::NotNow)]);
+        assert_eq!(known(&gateway, &mut live).await.1, both);
         stop.cancel();
         hub.await.unwrap();
     }

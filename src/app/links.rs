@@ -41,6 +41,7 @@ pub(super) struct Links {
 #[derive(Debug)]
 struct Running {
     stop: CancellationToken,
+    announcer: Option<Announcer>,
     /// Cancelled when the driver has ended.
     ended: CancellationToken,
     /// Where the driver goes on with other devices.
@@ -79,6 +80,12 @@ impl Start {
         match self {
             Self::Bus(bus, _) => &bus.settings.id,
             Self::Broker(broker, _) => &broker.settings.id,
+        }
+    }
+
+    fn port(&self) -> &LinkPort {
+        match self {
+            Self::Bus(_, port) | Self::Broker(_, port) => port,
         }
     }
 }
@@ -179,6 +186,8 @@ impl Links {
         for id in steps.stop {
             if let Some(running) = self.running.remove(&id) {
                 running.stop.cancel();
+                // What was found under the old settings has been forgotten already.
+                running.announcer.iter().for_each(Announcer::silence);
                 before.push(running.ended);
             }
         }
@@ -187,6 +196,7 @@ impl Links {
             let ended = CancellationToken::new();
             let first = others_end(before.clone());
             let guard = ended.clone().drop_guard();
+            let announcer = start.port().announcer.clone();
             let (id, roll) = match start {
                 Start::Bus(bus, port) => {
                     let id = Arc::clone(&bus.settings.id);
@@ -218,7 +228,7 @@ impl Links {
                     (id, Keeper::Broker(keeper))
                 }
             };
-            self.running.insert(id, Running { stop, ended, roll });
+            self.running.insert(id, Running { stop, announcer, ended, roll });
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::model::device::Device;
 
@@ -26,6 +27,8 @@ pub struct Announcement {
     pub come: Vec<Arc<Device>>,
     /// Ids of devices that were found before and are no more.
     pub gone: Vec<Arc<str>>,
+    /// Cancelled when the driver is to end. What it still says then is passed over: nobody would ever take it back.
+    pub over: CancellationToken,
     /// Told what became of each that came, in their order, when the hub knows them.
     pub reply: oneshot::Sender<Vec<Result<(), Unwelcome>>>,
 }
@@ -44,7 +47,7 @@ pub enum Unwelcome {
     /// See [`FOUND_DEVICES`].
     #[error("there are {FOUND_DEVICES} devices already that were found")]
     Full,
-    /// It names another link than the one whose driver found it, or the gateway is about to stop.
+    /// It names another link than the one whose driver found it, or that driver or the gateway is about to stop.
     #[error("it cannot be taken in now")]
     NotNow,
 }
@@ -54,12 +57,18 @@ pub enum Unwelcome {
 pub struct Announcer {
     link: Arc<str>,
     queue: mpsc::Sender<Announcement>,
+    over: CancellationToken,
 }
 
 impl Announcer {
     /// For the driver of this link.
     pub fn new(link: Arc<str>, queue: mpsc::Sender<Announcement>) -> Self {
-        Self { link, queue }
+        Self { link, queue, over: CancellationToken::new() }
+    }
+
+    /// Its driver is to end: nothing that it says from now on, or has said and was not heard yet, counts.
+    pub fn silence(&self) {
+        self.over.cancel();
     }
 
     /// Makes devices known, and others forgotten, and waits until the hub has taken that over: what is observed of the
@@ -69,7 +78,8 @@ impl Announcer {
     pub async fn announce(&self, come: Vec<Arc<Device>>, gone: Vec<Arc<str>>) -> Vec<Result<(), Unwelcome>> {
         let refused = vec![Err(Unwelcome::NotNow); come.len()];
         let (reply, answer) = oneshot::channel();
-        let announcement = Announcement { link: Arc::clone(&self.link), come, gone, reply };
+        let (link, over) = (Arc::clone(&self.link), self.over.clone());
+        let announcement = Announcement { link, come, gone, over, reply };
         if self.queue.send(announcement).await.is_err() {
             return refused;
         }
