@@ -315,7 +315,9 @@ impl Stage {
             }
             Observation::Settled { outcome: Outcome::Rejected(reason), .. } => format!("refused {reason}"),
             Observation::Settled { outcome, .. } => format!("{outcome:?}"),
-            Observation::Link { .. } | Observation::Accepted { .. } => return None,
+            Observation::Link { .. } | Observation::Accepted { .. } | Observation::Doubt { .. } => {
+                return None;
+            }
         })
     }
 }

@@ -103,6 +103,8 @@ impl State {
         let unwanted =
             self.asked.keys().filter(|filter| !filters.contains_key(*filter)).map(Arc::clone).collect();
         self.asked_again.append(&mut again);
+        // Of a filter that is given back, everything that comes later is asked for anew.
+        self.asked_again.retain(|filter| filters.contains_key(filter));
         self.asked = filters;
         Some(Subscriptions { wanted, unwanted })
     }

@@ -19,10 +19,10 @@ const FIXED: usize = 2;
 
 const REPLY: Duration = Duration::from_secs(3);
 
-#[path = "found_tests.rs"]
-mod found;
 #[path = "back_tests.rs"]
 mod back;
+#[path = "found_tests.rs"]
+mod found;
 #[path = "members_tests.rs"]
 mod members;
 #[path = "reads_tests.rs"]
