@@ -343,9 +343,8 @@ fn what_a_dead_connection_did_not_write_goes_to_another_before_anything_newer() 
     assert_eq!([world.got.clone(), rest].concat(), world.numbers("press-1"));
 }
 
-#[test]
-fn a_release_by_the_last_holder_or_by_anyone_when_there_is_none_ends_a_relation() {
-    let mut world = World::new();
+/// Releases one of two relations that nobody holds any more and holds both again: what waited for it is gone.
+fn release_of_what_nobody_holds(mut world: World) {
     let key = world.connect();
     world.hold(key, "press-1", false);
     world.hold(key, "press-2", false);
@@ -357,6 +356,11 @@ fn a_release_by_the_last_holder_or_by_anyone_when_there_is_none_ends_a_relation(
     world.hold(other, "press-1", false);
     world.hold(other, "press-2", false);
     assert_eq!(world.settle(), world.numbers("press-2"));
+}
+
+#[test]
+fn a_release_by_the_last_holder_or_by_anyone_when_there_is_none_ends_a_relation() {
+    release_of_what_nobody_holds(World::new());
 }
 
 #[test]

@@ -115,16 +115,5 @@ fn without_history_the_bytes_that_wait_are_bounded() {
 
 #[test]
 fn without_history_an_unsubscription_takes_what_waits_along() {
-    let mut world = world();
-    let key = world.connect();
-    world.hold(key, "press-1", false);
-    world.hold(key, "press-2", false);
-    world.die(key);
-    world.publish("press-1");
-    world.publish("press-2");
-    let other = world.connect();
-    world.release(other, "press-1");
-    world.hold(other, "press-1", false);
-    world.hold(other, "press-2", false);
-    assert_eq!(world.settle(), world.numbers("press-2"));
+    release_of_what_nobody_holds(world());
 }
