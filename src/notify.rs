@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
 use prometheus_client::metrics::counter::Counter;
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +18,12 @@ pub fn ready(status: &str) {
 /// A changed configuration is about to be taken over, or refused; [`ready`] says when that is done.
 pub fn reloading() {
     // Type=notify-reload wants both in one message, the time on the clock that systemd itself looks at.
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
+    // The library reads that clock too, but its microseconds run over after half an hour where `time_t` has 32 bits.
+    match clock_gettime(ClockId::CLOCK_MONOTONIC) {
+        Ok(now) => {
+            let micros = i128::try_from(Duration::from(now).as_micros()).unwrap_or(i128::MAX);
+            tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(micros)]);
+        }
         Err(error) => debug!(%error, "cannot read the monotonic clock"),
     }
 }
