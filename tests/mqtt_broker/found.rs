@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::gateway::Gateway;
-use crate::live::{connections, head, kept, plug, reports, until};
+use crate::live::{connections, head, is_written, kept, plug, reports, until};
 use crate::mosquitto::{DEADLINE, Mosquitto};
 use crate::relay::Relay;
 use crate::ws::http;
@@ -89,13 +89,7 @@ async fn devices_appear_in_every_dialect_from_kept_and_fresh_messages_up_to_the_
     uplus.wait_json("its status", |frame| frame["data"]["status"]["watts"] == "21").await;
 
     // And it is written like any other.
-    let mut device = broker.subscribe("plugs/a/set").await;
-    let write = json!({
-        "id": "w", "type": "sub", "topic": "/device-message-sender/plug/a",
-        "parameter": {"messageType": "WRITE_PROPERTY", "properties": {"watts": 5}},
-    });
-    sagoo.send(&write.to_string()).await;
-    assert_eq!(device.next().await.1, "5");
+    is_written(&broker, &mut sagoo).await;
     gateway.stop().await;
 }
 

@@ -52,6 +52,17 @@ pub(crate) async fn kept(broker: &Mosquitto, plug: &str, watts: u32) {
     broker.publish_retained(&format!("plugs/{plug}/state"), &json!({"watts": watts}).to_string()).await;
 }
 
+/// A write of a client reaches the plug `a`.
+pub(crate) async fn is_written(broker: &Mosquitto, sagoo: &mut Ws) {
+    let mut device = broker.subscribe("plugs/a/set").await;
+    let write = json!({
+        "id": "w", "type": "sub", "topic": "/device-message-sender/plug/a",
+        "parameter": {"messageType": "WRITE_PROPERTY", "properties": {"watts": 5}},
+    });
+    sagoo.send(&write.to_string()).await;
+    assert_eq!(device.next().await.1, "5");
+}
+
 /// A session that is told of every device that comes or goes.
 pub(crate) async fn connections(gateway: &Gateway) -> Ws {
     let mut ithings = gateway.ithings("demo-secret").await;
@@ -117,13 +128,7 @@ async fn a_reload_that_changes_devices_of_a_broker_keeps_its_connection_and_the_
     // What stayed is read and written as before.
     broker.publish("plugs/a/state", r#"{"watts":11}"#).await;
     reports(&mut sagoo, "a", 11.0).await;
-    let mut device = broker.subscribe("plugs/a/set").await;
-    let write = json!({
-        "id": "w", "type": "sub", "topic": "/device-message-sender/plug/a",
-        "parameter": {"messageType": "WRITE_PROPERTY", "properties": {"watts": 5}},
-    });
-    sagoo.send(&write.to_string()).await;
-    assert_eq!(device.next().await.1, "5");
+    is_written(&broker, &mut sagoo).await;
     assert_eq!(relay.connections(), 1, "there was one connection all the time");
     gateway.stop().await;
 }

@@ -268,6 +268,34 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// A model of the device, as far as leases are concerned.
+#[derive(Default)]
+struct Taker {
+    /// The lease of what it took last, if that is leased, and since when.
+    holds: Option<(Grant, Instant)>,
+    /// How many safe values it took.
+    safe: u32,
+    /// How many leased ones.
+    leased: u32,
+}
+
+impl Taker {
+    /// Takes what a client wrote, or a safe value.
+    fn take(&mut self, grant: Option<Grant>, now: Instant) {
+        self.holds = match grant {
+            Some(Grant::Free) => None,
+            Some(grant) => {
+                self.leased += 1;
+                Some((grant, now))
+            }
+            None => {
+                self.safe += 1;
+                None
+            }
+        };
+    }
+}
+
 proptest! {
     /// Against a model of the device: at the end of any story, when everything that travels has arrived and all
     /// sessions are gone, the device holds its safe value unless the last write that it took was free; and while a lease
@@ -280,10 +308,7 @@ proptest! {
         let product = product(vec![plain("a"), property("b", None)]);
         // What travels, in order: its command, and `Some` for what a client wrote.
         let mut under_way: Vec<(CommandId, Option<Grant>)> = Vec::new();
-        // The lease of what the device took last, if it is leased, and since when.
-        let mut device: Option<(Grant, Instant)> = None;
-        let mut safe_writes = 0_u32;
-        let mut lost = 0_u32;
+        let mut device = Taker::default();
         // The session that is there, if one is; none comes back under its old number.
         let (mut there, mut last) = (true, 1_u64);
         // A result was unknown: then the device may hold anything that was leased.
@@ -312,17 +337,7 @@ proptest! {
                     bed.leases.settled(id, &outcome, bed.now, |session| there && session == SessionKey(last));
                     // Of the unknown ones, some had their effect.
                     if matches!(detail, 0 | 1 | 4) {
-                        match grant {
-                            Some(Grant::Free) => device = None,
-                            Some(grant) => {
-                                device = Some((grant, bed.now));
-                                lost += 1;
-                            }
-                            None => {
-                                device = None;
-                                safe_writes += 1;
-                            }
-                        }
+                        device.take(grant, bed.now);
                     }
                 }
                 Event::Settle(_) => {}
@@ -337,7 +352,7 @@ proptest! {
                 }
                 Event::Pass(time) => bed.now += seconds(time),
             }
-            let kept = match device {
+            let kept = match device.holds {
                 Some((Grant::For(time), since)) => since + time > bed.now,
                 Some((Grant::Session(session), _)) => there && session == SessionKey(last),
                 Some((Grant::Free, _)) | None => false,
@@ -355,23 +370,13 @@ proptest! {
         for _ in 0..100 {
             for (id, grant) in std::mem::take(&mut under_way) {
                 bed.leases.settled(id, &confirmed(), bed.now, |_| false);
-                match grant {
-                    Some(Grant::Free) => device = None,
-                    Some(grant) => {
-                        device = Some((grant, bed.now));
-                        lost += 1;
-                    }
-                    None => {
-                        device = None;
-                        safe_writes += 1;
-                    }
-                }
+                device.take(grant, bed.now);
             }
             bed.now += seconds(10);
             under_way.extend(bed.send().into_iter().map(|id| (id, None)));
         }
-        prop_assert_eq!(device.map(|(grant, _)| grant), None, "a lost lease was left without its safe value");
-        prop_assert!(unsure || safe_writes <= lost, "{safe_writes} safe values for {lost} leases");
+        prop_assert_eq!(device.holds.map(|(grant, _)| grant), None, "a lost lease was left without its safe value");
+        prop_assert!(unsure || device.safe <= device.leased, "{} safe values for {} leases", device.safe, device.leased);
         prop_assert!(bed.leases.held.is_empty() && bed.leases.begun.is_empty() && bed.leases.writing.is_empty());
     }
 }
