@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use common::until_logged;
 use common::world::free_port;
 use common::ws::{PATIENCE, Ws, http};
 use serde_json::json;
@@ -120,7 +121,7 @@ async fn a_machine_that_wakes_up_in_1970_tells_no_time_of_that_year_and_the_righ
     assert!((WRITTEN..LATER).contains(&told), "{told}");
     assert!(gateway.page("/metrics").await.contains("\npentad_clock_synchronised 0\n"));
     assert!(gateway.page("/readyz").await.contains("the clock is unsynchronised"));
-    assert!(gateway.log().contains("nobody has set the clock"), "{}", gateway.log());
+    until_logged(&gateway.log, "nobody has set the clock").await;
 
     fs::write(&gateway.time, "2031-05-05 05:05:05\n").expect("a folder of our own");
     let right = async {
@@ -132,6 +133,7 @@ async fn a_machine_that_wakes_up_in_1970_tells_no_time_of_that_year_and_the_righ
     let told = gateway.told().await;
     assert!((LATER - 1_000..LATER + 600_000).contains(&told), "{told}");
     assert!(!gateway.page("/readyz").await.contains("the clock"));
+    until_logged(&gateway.log, "the clock is right from now on").await;
     assert_eq!(gateway.log().matches("the clock is right from now on").count(), 1, "{}", gateway.log());
 }
 

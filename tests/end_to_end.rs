@@ -214,12 +214,7 @@ async fn a_sagoo_client_that_is_killed_leaves_the_safe_value_in_the_register() {
         r#"client="SV-EDGE-0001" peer="127.0.0.1" dialect="sagoo" device="press-1" property="setpoint" before="50" wanted="20" after="20" outcome="confirmed""#,
         r#"client="lease of SV-EDGE-0001" device="press-1" property="setpoint" before="20" wanted="50" after="50" outcome="confirmed""#,
     ] {
-        let said = async {
-            while !world.pentad.log().contains(&format!(" write {fields}")) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, said).await.expect(fields);
+        world.pentad.until_logged(&format!(" write {fields}")).await;
     }
 }
 
@@ -233,7 +228,7 @@ async fn what_is_leased_is_made_safe_at_a_stop_and_after_a_crash() {
     let _kept = leased_write(&world, "limit", 7, "10m").await;
     world.restart("KILL").await;
     until_registers(&world, 102, &[0]).await;
-    assert!(world.pentad.log().contains("start of the gateway"), "{}", world.pentad.log());
+    world.pentad.until_logged(r#" write client="start of the gateway""#).await;
 }
 
 #[tokio::test]
@@ -555,12 +550,7 @@ async fn a_second_signal_ends_the_gateway_without_waiting_for_its_clients() {
     // A client that answers nothing, so that the goodbye takes its whole second.
     let silent = sagoo(&world, "/device/press/press-1/**").await;
     world.pentad.signal("TERM");
-    let said = async {
-        while !world.pentad.log().contains("stopping") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, said).await.expect("the gateway says that it stops");
+    world.pentad.until_logged("stopping").await;
     world.pentad.signal("INT");
     assert_eq!(world.pentad.exit_code().await, Some(1), "{}", world.pentad.log());
     assert!(!world.pentad.log().contains("everything has stopped"), "{}", world.pentad.log());

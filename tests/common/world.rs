@@ -159,6 +159,11 @@ impl Pentad {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Waits until the log holds this.
+    pub async fn until_logged(&self, text: &str) {
+        super::until_logged(&self.log, text).await;
+    }
+
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
