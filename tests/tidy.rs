@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -166,6 +167,30 @@ fn the_lock_of_the_client_libraries_names_versions_and_checksums_but_no_server()
     assert!(lock.contains("\"integrity\""), "the lock has no checksums");
     let found = lock.lines().find(|line| line.contains("://") || line.contains("\"resolved\""));
     assert_eq!(found, None, "npm install in tests/clients, with its .npmrc, writes it without addresses");
+}
+
+/// A search that found nothing in another version of a library says nothing about ours.
+#[test]
+fn the_fuzz_targets_are_locked_to_the_versions_that_the_program_is_built_with() {
+    let [ours, searched] = ["Cargo.lock", "fuzz/Cargo.lock"].map(locked);
+    let names: BTreeSet<_> = ours.iter().map(|(name, _)| name).collect();
+    let other: Vec<_> =
+        searched.iter().filter(|package| names.contains(&package.0) && !ours.contains(package)).collect();
+    assert!(other.is_empty(), "cargo update --manifest-path fuzz/Cargo.toml --precise: {other:?}");
+}
+
+/// Names and versions of the packages of a lock file.
+fn locked(file: &str) -> BTreeSet<(String, String)> {
+    let text = std::fs::read_to_string(root().join(file)).expect("the lock is there");
+    let of = |line: &str, key: &str| Some(line.strip_prefix(key)?.trim_matches('"').to_owned());
+    let mut lines = text.lines();
+    let mut packages = BTreeSet::new();
+    while let Some(name) = lines.find_map(|line| of(line, "name = ")) {
+        packages
+            .insert((name, lines.find_map(|line| of(line, "version = ")).expect("a version after a name")));
+    }
+    assert!(packages.len() > 10, "{file} names hardly a package");
+    packages
 }
 
 #[test]
