@@ -8,7 +8,7 @@ use super::links::{LinkEntry, LinkKind};
 use super::node::Node;
 use super::problem::{Problem, Report, Spot};
 use super::product::{ProductEntry, Products};
-use super::reader::{Table, nearest};
+use super::reader::Table;
 use super::{scalar, tuning};
 use crate::drivers::modbus::{ModbusDevice, Target};
 use crate::drivers::mqtt::MqttDevice;
@@ -195,6 +195,9 @@ fn check_functions(
     }
 }
 
+/// What is said where no product at all was found.
+const WITHOUT_PRODUCTS: &str = "none: there is no product, neither in products/ beside the configuration nor in the folder that --products names";
+
 /// The product that a table names.
 pub(super) fn known_product<'p>(table: &Table<'_>, products: &'p Products) -> Option<&'p ProductEntry> {
     let entry = table.key("product").required("the id of a product");
@@ -203,7 +206,7 @@ pub(super) fn known_product<'p>(table: &Table<'_>, products: &'p Products) -> Op
         let product = products.get(id);
         if product.is_none() {
             let known: Vec<&str> = products.keys().map(|id| &**id).collect();
-            unknown(node, "product", id, &known);
+            unknown(node, "product", id, &known, WITHOUT_PRODUCTS);
         }
         product?.as_ref()
     })
@@ -227,19 +230,25 @@ fn link<'p>(node: &Node<'_>, parts: &Parts<'p>, bus: bool) -> Option<&'p LinkEnt
         None => {
             let known: Vec<&str> =
                 parts.links.iter().filter(|link| is_bus(link) == Some(bus)).map(|link| &*link.id).collect();
-            unknown(node, what, id, &known);
+            unknown(node, what, id, &known, &format!("none: there is no {what}"));
             None
         }
     }
 }
 
-fn unknown(node: &Node<'_>, what: &str, id: &str, known: &[&str]) {
+/// Most names that are listed where one of them was probably meant: the shipped products would fill a screen for each slip.
+const LISTED: usize = 12;
+
+fn unknown(node: &Node<'_>, what: &str, id: &str, known: &[&str], without: &str) {
     if node.report().is_incomplete() {
         return;
     }
-    let allowed = if known.is_empty() { format!("none: there is no {what}") } else { known.join(", ") };
-    let mut problem = Problem::error(&node.spot(), format!("unknown {what} {id:?}")).allowed(allowed);
-    problem.hint = nearest(id, known).map(|near| format!("did you mean {near}?"));
+    let mut problem = Problem::error(&node.spot(), format!("unknown {what} {id:?}")).meant(id, known);
+    if known.is_empty() {
+        problem.allowed = Some(without.to_owned());
+    } else if problem.hint.is_none() || known.len() <= LISTED {
+        problem.allowed = Some(known.join(", "));
+    }
     node.report().add(problem);
 }
 

@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::guess::nearest;
 use super::node::Node;
 use super::problem::{Problem, Report, Spot};
-use super::reader::{Table, nearest};
+use super::reader::Table;
 use crate::model::expression::{Expression, ExpressionError, Fault, Kind, Name, parse};
 use crate::model::product::{Access, Product, Property};
 

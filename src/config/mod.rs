@@ -11,6 +11,7 @@ mod device;
 mod difference;
 mod discovery;
 mod formula;
+mod guess;
 mod links;
 mod load;
 mod node;

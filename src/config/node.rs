@@ -12,8 +12,9 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
+use super::guess::did_you_mean;
 use super::problem::{Problem, Report, Spot};
-use super::reader::{Document, Table, nearest};
+use super::reader::{Document, Table};
 use super::scalar;
 use crate::model::value::{Value, ValueType};
 
@@ -278,8 +279,8 @@ impl<'a> Node<'a> {
         let found =
             text.and_then(|text| words.iter().find(|(name, _)| *name == text)).map(|(_, value)| *value);
         if found.is_none() {
-            let near = text.filter(|_| !self.secret).and_then(|text| nearest(text, &names));
-            self.wrong_with(names.join(", "), near.map(|near| format!("did you mean {near}?")));
+            let meant = text.filter(|_| !self.secret).and_then(|text| did_you_mean(text, &names));
+            self.wrong_with(names.join(", "), meant);
         }
         found
     }

@@ -9,6 +9,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::guess::did_you_mean;
+
 /// Whether a configuration with this problem can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -61,6 +63,12 @@ impl Problem {
 
     pub(super) fn allowed(mut self, allowed: impl Into<String>) -> Self {
         self.allowed = Some(allowed.into());
+        self
+    }
+
+    /// With the hint what was probably meant by a name, where that can be guessed.
+    pub(super) fn meant(mut self, name: &str, known: &[&str]) -> Self {
+        self.hint = did_you_mean(name, known);
         self
     }
 

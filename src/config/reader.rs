@@ -14,34 +14,6 @@ use super::Source;
 use super::node::Node;
 use super::problem::{Problem, Report, Spot};
 
-/// Names that people bring along from other programs, and ours for the same thing.
-const SYNONYMS: [(&str, &str); 24] = [
-    ("baud", "baud_rate"),
-    ("baudrate", "baud_rate"),
-    ("bits", "data_bits"),
-    ("bytesize", "data_bits"),
-    ("broker", "mqtt"),
-    ("cert", "certificate"),
-    ("description", "name"),
-    ("device", "port"),
-    ("host", "address"),
-    ("interval", "every"),
-    ("password", "secret"),
-    ("path", "port"),
-    ("poll", "every"),
-    ("register", "address"),
-    ("server", "url"),
-    ("slave", "unit"),
-    ("slave_id", "unit"),
-    ("stopbits", "stop_bits"),
-    ("token", "secret"),
-    ("tty", "port"),
-    ("tz", "timezone"),
-    ("unit_id", "unit"),
-    ("user", "username"),
-    ("kind", "type"),
-];
-
 /// One parsed file.
 #[derive(Debug)]
 pub(super) struct Document<'s> {
@@ -243,11 +215,8 @@ impl<'a> Table<'a> {
                 let name: &str = key.get_ref();
                 if !known.contains(&name) {
                     let spot = layer.document.spot(key.span().start, self.join(&show_key(name)));
-                    let mut problem = Problem::error(&spot, "unknown key").allowed(known.join(", "));
-                    if let Some(near) = nearest(name, &known) {
-                        problem = problem.hint(format!("did you mean {near}?"));
-                    }
-                    self.report.add(problem);
+                    let problem = Problem::error(&spot, "unknown key").allowed(known.join(", "));
+                    self.report.add(problem.meant(name, &known));
                 }
             }
         }
@@ -327,18 +296,6 @@ impl<'a> Entry<'a> {
 
 fn find<'a>(layer: Layer<'a>, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
     layer.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
-}
-
-/// The known name that was most probably meant.
-pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    let lower = name.to_ascii_lowercase().replace('-', "_");
-    let synonym = SYNONYMS.iter().find(|(theirs, ours)| *theirs == lower && known.contains(ours));
-    if let Some((_, ours)) = synonym {
-        return known.iter().find(|key| *key == ours).copied();
-    }
-    let distance = |key: &str| strsim::osa_distance(&lower, &key.to_ascii_lowercase());
-    let best = known.iter().copied().min_by_key(|key| (distance(key), key.len().abs_diff(name.len())))?;
-    (distance(best) <= 1 + best.len() / 4).then_some(best)
 }
 
 /// A key in a message: shortened, and quoted where it is not a bare one.

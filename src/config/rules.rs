@@ -8,7 +8,7 @@ use super::binding::mqtt;
 use super::node::{Lapse, Node};
 use super::problem::{Problem, Spot};
 use super::product::{parameter, unique};
-use super::reader::{Entry, Table, nearest};
+use super::reader::{Entry, Table};
 use super::scalar;
 use crate::drivers::mqtt::map::Occurrence;
 use crate::model::product::{
@@ -280,9 +280,8 @@ fn place<'p>(
     // A property that stands there, but could not be read, is reported at its own place.
     if !names.contains(&name) {
         let found = format!("no property {name:?}, {consequence}");
-        let mut problem = Problem::warning(&node.spot(), found).allowed(names.join(", "));
-        problem.hint = nearest(name, names).map(|near| format!("did you mean {near}?"));
-        node.report().add(problem);
+        let problem = Problem::warning(&node.spot(), found).allowed(names.join(", "));
+        node.report().add(problem.meant(name, names));
     }
     properties.iter().enumerate().find(|(_, property)| *property.id == *name)
 }

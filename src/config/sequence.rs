@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::formula;
 use super::node::{Node, list_words};
 use super::problem::Problem;
-use super::reader::{Table, nearest};
+use super::reader::Table;
 use super::scalar;
 use crate::model::product::{Function, Operand, Parameter, Property, Step};
 use crate::model::value::ValueType;
@@ -77,9 +77,7 @@ fn called<'a>(node: &Node<'_>, scope: Scope<'a>) -> Option<(usize, &'a Function)
             list_words(&known)
         };
         let found = format!("no function {id:?} without steps stands before this one");
-        let mut problem = Problem::error(&node.spot(), found).allowed(allowed);
-        problem.hint = nearest(id, &known).map(|near| format!("did you mean {near}?"));
-        node.report().add(problem);
+        node.report().add(Problem::error(&node.spot(), found).allowed(allowed).meant(id, &known));
     }
     found
 }
@@ -122,9 +120,8 @@ fn writes(table: &Table<'_>, inputs: &[Parameter], scope: Scope<'_>) -> Vec<(usi
 
 fn unknown(node: &Node<'_>, what: &str, name: &str, known: &[&str]) {
     let problem = Problem::error(&node.spot(), format!("no {what} {name:?}"));
-    let mut problem = problem.allowed(if known.is_empty() { "none".to_owned() } else { list_words(known) });
-    problem.hint = nearest(name, known).map(|near| format!("did you mean {near}?"));
-    node.report().add(problem);
+    let allowed = if known.is_empty() { "none".to_owned() } else { list_words(known) };
+    node.report().add(problem.allowed(allowed).meant(name, known));
 }
 
 /// The ids of inputs.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::node::{Lapse, Node};
 use super::problem::Problem;
 use super::product::unique;
-use super::reader::{Table, nearest};
+use super::reader::Table;
 use super::rules::{self, ReportLayer};
 use crate::model::product::{AlarmRule, Product, Property};
 
@@ -87,8 +87,6 @@ fn named(table: &Table<'_>, what: &str, product: &str, ids: &[Arc<str>]) -> Opti
     let known: Vec<&str> = ids.iter().map(|id| &**id).collect();
     let allowed = if known.is_empty() { "none: it has no such thing".to_owned() } else { known.join(", ") };
     let found = format!("{product} has no {what} {:?}", &*id);
-    let mut problem = Problem::error(&entry.spot(), found).allowed(allowed);
-    problem.hint = nearest(&id, &known).map(|near| format!("did you mean {near}?"));
-    table.report().add(problem);
+    table.report().add(Problem::error(&entry.spot(), found).allowed(allowed).meant(&id, &known));
     None
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::super::node::Node;
 use super::super::problem::{Problem, Spot};
 use super::super::product::{constant, is_numeric};
-use super::super::reader::{Entry, Table, nearest};
+use super::super::reader::{Entry, Table};
 use super::super::scalar;
 use super::{EVERY, warn_unless_written, write_interval};
 use crate::drivers::modbus::map::{Data, ModbusMap, Operand, Point, Step, Table as Registers, WritePolicy};
@@ -133,10 +133,8 @@ pub(in super::super) fn points(
             }
         };
         if let Some(wrong) = wrong {
-            let near = nearest(&name, &ids).filter(|_| found.is_none());
-            let mut problem = Problem::error(&spot, wrong).allowed(FACTOR);
-            problem.hint = near.map(|near| format!("did you mean {near}?"));
-            table.report().add(problem);
+            let problem = Problem::error(&spot, wrong).allowed(FACTOR);
+            table.report().add(if found.is_none() { problem.meant(&name, &ids) } else { problem });
         }
         point
     };

@@ -1,10 +1,11 @@
 //! Where something stands in registers and what it is there: table, address, type, order, bits and scale, which
 //! properties and the steps of functions have in common.
 
+use super::super::super::guess::did_you_mean;
 use super::super::super::node::Node;
 use super::super::super::problem::Problem;
 use super::super::super::product::is_numeric;
-use super::super::super::reader::{Entry, Table, nearest};
+use super::super::super::reader::{Entry, Table};
 use super::settings::{Base, Settings};
 use crate::drivers::modbus::map::{Bits, Chars, Data, Order, Point, Table as Registers, WritePolicy};
 use crate::model::value::{Value, ValueType};
@@ -307,9 +308,9 @@ fn order(node: &Node<'_>, data: Option<Data>) -> Option<Order> {
     if exact.is_none() {
         let names = ORDERS.map(|(name, _)| name);
         let all: String = "ABCDEFGH".chars().take(bytes.unwrap_or(8)).collect();
-        let near = node.quiet_text().and_then(|text| nearest(text, &names));
+        let meant = node.quiet_text().and_then(|text| did_you_mean(text, &names));
         let allowed = format!("{}, or each of {all} once", names.join(", "));
-        node.wrong_with(allowed, near.map(|near| format!("did you mean {near}?")));
+        node.wrong_with(allowed, meant);
     }
     exact
 }

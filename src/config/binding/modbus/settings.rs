@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::super::node::Node;
 use super::super::super::problem::{Problem, Report, Spot};
-use super::super::super::reader::{Table, nearest};
+use super::super::super::reader::Table;
 use super::super::EVERY;
 use super::{ModbusMap, place, step};
 use crate::drivers::modbus::map::{Mark, Order, Point, Step, Table as Registers, Wanted, WritePolicy};
@@ -166,10 +166,9 @@ fn counter(
     }
     let words = if found.is_some() { "is no number that is read on Modbus" } else { "is no property" };
     let ids: Vec<&str> = properties.iter().map(|property| &*property.id).collect();
-    let mut problem = Problem::error(spot, format!("{id:?} {words}"))
+    let problem = Problem::error(spot, format!("{id:?} {words}"))
         .allowed("the id of a property of this product that is an int or float in registers");
-    problem.hint = nearest(id, &ids).filter(|_| found.is_none()).map(|near| format!("did you mean {near}?"));
-    report.add(problem);
+    report.add(if found.is_none() { problem.meant(id, &ids) } else { problem });
     None
 }
 
