@@ -216,7 +216,7 @@ fn no_merge_has_left_a_line_or_a_row_of_a_table_twice() {
     let mut twice = Vec::new();
     for path in ["ARCHITECTURE.md", "CHANGELOG.md", "docs/decisions/0004-dependencies.md"] {
         let text = std::fs::read_to_string(root().join(path)).expect("a document is text");
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for line in text.lines().filter(|line| line.len() > 40) {
             let mark = line.strip_prefix('|').and_then(|row| row.split('|').next()).unwrap_or(line);
             if !seen.insert(mark) {
