@@ -1,5 +1,7 @@
 //! Reads who may come in: `[dialects.*]` with their anonymous networks, and `[[client]]`.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -232,6 +234,7 @@ struct Entrant {
 pub(super) fn clients(root: &Table<'_>, plant: Plant<'_>, listeners: &[Listener]) -> Vec<Arc<Client>> {
     let local = listeners.iter().all(|listener| listener.address.ip().is_loopback());
     let mut entrants: Vec<Entrant> = Vec::new();
+    let (mut ids, mut secrets) = (HashMap::new(), HashMap::new());
     for table in root.tables("client") {
         let id_spot = table.key("id").spot();
         let secret = table.key("secret").secret();
@@ -246,20 +249,29 @@ pub(super) fn clients(root: &Table<'_>, plant: Plant<'_>, listeners: &[Listener]
                     .hint("`pentad token` makes a good one"),
             );
         }
-        for earlier in &entrants {
+        let (number, secret) = (entrants.len(), client.secret.reveal().to_owned());
+        let same_id = first_of(&mut ids, Arc::clone(&client.id), number);
+        if let Some(earlier) = same_id.and_then(|at| entrants.get(at)) {
+            let found = format!("client {} exists already", client.id);
             let see = format!("see {}", earlier.spot.reference());
-            if earlier.client.id == client.id {
-                let found = format!("client {} exists already", client.id);
-                root.report().add(Problem::error(&id_spot, found).hint(see));
-            } else if earlier.client.secret == client.secret {
-                let found = format!("the secret is that of client {} as well", earlier.client.id);
-                let allowed = "a secret of its own, since most dialects know a client by nothing else";
-                root.report().add(Problem::error(&secret_spot, found).allowed(allowed).hint(see));
-            }
+            root.report().add(Problem::error(&id_spot, found).hint(see));
+        }
+        let same_secret = first_of(&mut secrets, secret, number).filter(|at| Some(*at) != same_id);
+        if let Some(earlier) = same_secret.and_then(|at| entrants.get(at)) {
+            let found = format!("the secret is that of client {} as well", earlier.client.id);
+            let allowed = "a secret of its own, since most dialects know a client by nothing else";
+            let see = format!("see {}", earlier.spot.reference());
+            root.report().add(Problem::error(&secret_spot, found).allowed(allowed).hint(see));
         }
         entrants.push(Entrant { client, spot: id_spot });
     }
     entrants.into_iter().map(|entrant| Arc::new(entrant.client)).collect()
+}
+
+/// The number of the first that has this, if it is not this one.
+fn first_of<K: Hash + Eq>(known: &mut HashMap<K, usize>, key: K, number: usize) -> Option<usize> {
+    let first = *known.entry(key).or_insert(number);
+    (first != number).then_some(first)
 }
 
 fn client(table: Table<'_>, plant: Plant<'_>) -> Option<Client> {

@@ -6,21 +6,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
+use super::bodies::{Body, Place, Places};
 use crate::dialects::shared::logins::{self, Logins};
 
 /// Bytes of a request's body that every connection may hold before its client is known.
 pub(super) const SMALL_BODY: usize = 16 * 1024;
-
-/// Bodies larger than that, each up to the limit of a message, that are read at the same time. When there is no room the
-/// request waits, and is answered 408 if that takes too long.
-const LARGE_BODIES: usize = 8;
-
-/// Of those, how many one address may send, so that it cannot hold all the places until its bodies time out. When it has
-/// so many the next waits in the same way, without a place.
-const LARGE_BODIES_OF_ONE: usize = 2;
 
 /// The book of who is connected.
 #[derive(Clone, Debug)]
@@ -30,41 +22,13 @@ pub struct Admission {
     per_address: usize,
     /// Addresses that many clients share, so that the limit per address would be meaningless.
     shared: Arc<[IpAddr]>,
-    large_bodies: Arc<Semaphore>,
-}
-
-/// Room for one large body; dropping it makes room.
-#[derive(Debug)]
-pub(super) struct Room {
-    _places: [Option<OwnedSemaphorePermit>; 2],
-    /// Goes after the places.
-    _share: Option<Share>,
-}
-
-/// The places of one address, for as long as anybody has or awaits one.
-#[derive(Debug)]
-struct Share {
-    book: Arc<Mutex<Book>>,
-    address: IpAddr,
-    places: Arc<Semaphore>,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody but the table and this one: the table holds only addresses that send something.
-        if Arc::strong_count(&self.places) <= 2 {
-            book.large_bodies.remove(&self.address);
-        }
-    }
+    large_bodies: Places,
 }
 
 #[derive(Debug, Default)]
 struct Book {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
-    /// The places for large bodies of each address that sends one.
-    large_bodies: HashMap<IpAddr, Arc<Semaphore>>,
     logins: Arc<logins::Book>,
 }
 
@@ -83,8 +47,7 @@ impl Admission {
     /// At most `total` connections, and `per_address` from each address that is not among `shared` (proxies).
     pub fn new(total: usize, per_address: usize, shared: &[IpAddr]) -> Self {
         let shared = shared.iter().map(IpAddr::to_canonical).collect();
-        let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES));
-        Self { book: Arc::default(), total, per_address, shared, large_bodies }
+        Self { book: Arc::default(), total, per_address, shared, large_bodies: Places::default() }
     }
 
     /// Failed logins, of which so many are too many.
@@ -93,31 +56,23 @@ impl Admission {
         Logins::new(&book.logins, limit)
     }
 
-    /// Waits for room for a body that is larger than [`SMALL_BODY`]: first among those of its address, so that who waits
-    /// there keeps nobody else waiting.
-    pub(super) async fn large_body(&self, peer: IpAddr) -> Room {
-        let share = (!self.shared.contains(&peer.to_canonical())).then(|| self.share(peer));
-        // Nobody closes the semaphores.
-        let own = match &share {
-            Some(share) => Arc::clone(&share.places).acquire_owned().await.ok(),
-            None => None,
-        };
-        let of_all = Arc::clone(&self.large_bodies).acquire_owned().await.ok();
-        Room { _places: [of_all, own], _share: share }
-    }
-
-    fn share(&self, peer: IpAddr) -> Share {
-        let address = logins::network(peer);
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = book.large_bodies.entry(address);
-        let places = places.or_insert_with(|| Arc::new(Semaphore::new(LARGE_BODIES_OF_ONE)));
-        Share { book: Arc::clone(&self.book), address, places: Arc::clone(places) }
+    /// Waits for a place for a body that is larger than [`SMALL_BODY`]: `whole` bytes, of which `read` are there. It may have
+    /// to give way once it has had the place for `grace`.
+    pub(super) async fn large_body(
+        &self,
+        peer: IpAddr,
+        (read, whole): (usize, usize),
+        deadline: Instant,
+        grace: Duration,
+    ) -> Place {
+        let address = (!self.shared.contains(&peer.to_canonical())).then(|| logins::network(peer));
+        self.large_bodies.take(Body { address, whole, read, deadline }, grace).await
     }
 
     /// The same book with other limits. Who is in stays in.
     #[must_use]
     pub fn with(&self, total: usize, per_address: usize, shared: &[IpAddr]) -> Self {
-        let (book, large_bodies) = (Arc::clone(&self.book), Arc::clone(&self.large_bodies));
+        let (book, large_bodies) = (Arc::clone(&self.book), self.large_bodies.clone());
         Self { book, large_bodies, ..Self::new(total, per_address, shared) }
     }
 
@@ -203,9 +158,11 @@ mod tests {
         assert_eq!(held.len(), 3);
         assert_eq!(admission.admit(address(1)).unwrap_err(), Refused::Total(3));
     }
+
     /// Whether there is room for a large body at once; it is kept in `held` then.
-    async fn at_once(admission: &Admission, peer: IpAddr, held: &mut Vec<Room>) -> bool {
-        let room = admission.large_body(peer);
+    async fn at_once(admission: &Admission, peer: IpAddr, held: &mut Vec<Place>) -> bool {
+        let grace = Duration::from_secs(2);
+        let room = admission.large_body(peer, (0, 1), crate::clock::instant() + 10 * grace, grace);
         tokio::select! {
             biased;
             room = room => held.push(room),
@@ -232,7 +189,6 @@ mod tests {
         );
         assert!(!at_once(&admission, address(1), &mut held).await, "all are taken");
         held.clear();
-        assert!(admission.book.lock().unwrap().large_bodies.is_empty(), "who has sent all leaves no entry");
         assert!(at_once(&admission, address(1), &mut held).await);
     }
 

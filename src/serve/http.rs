@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode, Version, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, error, field};
 
 use super::Shared;
-use super::admission::{Room, SMALL_BODY};
+use super::admission::SMALL_BODY;
+use super::bodies::Place;
 use super::body::Payload;
 use super::captures;
 use super::engine::{Engine, Verdict};
@@ -95,7 +96,7 @@ impl Door {
         };
         let upgrade = key.map(|key| (hyper::upgrade::on(&mut request), key));
         let wants_json = wants_json(request.uri().path(), request.headers());
-        let (request, room) = match self.read(request, peer, upgrade.is_some()).await {
+        let (request, room) = match self.read(request, peer, upgrade.is_some(), wants_json).await {
             Ok(read) => read,
             Err(response) => return convert(response),
         };
@@ -107,13 +108,13 @@ impl Door {
         // What is still kept from here on is kept for somebody who is known.
         drop((request, room));
         let Some((dialect, opening)) = opened else {
-            return not_found(wants_json);
+            return convert(not_found(wants_json));
         };
         tracing::Span::current().record("dialect", dialect.name());
         match (opening, upgrade) {
-            (Opening::NotMine, _) => not_found(wants_json),
+            (Opening::NotMine, _) => convert(not_found(wants_json)),
             (Opening::Respond(response), _) => convert(response),
-            (Opening::Call(session), _) => convert(self.call(dialect, peer, session).await),
+            (Opening::Call(session), _) => convert(self.call(dialect, peer, session, wants_json).await),
             (Opening::Carry(carry), _) => self.carry(dialect, peer, carry).await,
             (Opening::Upgrade(upgrade), Some((io, key))) => self.accept(dialect, peer, upgrade, io, &key),
             (Opening::Upgrade(_), None) => plain(StatusCode::BAD_REQUEST, "this path is a WebSocket\n"),
@@ -126,16 +127,20 @@ impl Door {
         request: HttpRequest<Incoming>,
         peer: IpAddr,
         upgrade: bool,
-    ) -> Result<(Request, Option<Room>), Response> {
+        wants_json: bool,
+    ) -> Result<(Request, Option<Place>), Response> {
         let (parts, body) = request.into_parts();
-        let (body, room) = match tokio::time::timeout(self.shared.patience.body, self.body(body, peer)).await
-        {
+        let patience = self.shared.patience.body;
+        let (body, room) = match tokio::time::timeout(patience, self.body(body, peer)).await {
             Ok(Ok(read)) => read,
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                return Err(Response::text(413, "the body is too large\n"));
+                return Err(fault(wants_json, 413, "the body is too large"));
             }
-            Ok(Err(_)) => return Err(Response::text(400, "the body cannot be read\n")),
-            Err(_) => return Err(Response::text(408, "the body takes too long\n")),
+            Ok(Err(error)) if error.is::<GaveWay>() => {
+                return Err(fault(wants_json, 408, "the body comes too slowly while others wait"));
+            }
+            Ok(Err(_)) => return Err(fault(wants_json, 400, "the body cannot be read")),
+            Err(_) => return Err(fault(wants_json, 408, "the body takes too long")),
         };
         let server = &self.shared.server;
         let host = parts
@@ -164,26 +169,53 @@ impl Door {
         Ok((request, room))
     }
 
-    /// Reads a body. Who sends it is not known yet, so one that is not small needs room among all large ones.
+    /// Reads a body. Who sends it is not known yet, so one that is not small needs a place among all large ones, and loses
+    /// it where it comes too slowly.
     async fn body(
         &self,
         body: Incoming,
         peer: IpAddr,
-    ) -> Result<(Bytes, Option<Room>), Box<dyn Error + Send + Sync>> {
-        let mut body = Limited::new(body, self.shared.server.limits.frame_bytes);
-        let (mut read, mut room) = (BytesMut::new(), None);
-        while let Some(frame) = body.frame().await {
+    ) -> Result<(Bytes, Option<Place>), Box<dyn Error + Send + Sync>> {
+        let (limit, patience) = (self.shared.server.limits.frame_bytes, &self.shared.patience);
+        let deadline = clock::instant() + patience.body;
+        let stated = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+        let whole = stated.unwrap_or(limit).min(limit);
+        let mut body = Limited::new(body, limit);
+        let (mut read, mut place) = (BytesMut::new(), None::<Place>);
+        loop {
+            let frame = match &place {
+                None => body.frame().await,
+                Some(place) => tokio::select! {
+                    // Cancel-safe: a frame is taken when it is ready, and nothing before.
+                    frame = body.frame() => frame,
+                    // Cancel-safe: a cancelled token stays cancelled.
+                    () = place.gives_way() => return Err(GaveWay.into()),
+                },
+            };
+            let Some(frame) = frame else { return Ok((read.freeze(), place)) };
             let Ok(data) = frame?.into_data() else { continue };
-            if room.is_none() && read.len() + data.len() > SMALL_BODY {
-                room = Some(self.shared.admission.large_body(peer).await);
+            let bytes = read.len() + data.len();
+            match &place {
+                Some(place) => place.read(bytes),
+                None if bytes > SMALL_BODY => {
+                    let admission = &self.shared.admission;
+                    let taken = admission.large_body(peer, (bytes, whole), deadline, patience.grace);
+                    place = Some(taken.await);
+                }
+                None => {}
             }
             read.extend_from_slice(&data);
         }
-        Ok((read.freeze(), room))
     }
 
     /// Runs a call to its response.
-    async fn call(&self, dialect: Dialect, peer: IpAddr, session: Box<dyn Session>) -> Response {
+    async fn call(
+        &self,
+        dialect: Dialect,
+        peer: IpAddr,
+        session: Box<dyn Session>,
+        wants_json: bool,
+    ) -> Response {
         let shared = &self.shared;
         let mut engine = Engine::new(
             session,
@@ -201,10 +233,10 @@ impl Door {
                 None => {}
                 Some(Verdict::Respond(response)) => return response,
                 Some(Verdict::Close { .. }) if self.stop.is_cancelled() => {
-                    return Response::text(503, "the gateway stops\n");
+                    return fault(wants_json, 503, "the gateway stops");
                 }
                 Some(Verdict::Close { .. }) => {
-                    return Response::text(500, "the call ended without an answer\n");
+                    return fault(wants_json, 500, "the call ended without an answer");
                 }
             }
             let wake = engine.timeout().map_or(deadline, |timeout| timeout.min(deadline));
@@ -214,7 +246,7 @@ impl Door {
                 // Cancel-safe: a sleep holds nothing.
                 () = tokio::time::sleep_until(wake.into()) => {
                     if clock::instant() >= deadline {
-                        return Response::text(504, "no answer came in time\n");
+                        return fault(wants_json, 504, "no answer came in time");
                     }
                     engine.step(Input::Timeout).await;
                 }
@@ -296,6 +328,11 @@ impl Door {
     }
 }
 
+/// A body has lost its place to another one.
+#[derive(Debug, thiserror::Error)]
+#[error("the body gave way to another one")]
+struct GaveWay;
+
 /// The server's own page for people.
 fn own_page(path: &str, method: &Method) -> Option<HttpResponse> {
     if path != "/" {
@@ -371,20 +408,27 @@ fn wants_json(path: &str, headers: &HeaderMap) -> bool {
     path.starts_with("/api/") || accepts.is_some_and(|accept| accept.contains("json"))
 }
 
-/// The answer to an address from which somebody guesses. A page may read it.
+/// The answer to an address from which somebody guesses.
 pub(super) fn not_listened_to(wait: Duration) -> Response {
-    let body = r#"{"code":429,"msg":"too many failed logins from this address"}"#;
-    Response::json(429, body)
-        .with("retry-after", wait.as_secs().saturating_add(1).to_string())
-        .with("access-control-allow-origin", "*")
+    let response = fault(true, 429, "too many failed logins from this address");
+    response.with("retry-after", wait.as_secs().saturating_add(1).to_string())
 }
 
-fn not_found(json: bool) -> HttpResponse {
-    if json {
-        convert(Response::json(404, r#"{"code":404,"msg":"no such path"}"#))
-    } else {
-        plain(StatusCode::NOT_FOUND, "no such path\n")
+fn not_found(wants_json: bool) -> Response {
+    fault(wants_json, 404, "no such path")
+}
+
+/// The answer where no dialect has one. As JSON it has the members that clients of all dialects look at, since it is not known
+/// whose client asks, and a page may read it.
+fn fault(wants_json: bool, status: u16, words: &'static str) -> Response {
+    if !wants_json {
+        return Response::text(status, format!("{words}\n"));
     }
+    let reason = if status == 404 { "Object not found" } else { words };
+    let body = format!(
+        r#"{{"code":{status},"msg":"{words}","message":"{words}","status":{status},"reason":"{reason}"}}"#
+    );
+    Response::json(status, body).with("access-control-allow-origin", "*")
 }
 
 fn plain(status: StatusCode, text: &'static str) -> HttpResponse {

@@ -22,6 +22,7 @@ use crate::proto::sockjs::Pace;
 
 pub mod admission;
 pub mod advertise;
+mod bodies;
 mod body;
 mod captures;
 mod connection;
@@ -67,6 +68,8 @@ pub struct Patience {
     pub head: Duration,
     /// For a request's body.
     pub body: Duration,
+    /// For a large body to show that it comes fast enough, before it may have to give way to others.
+    pub grace: Duration,
     /// For the answer to a call. Commands of clients have shorter deadlines of their own.
     pub call: Duration,
     /// Before a connection that stays in HTTP is asked to finish: a client that does not read its answers would
@@ -92,6 +95,7 @@ impl Default for Patience {
         Self {
             head: Duration::from_secs(10),
             body: Duration::from_secs(30),
+            grace: Duration::from_secs(2),
             call: Duration::from_secs(65),
             http: Duration::from_secs(300),
             write: Duration::from_secs(10),

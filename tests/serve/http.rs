@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use pentad::config::Limits;
 use pentad::hub::handle::{HubRequest, SessionReply};
 use pentad::model::snapshot::{Answer, Snapshot};
@@ -37,7 +38,11 @@ async fn an_unknown_path_is_404_in_the_form_that_the_client_reads() {
     let (status, body) = http(rig.port(), "GET", "/nothing/here", &[], "").await;
     assert_eq!((status, body.as_str()), (404, "no such path\n"));
     let (status, body) = http(rig.port(), "GET", "/api/nothing", &[], "").await;
-    assert_eq!((status, body.as_str()), (404, r#"{"code":404,"msg":"no such path"}"#));
+    let expected = concat!(
+        r#"{"code":404,"msg":"no such path","message":"no such path","#,
+        r#""status":404,"reason":"Object not found"}"#
+    );
+    assert_eq!((status, body.as_str()), (404, expected));
 }
 
 #[tokio::test]
@@ -233,6 +238,38 @@ async fn large_bodies_that_never_end_keep_no_other_address_waiting() {
         let answer = http(rig.port(), "POST", "/seen", &[("x-forwarded-for", other)], &large).await;
         assert_eq!(answer.0, 200, "{other}");
     }
+}
+
+#[tokio::test]
+async fn large_bodies_that_stall_in_every_place_give_way_to_one_that_comes() {
+    let patience = Patience { grace: Duration::from_millis(80), ..Patience::default() };
+    let trusted_proxies = vec![[127, 0, 0, 1].into()];
+    let rig = Rig::with(Setup { patience, trusted_proxies, ..Setup::default() });
+    let mut stalled = Vec::new();
+    for address in [1, 1, 2, 2, 3, 3, 4, 4] {
+        let mut stream = rig.tcp().await;
+        let head = format!(
+            "POST /seen HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 192.0.2.{address}\r\ncontent-length: 40000\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all("x".repeat(20_000).as_bytes()).await.unwrap();
+        stalled.push(stream);
+    }
+    let large = "x".repeat(40_000);
+    for other in 5..=16 {
+        let from = format!("192.0.2.{other}");
+        let answer = http(rig.port(), "POST", "/seen", &[("x-forwarded-for", &from)], &large).await;
+        assert_eq!(answer.0, 200, "{other}");
+    }
+    let told = stalled.iter_mut().map(|stream| {
+        Box::pin(async {
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).await.unwrap();
+            start
+        })
+    });
+    let (first, ..) = timeout(PATIENCE, select_all(told)).await.expect("who had to go is told");
+    assert_eq!(&first, b"HTTP/1.1 408");
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ pub fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
         return call::open(request, path, context, now);
     }
     match request.method.as_str() {
-        "OPTIONS" => Opening::Respond(call::preflight("GET")),
+        "OPTIONS" => Opening::Respond(call::preflight(request, "GET")),
         "GET" => connect(request, context, now),
         _ => Opening::Respond(call::wrong_method("GET")),
     }

@@ -11,12 +11,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use serde_json::{Map, Value as Json};
 
 use super::{data, readable, stranger, wire};
 use crate::dialects::shared::credentials::Credentials;
-use crate::dialects::shared::{form, json, lease, lenient, message_id};
+use crate::dialects::shared::{cors, form, json, lease, lenient, message_id};
 use crate::dialects::{Context, Input, Opening, Output, Request, Response, Session, Token};
 use crate::model::client::{Client, Dialect};
 use crate::model::command::{Action, Command, Outcome, Rejection};
@@ -75,7 +74,7 @@ pub(super) fn open(name: &str, request: &Request, context: &Arc<Context>, now: N
     };
     let done = |response| Opening::Respond(readable(response, service.allowed()));
     match request.method.as_str() {
-        "OPTIONS" => return done(Response { status: 204, headers: Vec::new(), body: Bytes::new() }),
+        "OPTIONS" => return done(cors::preflight(request, service.allowed())),
         "HEAD" if service.method() == "GET" => {}
         method if method == service.method() => {}
         _ => {

@@ -18,6 +18,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::shared::cors;
 use super::shared::credentials::Credentials;
 use super::shared::stomp::{App, Tolerance};
 use super::{Common, Context, Opening, Request, Response};
@@ -112,7 +113,7 @@ enum Service {
 fn address(request: &Request, context: &Context, now: Now, service: Service) -> Response {
     match request.method.as_str() {
         "GET" | "HEAD" => {}
-        "OPTIONS" => return Response { status: 204, headers: Vec::new(), body: bytes::Bytes::new() },
+        "OPTIONS" => return cors::preflight(request, ALLOWED),
         _ => return Response::text(405, "only GET\n").with("allow", ALLOWED),
     }
     let settings = &context.settings.janus;
@@ -172,9 +173,11 @@ fn readable(response: Response, allowed: &str) -> Response {
     let preflight = response.status == 204;
     let response = response
         .with("access-control-allow-origin", "*")
-        .with("access-control-allow-methods", allowed)
-        .with("access-control-allow-headers", "authorization, content-type, token, x-requested-with")
         // The answer carries a ticket, which is not for reuse by whoever shares a cache.
         .with("cache-control", "no-store");
-    if preflight { response.with("access-control-max-age", "86400") } else { response }
+    if preflight {
+        response.with("access-control-max-age", "86400")
+    } else {
+        response.with("access-control-allow-methods", allowed)
+    }
 }

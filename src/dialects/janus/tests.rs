@@ -197,13 +197,16 @@ fn a_page_of_any_origin_may_make_the_device_calls() {
         ("GET", "/api/device/query", "GET, OPTIONS"),
     ];
     for (method, path, methods) in calls {
-        let request = Request { method: method.to_owned(), upgrade: false, ..upgrade(path, &[]) };
+        let mut request = Request { method: method.to_owned(), upgrade: false, ..upgrade(path, &[]) };
+        request.headers.push(("access-control-request-headers".to_owned(), "x-of-a-framework".to_owned()));
         let response = respond(&request, &context);
         let header = |name: &str| {
             response.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
         };
         assert_eq!(header("access-control-allow-origin"), Some("*"), "{method} {path}");
         assert_eq!(header("access-control-allow-methods"), Some(methods), "{method} {path}");
+        let names = (method == "OPTIONS").then_some("x-of-a-framework");
+        assert_eq!(header("access-control-allow-headers"), names, "{method} {path}");
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use super::api::{self, Call, Caller, Pending, Reply};
 use super::wire;
+use crate::dialects::shared::cors;
 use crate::dialects::shared::credentials::Credentials;
 use crate::dialects::shared::lenient;
 use crate::dialects::{Context, Input, Opening, Output, Request, Response, Session, Token};
@@ -25,7 +26,10 @@ pub(super) fn open(request: &Request, context: &Arc<Context>, now: Now) -> Openi
     match request.method.as_str() {
         "POST" => {}
         "OPTIONS" => {
-            let response = Response { status: 204, headers: Vec::new(), body: Bytes::new() };
+            let response = match manner.origin {
+                Some(_) => cors::preflight(request, ALLOWED),
+                None => Response { status: 204, headers: Vec::new(), body: Bytes::new() },
+            };
             return done(response.with("allow", ALLOWED).with("access-control-max-age", "86400"));
         }
         _ => return done(manner.render(&Reply::failure(405, "Method not allowed")).with("allow", ALLOWED)),
@@ -95,10 +99,7 @@ impl Manner {
     fn on(&self, response: Response) -> Response {
         let response = response.with("vary", "origin");
         match &self.origin {
-            Some(origin) => response
-                .with("access-control-allow-origin", origin.as_str())
-                .with("access-control-allow-methods", ALLOWED)
-                .with("access-control-allow-headers", "authorization, content-type, token"),
+            Some(origin) => response.with("access-control-allow-origin", origin.as_str()),
             None => response,
         }
     }

@@ -274,10 +274,13 @@ impl Dashboard {
 
 fn reading(property: &Property, value: &Value, at: UnixMillis, quality: Quality) -> Json {
     let unit = property.unit.as_deref().unwrap_or_default();
+    // An enumeration's number has a name for people.
+    let label = property.labels.iter().find(|(number, _)| Value::Int(*number) == *value);
+    let shown = label.map_or_else(|| format!("{value}{unit}"), |(_, label)| label.as_ref().to_owned());
     let mut reading = json!({
         "property": &*property.id,
         "value": json::to_json(value),
-        "formatValue": format!("{value}{unit}"),
+        "formatValue": shown,
         "timestamp": at.0,
     });
     if let Json::Object(members) = &mut reading {

@@ -187,3 +187,21 @@ fn a_wish_for_history_is_read_in_every_form() {
         assert_eq!(dashboard.history().is_some(), wanted, "{history}");
     }
 }
+
+#[test]
+fn a_dashboard_shows_the_name_of_an_enumerations_number() {
+    let mut device = (*fixture::press(&fixture::context())).clone();
+    let mut product = (*device.product).clone();
+    product.properties[0].labels = vec![(1, "low".into()), (2, "high".into())];
+    device.product = Arc::new(product);
+    let device = Arc::new(device);
+    let mut dashboard = dashboard("properties", &json!({"deviceId": &*device.id}));
+    for (number, shown) in [(2, "high"), (3, "3")] {
+        let (at, quality, value) = (UnixMillis(1), Quality::Good, Value::Int(number));
+        let report = Report { property: 0, id: "temperature".into(), value, at, quality };
+        let message = DeviceMessage::new(1, at, Arc::clone(&device), Body::Properties(vec![report]));
+        let payloads = dashboard.message(&Arc::new(message), &TimeZone::UTC);
+        assert_eq!(payloads[0]["value"]["formatValue"], shown);
+        assert_eq!(payloads[0]["value"]["value"], number);
+    }
+}

@@ -25,6 +25,7 @@ mod command;
 mod dashboard;
 #[cfg(test)]
 mod dashboard_tests;
+mod login;
 mod payload;
 mod session;
 #[cfg(test)]
@@ -34,6 +35,9 @@ mod wire;
 
 /// The path segment before the token.
 const ENTRY: &str = "messaging";
+
+/// The path segment before the call that gives a token for a name and a password.
+const AUTHORIZE: &str = "authorize";
 
 /// What can be set.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +50,7 @@ pub struct Settings {
 
 /// What this dialect makes of a request.
 ///
-/// Ours is every path that ends in `messaging/{token}`, whatever a reverse proxy has put before it, and a bare
+/// Ours is every path that ends in `messaging/{token}` or `authorize/login`, whatever a reverse proxy has put before it, and a bare
 /// `.../messaging` for clients without a credential. A bad token is told over the accepted WebSocket, as the
 /// JetLinks server does; its clients look for that message.
 pub fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
@@ -55,6 +59,9 @@ pub fn open(request: &Request, context: &Arc<Context>, now: Now) -> Opening {
     let token = match segments.as_slice() {
         [.., entry, token] if entry == ENTRY => Some(token.as_str()),
         [.., entry] if entry == ENTRY => None,
+        [.., entry, service] if entry == AUTHORIZE && service == login::LOGIN && settings.common.enabled => {
+            return Opening::Respond(login::answer(request, context, now));
+        }
         _ => return Opening::NotMine,
     };
     if !settings.common.enabled {

@@ -12,6 +12,7 @@ use super::topic::{self, Pattern};
 use super::wire::{self, Frame};
 use crate::dialects::shared::fixture;
 use crate::dialects::{Input, Opening, Output, Session};
+use crate::model::client::{Client, ClientBook, Secret};
 use crate::model::command::{ActionKind, Outcome};
 use crate::model::interest::Selector;
 use crate::model::message::{Body, DeviceMessage, Kinds};
@@ -68,6 +69,27 @@ fn a_path_is_ours_by_its_last_two_segments_only() {
         let opening = super::open(&fixture::request("GET", path, true), &context, fixture::now());
         assert_eq!(matches!(opening, Opening::Upgrade(_)), ours, "{path}");
     }
+}
+
+#[test]
+fn a_token_can_stand_in_a_path_whatever_the_secret_is() {
+    let secret = "a/b c%?#\u{4f60}";
+    let mut context = fixture::context();
+    let inside = Arc::get_mut(&mut context).expect("a fresh context has one owner");
+    let client =
+        Client { secret: Secret::new(secret), ..(**inside.clients.clients().first().unwrap()).clone() };
+    inside.clients = Arc::new(ClientBook::new(vec![Arc::new(client.clone())]));
+    let mut request = fixture::request("POST", "/authorize/login", false);
+    request.body = json!({"username": &*client.id, "password": secret}).to_string().into();
+    let opening = super::open(&request, &context, fixture::now());
+    let Opening::Respond(response) = opening else { panic!("no answer") };
+    let answer: Json = serde_json::from_slice(&response.body).unwrap();
+    let path = format!("/messaging/{}", answer["result"]["token"].as_str().unwrap());
+    assert!(path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/%-._~".contains(&byte)), "{path}");
+    let opening = super::open(&fixture::request("GET", &path, true), &context, fixture::now());
+    let Opening::Upgrade(mut upgrade) = opening else { panic!("not accepted") };
+    upgrade.session.handle(Input::Open, fixture::now());
+    assert_eq!(said(upgrade.session.as_mut()), [Json::Null; 0], "no authError");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What several dialects need: values as JSON, lenient JSON in, who a token belongs to and who only guesses, fresh message
-//! ids, the STOMP endpoint, and SockJS around it.
+//! ids, preflights, the STOMP endpoint, and SockJS around it.
 
+pub mod cors;
 pub mod credentials;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -11,7 +11,7 @@ pub mod session;
 pub mod subscriptions;
 pub mod transactions;
 
-pub use encode::encode;
+pub use encode::{Style, encode};
 pub use frame::{Command, Decoder, Frame, FrameError, Version};
 pub use session::{Output, Session, Settings};
 pub use subscriptions::Key;

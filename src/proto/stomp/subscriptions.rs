@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use super::frame::Version;
-
 /// Most subscriptions at a time on one connection; one more is an error that ends it.
 pub const SUBSCRIPTIONS: usize = 256;
 
@@ -44,7 +42,7 @@ impl AckMode {
 pub struct Subscription {
     /// The application's name for it.
     pub key: Key,
-    /// The client's name for it; 1.0 clients may go without.
+    /// The client's name for it; some go without.
     pub id: Option<String>,
     /// What was subscribed, as the client wrote it.
     pub destination: String,
@@ -86,18 +84,25 @@ impl Subscription {
     }
 }
 
-/// Why a SUBSCRIBE is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubscribeError {
-    /// 1.1 and 1.2 need an id.
-    #[error("SUBSCRIBE needs the header id")]
-    NoId,
-    /// The id belongs to a live subscription.
-    #[error("a subscription with this id exists already")]
-    Duplicate,
-    /// There are as many as there may be.
-    #[error("more than {SUBSCRIPTIONS} subscriptions")]
-    TooMany,
+/// Why a SUBSCRIBE is refused: there are as many as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more than {SUBSCRIPTIONS} subscriptions")]
+pub struct TooMany;
+
+/// What a SUBSCRIBE comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// A subscription.
+    New(Key),
+    /// A subscription in the place of one whose id it takes over.
+    Instead {
+        /// The one that is gone.
+        old: Key,
+        /// The one that is there.
+        new: Key,
+    },
+    /// The client has it already.
+    Known,
 }
 
 /// All subscriptions of a connection.
@@ -109,41 +114,34 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// Adds one. A 1.0 client that repeats a subscription without id has it once, under its first key.
-    pub fn add(
-        &mut self,
-        id: Option<&str>,
-        destination: &str,
-        mode: AckMode,
-        version: Version,
-    ) -> Result<Option<Key>, SubscribeError> {
-        match id {
-            None if version != Version::V1_0 => return Err(SubscribeError::NoId),
-            None => {
-                let same = |entry: &Subscription| entry.id.is_none() && entry.destination == destination;
-                if self.entries.iter().any(same) {
-                    return Ok(None);
-                }
+    /// Adds one. Whoever repeats a subscription has it once, under its first key and with its last mode; an id that is used
+    /// again for another destination goes over to that. Without an id it is known by its destination, in every version.
+    pub fn add(&mut self, id: Option<&str>, destination: &str, mode: AckMode) -> Result<Added, TooMany> {
+        let full = self.entries.len() == SUBSCRIPTIONS;
+        let known = self.entries.iter_mut().find(|entry| match id {
+            Some(id) => entry.id.as_deref() == Some(id),
+            None => entry.id.is_none() && entry.destination == destination,
+        });
+        let old = match known {
+            Some(entry) if entry.destination == destination => {
+                entry.mode = mode;
+                return Ok(Added::Known);
             }
-            Some(id) => {
-                if self.entries.iter().any(|entry| entry.id.as_deref() == Some(id)) {
-                    return Err(SubscribeError::Duplicate);
-                }
-            }
-        }
-        if self.entries.len() == SUBSCRIPTIONS {
-            return Err(SubscribeError::TooMany);
-        }
-        let key = Key(self.next);
+            Some(entry) => Some(entry.key),
+            None if full => return Err(TooMany),
+            None => None,
+        };
+        self.entries.retain(|entry| Some(entry.key) != old);
+        let new = Key(self.next);
         self.next = self.next.wrapping_add(1);
         self.entries.push(Subscription {
-            key,
+            key: new,
             id: id.map(str::to_owned),
             destination: destination.to_owned(),
             mode,
             unacknowledged: VecDeque::new(),
         });
-        Ok(Some(key))
+        Ok(old.map_or(Added::New(new), |old| Added::Instead { old, new }))
     }
 
     /// Removes by id, or else all of a destination. Gives what is gone; nothing when there was no such one.
@@ -179,7 +177,8 @@ mod tests {
 
     fn with(mode: AckMode) -> (Subscriptions, Key) {
         let mut all = Subscriptions::default();
-        let key = all.add(Some("a"), "/x", mode, Version::V1_2).unwrap().unwrap();
+        let key = Key(0);
+        assert_eq!(all.add(Some("a"), "/x", mode), Ok(Added::New(key)));
         for number in 1..=3 {
             all.get_mut(key).unwrap().sent(number);
         }
@@ -219,22 +218,25 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_unique_among_the_living() {
+    fn an_id_that_is_used_again_goes_over_to_its_new_destination() {
         let mut all = Subscriptions::default();
-        assert_eq!(all.add(Some("a"), "/x", AckMode::Auto, Version::V1_2), Ok(Some(Key(0))));
-        assert_eq!(all.add(Some("a"), "/y", AckMode::Auto, Version::V1_1), Err(SubscribeError::Duplicate));
-        assert_eq!(all.remove(Some("a"), None), [Key(0)]);
-        assert_eq!(all.add(Some("a"), "/y", AckMode::Auto, Version::V1_1), Ok(Some(Key(1))));
+        assert_eq!(all.add(Some("a"), "/x", AckMode::Auto), Ok(Added::New(Key(0))));
+        assert_eq!(all.add(Some("b"), "/x", AckMode::Auto), Ok(Added::New(Key(1))));
+        assert_eq!(all.add(Some("a"), "/y", AckMode::Auto), Ok(Added::Instead { old: Key(0), new: Key(2) }));
         assert!(all.get_mut(Key(0)).is_none());
+        assert_eq!(all.remove(Some("a"), None), [Key(2)]);
+        assert_eq!(all.add(Some("a"), "/y", AckMode::Auto), Ok(Added::New(Key(3))));
     }
 
     #[test]
-    fn only_1_0_subscribes_without_an_id() {
+    fn a_repeated_subscription_is_one_with_its_last_mode() {
         let mut all = Subscriptions::default();
-        assert_eq!(all.add(None, "/x", AckMode::Auto, Version::V1_1), Err(SubscribeError::NoId));
-        assert_eq!(all.add(None, "/x", AckMode::Auto, Version::V1_0), Ok(Some(Key(0))));
-        assert_eq!(all.add(None, "/x", AckMode::Auto, Version::V1_0), Ok(None));
-        assert_eq!(all.remove(None, Some("/x")), [Key(0)]);
+        for id in [Some("a"), None] {
+            let Ok(Added::New(key)) = all.add(id, "/x", AckMode::Auto) else { panic!("{id:?} is new") };
+            assert_eq!(all.add(id, "/x", AckMode::Client), Ok(Added::Known));
+            assert_eq!(all.get_mut(key).unwrap().mode, AckMode::Client);
+        }
+        assert_eq!(all.remove(None, Some("/x")), [Key(0), Key(1)]);
         assert_eq!(all.remove(None, Some("/x")), []);
     }
 
@@ -242,8 +244,10 @@ mod tests {
     fn there_is_a_last_subscription() {
         let mut all = Subscriptions::default();
         for n in 0..SUBSCRIPTIONS {
-            assert!(all.add(Some(&n.to_string()), "/x", AckMode::Auto, Version::V1_2).is_ok());
+            assert!(all.add(Some(&n.to_string()), "/x", AckMode::Auto).is_ok());
         }
-        assert_eq!(all.add(Some("more"), "/x", AckMode::Auto, Version::V1_2), Err(SubscribeError::TooMany));
+        assert_eq!(all.add(Some("more"), "/x", AckMode::Auto), Err(TooMany));
+        assert_eq!(all.add(Some("7"), "/x", AckMode::Auto), Ok(Added::Known));
+        assert!(matches!(all.add(Some("7"), "/y", AckMode::Auto), Ok(Added::Instead { .. })));
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value as Json};
 use super::auth;
 use super::fault::Fault;
 use super::wire;
+use crate::dialects::shared::cors;
 use crate::dialects::{self, Context, Input, Opening, Output, Request, Response, Token};
 use crate::model::client::Client;
 use crate::model::command::{ActionKind, Command};
@@ -75,7 +76,7 @@ fn service(path: &str) -> Option<Service> {
 pub(super) fn open(request: &Request, path: &str, context: &Arc<Context>, now: Now) -> Opening {
     let Some(service) = service(path) else { return Opening::NotMine };
     match request.method.as_str() {
-        "OPTIONS" => return Opening::Respond(preflight("POST")),
+        "OPTIONS" => return Opening::Respond(preflight(request, "POST")),
         "POST" => {}
         _ => return Opening::Respond(wrong_method("POST")),
     }
@@ -96,16 +97,8 @@ pub(super) fn open(request: &Request, path: &str, context: &Arc<Context>, now: N
 }
 
 /// Lets a page of any origin make the call: it must bring its token itself, so its origin gives it nothing.
-pub(super) fn preflight(method: &str) -> Response {
-    let response = Response { status: 204, headers: Vec::new(), body: bytes::Bytes::new() };
-    readable(response)
-        .with("access-control-allow-methods", format!("{method}, OPTIONS"))
-        .with(
-            "access-control-allow-headers",
-            "authorization, content-type, accept-language, token, ithings-token, app-code, ithings-app-code, \
-             project-id, ithings-project-id, tenant-code, ithings-tenant-code, device-id",
-        )
-        .with("access-control-max-age", "600")
+pub(super) fn preflight(request: &Request, method: &str) -> Response {
+    readable(cors::preflight(request, &format!("{method}, OPTIONS"))).with("access-control-max-age", "600")
 }
 
 /// Another method is wanted.

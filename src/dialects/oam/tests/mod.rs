@@ -115,10 +115,13 @@ fn rest_asks_the_hub_and_answers_when_it_has_answered() {
 fn rest_says_who_may_read_it_on_every_answer() {
     let anybody = fixture::context();
     for method in ["POST", "GET", "OPTIONS"] {
-        let request = Request { method: method.to_owned(), ..post("/api/metric/list", "{}") };
+        let mut request = Request { method: method.to_owned(), ..post("/api/metric/list", "{}") };
+        request.headers.push(("access-control-request-headers".to_owned(), "x-asked".to_owned()));
         let response = respond(&request, &anybody);
         assert_eq!(header(&response, "access-control-allow-origin"), Some("*"), "{method}");
-        assert_eq!(header(&response, "access-control-allow-methods"), Some("POST, OPTIONS"));
+        let preflight = |name| (method == "OPTIONS").then_some(name);
+        assert_eq!(header(&response, "access-control-allow-methods"), preflight("POST, OPTIONS"));
+        assert_eq!(header(&response, "access-control-allow-headers"), preflight("x-asked"));
         let allow = (method != "POST").then_some("POST, OPTIONS");
         assert_eq!(header(&response, "allow"), allow, "{method}");
     }

@@ -249,9 +249,10 @@ impl Endpoint {
     /// the first.
     fn connect(&mut self, frame: &Frame) {
         let mut credentials = self.credentials.clone();
-        if let Some(passcode) = frame.header("passcode").filter(|passcode| !passcode.is_empty()) {
-            credentials.tokens.insert(0, passcode.to_owned());
-        }
+        let passcode = frame.header("passcode").unwrap_or_default();
+        let padded = Some(passcode.trim()).filter(|bare| *bare != passcode);
+        let given = [Some(passcode), padded].into_iter().flatten().filter(|passcode| !passcode.is_empty());
+        credentials.tokens.splice(0..0, given.map(str::to_owned));
         let now = self.core.now;
         if credentials.logins.blocked(credentials.peer, now.instant).is_some() {
             return self.core.stomp.refuse("Too many failed logins");
@@ -282,7 +283,10 @@ impl Endpoint {
         }
     }
 
+    /// People who write frames by hand pad the values, and no destination has a space at its ends; the messages of the
+    /// subscription name it as the client does.
     fn subscribe(&mut self, key: Key, destination: &str) {
+        let destination = destination.trim();
         let Some(owner) = self.owner(destination) else {
             debug!(destination, "subscription to a destination that nothing is sent to");
             return;
@@ -300,6 +304,7 @@ impl Endpoint {
     }
 
     fn send(&mut self, destination: &str, body: &Bytes) {
+        let destination = destination.trim();
         if let Some(owner) = self.owner(destination) {
             self.on_app(owner, |app, desk| app.send(destination, body, desk));
         } else {

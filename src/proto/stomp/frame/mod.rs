@@ -43,8 +43,10 @@ impl Version {
         }
     }
 
-    /// The newest version of a comma-separated list in any order. Without a list the client speaks 1.0.
+    /// The newest version of a comma-separated list in any order. Without a list, or with an empty one, the client speaks
+    /// 1.0.
     pub fn negotiate(accepted: Option<&str>) -> Option<Self> {
+        let accepted = accepted.map(str::trim).filter(|accepted| !accepted.is_empty());
         let Some(accepted) = accepted else { return Some(Self::V1_0) };
         let offers = |version: &Self| accepted.split(',').any(|offer| offer.trim() == version.name());
         Self::ALL.into_iter().rev().find(offers)
@@ -207,6 +209,8 @@ pub struct Decoder {
     /// Octets of the frame that have left `buffer`.
     taken: usize,
     state: State,
+    /// See [`Decoder::saw_plain_colon`].
+    plain_colon: bool,
     failed: Option<FrameError>,
 }
 
@@ -232,6 +236,7 @@ impl Default for Decoder {
             seen: 0,
             taken: 0,
             state: State::Between,
+            plain_colon: false,
             failed: None,
         }
     }
@@ -243,6 +248,11 @@ impl Decoder {
     #[must_use]
     pub fn lenient(self, lenient: bool) -> Self {
         Self { lenient, ..self }
+    }
+
+    /// Whether the client has written a colon in a header's value as it is, where its version has an escape for that.
+    pub fn saw_plain_colon(&self) -> bool {
+        self.plain_colon
     }
 
     /// Whether nothing but the NUL of a frame is missing.
@@ -426,7 +436,7 @@ impl Decoder {
     }
 
     fn header(
-        &self,
+        &mut self,
         command: Command,
         line: &[u8],
         headers: &mut Vec<(String, String)>,
@@ -441,6 +451,7 @@ impl Decoder {
             None => (name.to_owned(), value.to_owned()),
             Some(Version::V1_0) => (name.trim().to_owned(), value.trim().to_owned()),
             Some(version @ (Version::V1_1 | Version::V1_2)) => {
+                self.plain_colon |= value.contains(':');
                 (unescape(name, version)?, unescape(value, version)?)
             }
         };

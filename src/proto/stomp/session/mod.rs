@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::encode::encode;
+use super::encode::{Style, encode};
 use super::frame::{Command, Decoder, Frame, FrameError, Version};
 use super::heartbeat::{Due, HeartBeat, Offer};
-use super::subscriptions::{AckMode, Key, Subscriptions};
+use super::subscriptions::{AckMode, Added, Key, Subscriptions};
 use super::transactions::{Action, Transactions};
 
 mod unterminated;
@@ -259,7 +259,7 @@ impl Session {
             self.heart_beat = HeartBeat::negotiate(offer, heart_beat.as_deref(), now);
         }
         headers.extend([("session", number.as_str()), ("server", self.settings.server)]);
-        let connected = encode(Command::Connected, headers, "", self.version);
+        let connected = encode(Command::Connected, headers, "", self.style());
         self.outputs.push_back(Output::Transmit(connected));
     }
 
@@ -275,6 +275,7 @@ impl Session {
             Phase::Open => {}
             Phase::Fresh { .. } | Phase::Deciding { .. } | Phase::Leaving { .. } | Phase::Closed => return,
         }
+        let style = self.style();
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
         self.messages += 1;
         subscription.sent(self.messages);
@@ -287,7 +288,7 @@ impl Session {
             Some(("message-id", id.as_str())),
             asks_ack.then_some(("ack", id.as_str())),
         ];
-        let text = encode(Command::Message, headers.into_iter().flatten(), body, self.version);
+        let text = encode(Command::Message, headers.into_iter().flatten(), body, style);
         self.outputs.push_back(Output::Transmit(text));
     }
 
@@ -297,6 +298,10 @@ impl Session {
             Some(message) => self.fail(&Fault { message, details: reason.to_owned(), code }, None),
             None => self.close(code, reason),
         }
+    }
+
+    fn style(&self) -> Style {
+        Style { version: self.version, plain_colons: self.decoder.saw_plain_colon() }
     }
 
     /// Puts the NUL in the place of one that was lost on the way.
@@ -314,7 +319,7 @@ impl Session {
             return self.fail(&fault, receipt.as_deref());
         }
         if let Some(receipt) = receipt {
-            let text = encode(Command::Receipt, [("receipt-id", receipt.as_str())], "", self.version);
+            let text = encode(Command::Receipt, [("receipt-id", receipt.as_str())], "", self.style());
             self.outputs.push_back(Output::Transmit(text));
         } else if matches!(self.phase, Phase::Leaving { .. }) {
             self.close(close::NORMAL, "disconnected");
@@ -391,13 +396,17 @@ impl Session {
         let Some(mode) = AckMode::parse(frame.header("ack")) else {
             return Err(Fault::new("Bad header", "ack is none of auto, client, client-individual"));
         };
-        let key = self
+        let added = self
             .subscriptions
-            .add(id, destination, mode, self.version)
+            .add(id, destination, mode)
             .map_err(|error| Fault::new("Bad SUBSCRIBE", error.to_string()))?;
-        if let Some(key) = key {
-            self.outputs.push_back(Output::Subscribe(key, destination.to_owned()));
-        }
+        let (old, new) = match added {
+            Added::Known => (None, None),
+            Added::New(new) => (None, Some(new)),
+            Added::Instead { old, new } => (Some(old), Some(new)),
+        };
+        self.outputs.extend(old.map(Output::Unsubscribe));
+        self.outputs.extend(new.map(|new| Output::Subscribe(new, destination.to_owned())));
         Ok(())
     }
 
@@ -460,7 +469,7 @@ impl Session {
             versions.as_deref().map(|list| ("version", list)),
             receipt.map(|receipt| ("receipt-id", receipt)),
         ];
-        let text = encode(Command::Error, headers.into_iter().flatten(), &fault.details, self.version);
+        let text = encode(Command::Error, headers.into_iter().flatten(), &fault.details, self.style());
         self.outputs.push_back(Output::Transmit(text));
         self.close(fault.code, fault.message);
     }

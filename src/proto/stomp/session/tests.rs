@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::proto::stomp::subscriptions::SUBSCRIPTIONS;
 
 const SETTINGS: Settings = Settings {
     number: 3,
@@ -86,6 +87,7 @@ fn the_newest_common_version_is_taken_from_a_list_in_any_order() {
         ("accept-version:1.0,1.1,1.2\n", "1.2"),
         ("accept-version:1.2 , 1.1\n", "1.2"),
         ("accept-version:2.0,1.0\n", "1.0"),
+        ("accept-version: \n", "1.0"),
         ("", "1.0"),
     ] {
         let mut rig = Rig::new();
@@ -157,29 +159,62 @@ fn a_message_names_subscription_destination_and_itself() {
 }
 
 #[test]
-fn a_1_0_subscription_without_id_gets_messages_without_one() {
-    let mut rig = Rig::connected("1.0");
-    assert_eq!(rig.send("SUBSCRIBE\ndestination: /a\n\n\0"), ["subscribe 0 /a"]);
-    rig.session.message(Key(0), "text/plain", "x");
-    assert_eq!(
-        rig.drain(),
-        ["MESSAGE\ndestination:/a\ncontent-type:text/plain\nmessage-id:3-1\ncontent-length:1\n\nx\0"]
-    );
-    assert_eq!(rig.send("UNSUBSCRIBE\ndestination:/a\n\n\0"), ["unsubscribe 0"]);
+fn a_subscription_without_id_gets_messages_without_one() {
+    for (version, destination) in [("1.0", " /a"), ("1.1", "/a"), ("1.2", "/a")] {
+        let mut rig = Rig::connected(version);
+        let subscribe = format!("SUBSCRIBE\ndestination:{destination}\n\n\0");
+        assert_eq!(rig.send(&subscribe), ["subscribe 0 /a"]);
+        assert_eq!(rig.send(&subscribe), [""; 0], "the client has it already");
+        rig.session.message(Key(0), "text/plain", "x");
+        assert_eq!(
+            rig.drain(),
+            ["MESSAGE\ndestination:/a\ncontent-type:text/plain\nmessage-id:3-1\ncontent-length:1\n\nx\0"]
+        );
+        assert_eq!(rig.send("UNSUBSCRIBE\ndestination:/a\n\n\0"), ["unsubscribe 0"]);
+    }
 }
 
 #[test]
 fn subscriptions_that_make_no_sense_end_the_session() {
     let subscribe = |headers: &str| format!("SUBSCRIBE\n{headers}\n\0");
-    Rig::connected("1.1").ends(&subscribe("destination:/a\n"), "Bad SUBSCRIBE", 1002);
     Rig::connected("1.1").ends(&subscribe("id:1\n"), "Missing header", 1002);
     Rig::connected("1.1").ends(&subscribe("id:1\ndestination:/a\nack:maybe\n"), "Bad header", 1002);
     let long = format!("id:1\ndestination:/{}\n", "a".repeat(NAME_BYTES));
     Rig::connected("1.1").ends(&subscribe(&long), "Bad header", 1002);
-    let mut rig = Rig::connected("1.2");
-    rig.send(&subscribe("id:1\ndestination:/a\n"));
-    let error = rig.ends(&subscribe("id:1\ndestination:/b\nreceipt:r-1\n"), "Bad SUBSCRIBE", 1002);
+    let error = Rig::connected("1.2").ends(&subscribe("id:1\nreceipt:r-1\n"), "Missing header", 1002);
     assert!(error.contains("\nreceipt-id:r-1\n"), "{error}");
+    let mut rig = Rig::connected("1.2");
+    for n in 0..SUBSCRIPTIONS {
+        rig.send(&subscribe(&format!("id:{n}\ndestination:/a\n")));
+    }
+    rig.ends(&subscribe("id:more\ndestination:/a\n"), "Bad SUBSCRIBE", 1002);
+}
+
+#[test]
+fn an_id_that_is_used_again_takes_the_place_of_its_subscription() {
+    let mut rig = Rig::connected("1.2");
+    assert_eq!(rig.send("SUBSCRIBE\nid:1\ndestination:/a\n\n\0"), ["subscribe 0 /a"]);
+    let again = "SUBSCRIBE\nid:1\ndestination:/a\nreceipt:r\n\n\0";
+    assert_eq!(rig.send(again), ["RECEIPT\nreceipt-id:r\n\n\0"], "nothing has changed");
+    assert_eq!(rig.send("SUBSCRIBE\nid:1\ndestination:/b\n\n\0"), ["unsubscribe 0", "subscribe 1 /b"]);
+    rig.session.message(Key(0), "text/plain", "x");
+    assert_eq!(rig.drain(), [""; 0]);
+    rig.session.message(Key(1), "text/plain", "x");
+    assert!(rig.drain()[0].contains("\nsubscription:1\n"));
+}
+
+#[test]
+fn a_client_reads_its_ids_as_it_wrote_them() {
+    for (version, id) in [("1.1", "press:1"), ("1.1", "press\\c1"), ("1.2", "press:1"), ("1.2", "press\\c1")]
+    {
+        let mut rig = Rig::connected(version);
+        rig.send(&format!("SUBSCRIBE\nid:{id}\ndestination:/a\n\n\0"));
+        rig.session.message(Key(0), "text/plain", "x");
+        let message = rig.drain().remove(0);
+        assert!(message.contains(&format!("\nsubscription:{id}\n")), "{message}");
+        let receipt = rig.send(&format!("UNSUBSCRIBE\nid:{id}\nreceipt:{id}\n\n\0"));
+        assert_eq!(receipt, ["unsubscribe 0".to_owned(), format!("RECEIPT\nreceipt-id:{id}\n\n\0")]);
+    }
 }
 
 #[test]
