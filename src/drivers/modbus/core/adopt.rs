@@ -71,7 +71,11 @@ impl Core {
             self.schedule.link_lost(now.instant);
         }
         let (online, reason) = match self.schedule.presence(unit) {
-            Presence::Unknown => return unit,
+            // Of a device that has moved here the hub may know that it was offline where it was.
+            Presence::Unknown => {
+                self.out.push(Observation::Doubt { device: known });
+                return unit;
+            }
             Presence::Online => (true, None),
             Presence::Offline if self.link_up => (false, Some("its unit does not answer")),
             Presence::Offline => (false, Some("the bus is down")),

@@ -511,8 +511,10 @@ impl Core {
         }
     }
 
-    /// Tells the presence of all devices at a unit; offline with a reason.
+    /// Tells the presence of all devices at a unit; offline with a reason. A unit that nothing is read of can only be found
+    /// again by a command, which nobody sends to a device that is known to be offline: so of those it is not known.
     fn presence(&mut self, unit: usize, offline: Option<&str>, now: Now) {
+        let doubt = offline.is_some() && !self.schedule.is_polled(unit);
         for station in self.stations.values().filter(|station| station.unit == unit) {
             let device = &station.device.device;
             info_span!("device", device = %device.id, unit = station.device.unit).in_scope(
@@ -527,6 +529,9 @@ impl Core {
                 online: offline.is_none(),
                 reason: offline.map(Arc::from),
             });
+            if doubt {
+                self.out.push(Observation::Doubt { device: Arc::clone(device) });
+            }
         }
     }
 

@@ -12,6 +12,8 @@ use crate::model::time::UnixMillis;
 use crate::model::value::Value;
 use crate::proto::modbus::frame::Exception;
 
+#[path = "field_tests.rs"]
+mod field;
 #[path = "setup_tests.rs"]
 mod setup;
 

@@ -213,6 +213,11 @@ impl Schedule {
         self.units.get(unit).map_or(Presence::Unknown, |unit| unit.breaker.presence())
     }
 
+    /// Whether a unit is asked anything without an order.
+    pub fn is_polled(&self, unit: usize) -> bool {
+        self.units.get(unit).is_some_and(|unit| !unit.polls.is_empty())
+    }
+
     /// Units that do not answer and are only probed.
     pub fn silent_units(&self) -> usize {
         self.units.iter().filter(|unit| unit.breaker.presence() == Presence::Offline).count()

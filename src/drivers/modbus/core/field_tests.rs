@@ -1,0 +1,29 @@
+//! What happens in the field: devices that only listen, writes in a crowd, peers that hang up.
+
+use super::*;
+
+#[test]
+fn a_device_with_nothing_to_poll_may_be_told_something_again_after_it_was_offline() {
+    let step = Step::Write { point: holding(10), value: Operand::Constant(Value::Int(5)) };
+    let thing = device(1, 1, vec![], vec![vec![step]]);
+    let call = || DriverAction::Invoke { function: 0, inputs: Vec::new() };
+    // Nobody sends a command to a device that is known to be offline, and without one this unit is never asked anything.
+    let is_in_doubt = |rig: &Rig| matches!(rig.seen.last(), Some(Observation::Doubt { .. }));
+    let mut rig = Rig::new(vec![thing.clone()]);
+    rig.core.link_lost("unplugged", rig.now());
+    rig.collect();
+    assert_eq!(rig.presences(), [("dev-1".to_owned(), false)]);
+    assert!(is_in_doubt(&rig), "{:?}", rig.seen);
+    rig.core.link_found(rig.now);
+    rig.submit(1, &thing, call(), patient());
+    rig.run(1, answering(true));
+    assert_eq!(rig.presences().last(), Some(&("dev-1".to_owned(), true)));
+    // The same where it is the unit that does not answer.
+    for id in 2..20 {
+        rig.submit(id, &thing, call(), patient());
+        rig.run(1, answering(false));
+    }
+    assert_eq!(rig.presences().last(), Some(&("dev-1".to_owned(), false)));
+    let doubts = rig.seen.iter().filter(|seen| matches!(seen, Observation::Doubt { .. })).count();
+    assert_eq!(doubts, 2, "{:?}", rig.seen);
+}
