@@ -209,6 +209,9 @@ impl Core {
                 },
                 Next::Order { unit, id } => (unit, id),
             };
+            if self.put_off(unit, id, now) {
+                continue;
+            }
             match self.begin(id, now.instant) {
                 Act::Exchange(request) => {
                     self.current = Some(Current::Job { unit, id });

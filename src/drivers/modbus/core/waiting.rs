@@ -95,19 +95,41 @@ impl Core {
         let due = self.later.iter().filter(|(at, _)| *at <= now.instant).map(|(_, id)| *id);
         for id in due.collect::<Vec<_>>() {
             self.later.retain(|(_, later)| *later != id);
-            let Some(entry) = self.jobs.get(&id) else { continue };
-            let Some(Station { device, unit }) = self.stations.get(&entry.station) else { continue };
-            let deadline = entry.deadlines.first().map_or(now.instant, |(_, deadline)| *deadline);
             // Another write of the same property may have gone ahead meanwhile.
-            match self.wear.free_at(&entry.station, entry.worn.iter().map(|(at, _)| *at), now.instant) {
-                None => self.schedule.push(*unit, entry.lane(), id, deadline),
-                Some((at, _)) if at < deadline => self.later.push((at, id)),
-                Some((_, position)) => {
-                    let outcome = too_soon(device, position);
-                    self.drop_job(id, &outcome, now);
-                }
+            if self.wait_longer(id, now) {
+                continue;
             }
+            let Some(entry) = self.jobs.get(&id) else { continue };
+            let Some(Station { unit, .. }) = self.stations.get(&entry.station) else { continue };
+            let deadline = entry.deadlines.first().map_or(now.instant, |(_, deadline)| *deadline);
+            self.schedule.push(*unit, entry.lane(), id, deadline);
         }
+    }
+
+    /// Takes a job out of the schedule again whose turn has come, when another one that stood before it has written the
+    /// same property a moment ago. Says whether it did.
+    pub(super) fn put_off(&mut self, unit: usize, id: u64, now: Now) -> bool {
+        let waits = self.wait_longer(id, now);
+        if waits {
+            self.schedule.finish(unit, id);
+        }
+        waits
+    }
+
+    /// Lets a job that was not begun wait until its properties may be written, or refuses it where its time is over before.
+    /// `false` when they may be now.
+    fn wait_longer(&mut self, id: u64, now: Now) -> bool {
+        let Some(entry) = self.jobs.get(&id).filter(|entry| !entry.started) else { return false };
+        let worn = entry.worn.iter().map(|(at, _)| *at);
+        let Some((at, position)) = self.wear.free_at(&entry.station, worn, now.instant) else { return false };
+        let deadline = entry.deadlines.first().map_or(now.instant, |(_, deadline)| *deadline);
+        if at < deadline {
+            self.later.push((at, id));
+        } else if let Some(Station { device, .. }) = self.stations.get(&entry.station) {
+            let outcome = too_soon(device, position);
+            self.drop_job(id, &outcome, now);
+        }
+        true
     }
 
     /// Settles a job that was not begun.
