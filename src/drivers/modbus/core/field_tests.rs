@@ -51,3 +51,51 @@ fn writes_that_wait_for_the_line_together_wear_memory_out_no_faster() {
     assert_eq!(writes(&rig.asked), [(10, 5), (10, 1), (11, 2)]);
     assert!(matches!(rig.outcomes()[&3][..], [Outcome::Confirmed { .. }]));
 }
+
+/// Answers like a device that keeps silent where it is asked for register 11, which it does not have.
+fn silent_at_register_11(request: &Request) -> Option<Answer> {
+    let asks = matches!(request, Request::Read(span) if span.address() <= 11 && span.end() > 11);
+    (!asks).then(|| right(request))
+}
+
+#[test]
+fn a_peer_that_hangs_up_on_a_range_is_asked_for_the_rest_all_the_same() {
+    let thing = device(1, 1, vec![holding(10), holding(11), holding(12), holding(100)], vec![]);
+    let mut rig = Rig::new(vec![thing]);
+    let end = rig.now + Duration::from_secs(120);
+    let mut hung_up = 0;
+    while rig.now < end {
+        rig.now += Duration::from_millis(10);
+        match rig.core.next(rig.now()) {
+            Turn::Ask { request, .. } => match silent_at_register_11(&request) {
+                Some(answer) => rig.core.completed(Ok(answer), rig.now()),
+                None => {
+                    hung_up += 1;
+                    rig.core.interrupted(rig.now());
+                    rig.core.opened(rig.now);
+                }
+            },
+            Turn::Idle { until } => rig.now = until.map_or(end, |until| until.clamp(rig.now, end)),
+        }
+        rig.collect();
+    }
+    let read = |position: usize| {
+        let has = |(at, sample): &(usize, Sample)| *at == position && matches!(sample, Sample::Value(_));
+        rig.seen
+            .iter()
+            .any(|seen| matches!(seen, Observation::Values { values, .. } if values.iter().any(has)))
+    };
+    assert_eq!([0, 1, 2, 3].map(read), [true, false, true, true]);
+    assert!(hung_up < 30, "{hung_up} connections were lost");
+}
+
+#[test]
+fn a_unit_whose_only_range_has_a_hole_is_read_around_it() {
+    let mut rig = Rig::new(vec![device(1, 1, vec![holding(10), holding(12)], vec![])]);
+    rig.run(120, |_, request| silent_at_register_11(request));
+    assert_eq!(rig.presences().last(), Some(&("dev-1".to_owned(), true)));
+    assert!(rig.presences().len() <= 3, "{:?}", rig.presences());
+    rig.asked.clear();
+    rig.run(10, |_, request| silent_at_register_11(request));
+    assert!(spans(&rig.asked).iter().all(|asked| !asked.contains("to")), "{:?}", spans(&rig.asked));
+}

@@ -278,11 +278,18 @@ impl Core {
         }
     }
 
-    /// The port was lost while the unit was asked, and will be opened again at once. A poll or read is made again; a
-    /// write may have arrived, so its result is unknown.
+    /// The port was lost while the unit was asked, and will be opened again at once. A read is made again; a write may have
+    /// arrived, so its result is unknown. A poll is made again in its turn: some peers hang up on a range that they do not
+    /// have, and one that does so each time is taken for refused.
     pub(super) fn interrupted(&mut self, now: Now) {
-        if let Some(Current::Job { unit, id }) = self.current.take() {
-            self.job_unanswered(unit, id, now);
+        match self.current.take() {
+            Some(Current::Job { unit, id }) => self.job_unanswered(unit, id, now),
+            Some(Current::Poll { unit, key }) => {
+                if self.schedule.missed(unit, key, now.instant) == Miss::Refused {
+                    self.refused(unit, key, "the connection ends instead of an answer", SILENT_RETRY, now);
+                }
+            }
+            Some(Current::Probe { .. }) | None => {}
         }
     }
 

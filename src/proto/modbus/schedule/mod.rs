@@ -24,6 +24,10 @@ const TURNS_BEFORE_A_POLL: u32 = 8;
 /// protocol wants an exception. On a line that loses every tenth frame this happens by chance once in 100000 polls.
 const MISSES_THAT_REFUSE: u32 = 5;
 
+/// So many of them must come after a unit has returned. A range on which it keeps silent may be what took it away, and is
+/// found soon; one answer that is lost while it starts says nothing, however much it missed before.
+const MISSES_AFTER_RETURN: u32 = 3;
+
 /// An unsuccessful probe of an offline unit is followed by this many times its own length without another one, as
 /// long as polls of live units are due. However many units are dead, probing takes at most a tenth of a busy bus.
 const PROBE_REST: u32 = 9;
@@ -175,6 +179,9 @@ impl Schedule {
         unit.last_answer = Some(now);
         let online = unit.breaker.answered();
         if online {
+            for poll in &mut unit.polls {
+                poll.misses = poll.misses.min(MISSES_THAT_REFUSE - MISSES_AFTER_RETURN);
+            }
             for poll in unit.polls.iter_mut().filter(|poll| !poll.deferred) {
                 poll.due = poll.due.min(now);
             }

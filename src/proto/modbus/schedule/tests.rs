@@ -318,6 +318,27 @@ fn silence_on_one_range_is_a_refusal_and_not_the_end_of_the_unit() {
 }
 
 #[test]
+fn what_a_unit_did_not_answer_while_it_was_away_makes_one_lost_answer_no_refusal() {
+    let mut bus = Bus::new(1, &[(0, 0, 1000), (0, 1, 1000)]);
+    bus.run_until(1500);
+    bus.dead = vec![0];
+    bus.run_until(100_000);
+    assert_eq!(bus.events.last().map(|(_, _, online)| *online), Some(false));
+    bus.dead.clear();
+    while bus.schedule.presence(0) != Presence::Online {
+        bus.turn(Duration::from_secs(200));
+    }
+    // It is back, and the very next answer, which is about the other range, is lost.
+    bus.silent_polls = vec![0, 1];
+    while bus.schedule.failures(0) == 0 {
+        bus.turn(Duration::from_secs(200));
+    }
+    bus.silent_polls.clear();
+    bus.run_until(210_000);
+    assert_eq!(bus.refused, Vec::<usize>::new());
+}
+
+#[test]
 fn a_refused_poll_is_taken_apart_and_a_single_place_is_put_off() {
     let mut bus = Bus::new(1, &[(0, 0, 100)]);
     bus.turn(Duration::MAX / 2);
