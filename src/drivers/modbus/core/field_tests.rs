@@ -99,3 +99,16 @@ fn a_unit_whose_only_range_has_a_hole_is_read_around_it() {
     rig.run(10, |_, request| silent_at_register_11(request));
     assert!(spans(&rig.asked).iter().all(|asked| !asked.contains("to")), "{:?}", spans(&rig.asked));
 }
+
+#[test]
+fn a_read_on_demand_goes_by_what_the_polls_have_learned() {
+    let thing = device(1, 1, vec![holding(10), holding(12), holding(100)], vec![]);
+    let mut rig = Rig::new(vec![thing.clone()]);
+    rig.run(60, |_, request| silent_at_register_11(request));
+    rig.asked.clear();
+    rig.submit(1, &thing, DriverAction::Read(vec![0, 1]), patient());
+    rig.run(5, |_, request| silent_at_register_11(request));
+    let values = vec![("p0".into(), Value::Int(10)), ("p1".into(), Value::Int(12))];
+    assert_eq!(rig.outcomes()[&1], [Outcome::Confirmed { values, outputs: Vec::new() }]);
+    assert!(!spans(&rig.asked).contains(&"read of holding registers 10 to 12".to_owned()));
+}

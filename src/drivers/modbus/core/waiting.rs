@@ -35,17 +35,22 @@ impl Core {
         if !self.link_up || !self.schedule.takes_orders(unit, now) {
             return Err(Outcome::Offline);
         }
+        let parts = self.learned_parts(unit, station);
         if let DriverAction::Read(positions) = &command.action {
             // Reads of one device that wait together are made together.
             for entry in self.jobs.values_mut().filter(|entry| entry.takes_reads(station, command.deadline)) {
                 if let Job::Fetch(fetch) = &mut entry.job {
                     fetch.join(command.id, device, positions.clone());
+                    fetch.keep_apart(device, &parts);
                     entry.deadlines.push((command.id, command.deadline));
                     return Ok(Vec::new());
                 }
             }
         }
-        let job = Job::new(command.id, device, &command.action).map_err(Outcome::Rejected)?;
+        let mut job = Job::new(command.id, device, &command.action).map_err(Outcome::Rejected)?;
+        if let Job::Fetch(fetch) = &mut job {
+            fetch.keep_apart(device, &parts);
+        }
         let writes: Vec<usize> = match &command.action {
             DriverAction::Write(values) => values.iter().map(|(position, _)| *position).collect(),
             DriverAction::Read(_) | DriverAction::Invoke { .. } => Vec::new(),
@@ -66,6 +71,12 @@ impl Core {
         }
         self.jobs.insert(id, entry);
         Ok(overtaken)
+    }
+
+    /// What the polls of a device read together, where groups of its unit were taken apart; nothing where all is as planned.
+    fn learned_parts(&self, unit: usize, station: usize) -> Vec<Vec<usize>> {
+        let own = self.polls.values().filter(|poll| self.learned.contains(&unit) && poll.station == station);
+        own.map(|poll| poll.group.members().iter().map(|member| member.key).collect()).collect()
     }
 
     /// Takes out the writes that wait for a device and concern nothing but these properties: the last value wins.

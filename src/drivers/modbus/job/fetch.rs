@@ -54,6 +54,17 @@ impl Fetch {
         self.groups = grouped(device, wanted).into();
     }
 
+    /// Keeps apart what the polls of the device have learned to ask for apart: each part holds positions that one of them
+    /// reads.
+    pub(in crate::drivers::modbus) fn keep_apart(&mut self, device: &ModbusDevice, parts: &[Vec<usize>]) {
+        let mut wanted: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
+        for member in self.groups.iter().flat_map(Group::members) {
+            let part = parts.iter().position(|part| part.contains(&member.key));
+            wanted.entry(part).or_default().push(member.key);
+        }
+        self.groups = wanted.into_values().flat_map(|positions| grouped(device, positions)).collect();
+    }
+
     /// Takes one command out again.
     pub(in crate::drivers::modbus) fn leave(&mut self, command: CommandId) {
         self.waiters.retain(|(waiter, _)| *waiter != command);
