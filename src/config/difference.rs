@@ -248,6 +248,9 @@ impl Difference {
             if (&old.certificate, &old.key) != (&new.certificate, &new.key) {
                 self.say("the TLS certificate comes from other files");
             }
+            if old.clients != new.clients {
+                self.say("what certificates clients must show changes");
+            }
         }
         let (before, after) = (&old.limits, &new.limits);
         let limits = [
@@ -267,6 +270,9 @@ impl Difference {
         }
         if old.trusted_proxies != new.trusted_proxies {
             self.say("server.trusted_proxies changes");
+        }
+        if old.advertise != new.advertise {
+            self.say("server.advertise changes");
         }
     }
 
@@ -308,6 +314,7 @@ impl Difference {
                 self.say(format!("dialect {name} changes: {parts}"));
             }
             self.listeners(&format!("{name} listener"), &before.listen, &after.listen);
+            self.listeners(&format!("{name} TLS listener"), &before.tls_listen, &after.tls_listen);
         }
     }
 }
