@@ -13,6 +13,10 @@ use crate::drivers::Sample;
 use crate::model::product::Property;
 use crate::model::value::{Value, ValueType};
 
+/// Largest text or object that is a reading, about in bytes. It travels to every client and into the history, and what
+/// waits for a client is counted by messages: what is larger is a file, not a reading.
+const LARGEST_READING: usize = 64 << 10;
+
 /// How values of one type look on the wire.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Form {
@@ -299,8 +303,21 @@ fn whole(number: f64) -> Option<i64> {
 
 fn sample(read: Result<Value, String>) -> Sample {
     match read {
+        Ok(value) if size(&value) > LARGEST_READING => {
+            Sample::Unreadable(format!("it is larger than {} KiB", LARGEST_READING >> 10).into())
+        }
         Ok(value) => Sample::Value(value),
         Err(reason) => Sample::Unreadable(reason.into()),
+    }
+}
+
+/// About how many bytes a value takes as text.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 8,
+        Value::Text(text) => text.len(),
+        Value::List(items) => items.iter().map(size).sum(),
+        Value::Object(members) => members.iter().map(|(name, value)| name.len() + size(value)).sum(),
     }
 }
 
