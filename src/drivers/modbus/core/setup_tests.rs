@@ -103,3 +103,20 @@ fn a_refused_or_unanswered_set_up_does_not_keep_a_unit_from_being_read() {
         assert_eq!(rig.presences(), [("dev-1".to_owned(), true)]);
     }
 }
+
+#[test]
+fn a_device_that_is_busy_as_it_starts_is_set_up_a_little_later() {
+    let mut rig = Rig::new(vec![with_setup(device(1, 1, vec![holding(10), holding(11)], vec![]))]);
+    let begun = rig.now;
+    loop {
+        let busy = rig.now - begun < Duration::from_secs(2);
+        if rig.now - begun > Duration::from_secs(20) {
+            break;
+        }
+        rig.turn(Duration::from_millis(500), move |_, request| {
+            Some(if busy && !request.is_read() { Answer::Exception(Exception(6)) } else { right(request) })
+        });
+    }
+    let last = writes(&rig.asked).last().copied();
+    assert_eq!(last, Some((101, 2)), "{:?}", writes(&rig.asked));
+}

@@ -21,12 +21,18 @@ use crate::proto::modbus::frame::{Answer, Request};
 /// How often one write is sent before the set-up is given up; the device is then most likely gone again.
 const TRIES: u32 = 3;
 
+/// How often a device that says that it is busy is asked again, and how long it is left alone before: many are busy for
+/// some seconds when they start, which is when they are set up.
+const BUSY_TRIES: u32 = 10;
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
+
 /// The steps that are left.
 #[derive(Debug)]
 pub(in crate::drivers::modbus) struct Setup {
     device: Arc<str>,
     ops: VecDeque<Op>,
     tries: u32,
+    busy: u32,
     /// The write that comes next was made of what has just been read.
     holds: bool,
     verdict: Verdict,
@@ -76,7 +82,7 @@ impl Setup {
 
     fn of(device: &ModbusDevice, ops: VecDeque<Op>, verdict: Verdict, whole: VecDeque<Op>) -> Self {
         let device = Arc::clone(&device.device.id);
-        Self { device, ops, tries: TRIES, holds: false, verdict, whole }
+        Self { device, ops, tries: TRIES, busy: BUSY_TRIES, holds: false, verdict, whole }
     }
 
     /// What has come of it, once it has ended.
@@ -102,6 +108,16 @@ impl Setup {
         let device = &*self.device;
         let asked = self.ops.pop_front();
         self.tries = TRIES;
+        let is_busy = matches!(answer, Answer::Exception(exception) if exception.is_busy());
+        let asked = match asked {
+            Some(op @ (Op::Look(_) | Op::Send(_))) if is_busy && self.busy > 0 => {
+                self.busy -= 1;
+                self.ops.push_front(op);
+                self.ops.push_front(Op::Pause(BUSY_PAUSE));
+                return;
+            }
+            asked => asked,
+        };
         match (asked, answer) {
             (Some(Op::Check(look)), answer) => {
                 let (span, point, value) = *look;
