@@ -164,13 +164,20 @@ fn check_version(version: Version, map: &MqttMap, product: &str, report: &Report
     };
     let points = || map.properties.iter().flatten();
     let calls = map.functions.iter().flatten().filter_map(|call| call.answer.as_ref());
-    let requests = points().flat_map(|point| [point.write.as_ref(), point.read.as_ref()]).flatten();
-    let replies = requests.filter_map(|request| request.reply.as_ref()?.answer.as_ref());
+    let requests = || points().flat_map(|point| [point.write.as_ref(), point.read.as_ref()]).flatten();
+    let replies = requests().filter_map(|request| request.reply.as_ref()?.answer.as_ref());
     if calls.chain(replies).any(|answer| answer.properties) {
         wrong("answers that are known by");
     }
     if points().flat_map(|point| &point.sources).any(|source| matches!(source.part, Part::User(_))) {
         wrong("values that travel as");
+    }
+    let calls = map.functions.iter().flatten().map(|call| &call.publish);
+    if requests().chain(calls).any(|publish| !publish.user.is_empty()) {
+        wrong("requests that carry");
+    }
+    if map.places().filter_map(|place| place.when.as_ref()).any(|when| matches!(when.part, Part::User(_))) {
+        wrong("conditions on");
     }
 }
 

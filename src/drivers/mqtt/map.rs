@@ -50,6 +50,15 @@ impl MqttMap {
         }
         (reads, by_property)
     }
+
+    /// Every place where values, events, presence and progress come from.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        let sources = self.properties.iter().flatten().flat_map(|point| &point.sources);
+        let events = self.events.iter().flatten().map(|event| &event.place);
+        let presence = self.availability.iter().map(|availability| &availability.place);
+        let updates = self.ota.iter().map(|progress| &progress.place);
+        sources.map(|source| &source.place).chain(events).chain(presence).chain(updates).chain(&self.publish)
+    }
 }
 
 /// Messages that are of interest.
