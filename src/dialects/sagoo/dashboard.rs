@@ -39,6 +39,13 @@ const ANY: &str = "*";
 /// Most past values of each property, or past events, whatever the client asks for.
 const HISTORY: usize = 500;
 
+/// Bytes that the device and the properties of one stream may come to, with [`SHARE`] for each name: they are kept while it
+/// is open. Room for every property of a large device.
+pub(super) const PARAMETER_BYTES: usize = 32 * 1024;
+
+/// What a name takes beside its text.
+const SHARE: usize = 32;
+
 /// Messages that wait while the history is asked for. When full the stream goes on without it: what is new matters
 /// more.
 const HELD: usize = 256;
@@ -76,6 +83,16 @@ enum Measurement {
     Status,
 }
 
+impl Measurement {
+    /// What its names take, roughly.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Properties(names) => names.iter().map(|name| name.len() + SHARE).sum(),
+            Self::Events | Self::Status => 0,
+        }
+    }
+}
+
 /// What a topic turns out to be.
 #[derive(Clone, Debug)]
 pub(super) enum Found {
@@ -83,6 +100,8 @@ pub(super) enum Found {
     Other,
     /// A dashboard without anything to show.
     Nothing,
+    /// A stream that names more than [`PARAMETER_BYTES`].
+    TooLong,
     /// A stream.
     Stream(Dashboard),
 }
@@ -108,6 +127,9 @@ pub(super) fn find(topic: &str, parameter: Option<&Map<String, Json>>) -> Found 
         _ => return Found::Nothing,
     };
     let Some(device) = given("deviceId").and_then(to_text) else { return Found::Nothing };
+    if device.len() + measurement.bytes() > PARAMETER_BYTES {
+        return Found::TooLong;
+    }
     // Only a change of status says which device it is about.
     let device = (device != ANY || measurement != Measurement::Status).then(|| Arc::from(device));
     let count = given("history").and_then(to_text).map_or(0, |count| how_many(count.trim()));

@@ -19,7 +19,7 @@ fn dashboard(measurement: &str, parameter: &Json) -> Dashboard {
     let topic = format!("/dashboard/device/press/{measurement}/realTime");
     match find(&topic, parameter.as_object()) {
         Found::Stream(dashboard) => dashboard,
-        Found::Other | Found::Nothing => panic!("{topic} is a dashboard"),
+        Found::Other | Found::Nothing | Found::TooLong => panic!("{topic} is a dashboard"),
     }
 }
 
@@ -66,6 +66,21 @@ fn shown(payloads: &[Map<String, Json>]) -> Vec<Json> {
         value.get("value").or(value.get("event")).unwrap().clone()
     };
     payloads.iter().map(what).collect()
+}
+
+#[test]
+fn a_stream_keeps_no_more_names_than_a_device_can_have_properties() {
+    let found = |parameter: Json| find("/dashboard/device/press/properties/realTime", parameter.as_object());
+    let names = |count: usize| (0..count).map(|at| format!("property-{at}")).collect::<Vec<_>>();
+    let usual = json!({"deviceId": "press-1", "properties": names(500)});
+    assert!(matches!(found(usual), Found::Stream(_)));
+    for long in [
+        json!({"deviceId": "press-1", "properties": names(100_000)}),
+        json!({"deviceId": "press-1", "properties": ["x".repeat(100_000)]}),
+        json!({"deviceId": "x".repeat(100_000)}),
+    ] {
+        assert!(matches!(found(long), Found::TooLong));
+    }
 }
 
 #[test]

@@ -38,7 +38,7 @@ const FAN_OUT: usize = dialects::COMMANDS_IN_FLIGHT;
 /// Most bytes that a command may come to when every device gets its own copy of the request.
 const FAN_OUT_BYTES: usize = 2 * 1024 * 1024;
 
-/// Longest id in bytes. It travels with every result and is kept while its request is open.
+/// Longest id in bytes, of a request and of a command. It travels with every result and is kept while its request is open.
 const ID_BYTES: usize = 1024;
 
 /// Longest topic in bytes: room for a full fan-out of long device ids.
@@ -248,6 +248,10 @@ impl Session {
             match dashboard::find(&topic, request.parameter.as_ref()) {
                 dashboard::Found::Stream(dashboard) => self.dashboard(client, &id, topic, dashboard),
                 dashboard::Found::Nothing => self.send(wire::complete(&id)),
+                dashboard::Found::TooLong => {
+                    let most = dashboard::PARAMETER_BYTES;
+                    self.refuse(&id, &topic, &format!("parameter: at most {most} bytes"));
+                }
                 dashboard::Found::Other => self.refuse(&id, &topic, "不支持的topic"),
             }
         }
@@ -317,6 +321,10 @@ impl Session {
         let Some(order) = Order::read(parameter) else {
             return self.refuse(id, topic, "error.unsupported_message_format");
         };
+        // Others are told of the command, and the history keeps it, with this id.
+        if order.message_id.as_ref().is_some_and(|id| id.len() > ID_BYTES) {
+            return self.refuse(id, topic, &format!("messageId: at most {ID_BYTES} bytes"));
+        }
         let targets = self.targets(sender.client, sender.product, devices);
         if targets.len() > FAN_OUT {
             return self.refuse(id, topic, &format!("at most {FAN_OUT} devices"));

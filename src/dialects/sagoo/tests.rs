@@ -134,9 +134,12 @@ fn a_pattern_admits_what_it_says() {
 #[test]
 fn other_topics_are_no_patterns() {
     let deep = format!("/device/p/d{}", "/**".repeat(20));
+    let names = |count: usize| format!("/device/p/{}", vec!["d"; count].join(","));
     for topic in ["", "/", "device/p/d/**", "/device", "/device/p", "/devices/p/d/**", "/*/p/d/**", &deep] {
         assert_eq!(Pattern::parse(topic), None, "{topic}");
     }
+    assert!(Pattern::parse(&names(256)).is_some());
+    assert_eq!(Pattern::parse(&names(257)), None);
 }
 
 #[test]
@@ -285,6 +288,22 @@ fn a_long_command_is_not_copied_for_many_devices() {
     let request = json!({"id": "r", "type": "sub", "topic": topic, "parameter": parameter});
     let said = tell(session.as_mut(), &request.to_string());
     assert_eq!(said.iter().map(|frame| &frame["type"]).collect::<Vec<_>>(), ["error", "complete"]);
+}
+
+#[test]
+fn a_command_with_an_endless_id_of_its_own_reaches_no_device() {
+    let mut session = session();
+    let read = |message_id: &str| {
+        let parameter = json!({"messageType": "READ_PROPERTY", "messageId": message_id});
+        let topic = "/device-message-sender/press/press-1";
+        json!({"id": "r", "type": "sub", "topic": topic, "parameter": parameter}).to_string()
+    };
+    session.handle(Input::Text(read(&"m".repeat(1025)).into()), fixture::now());
+    let outputs = drain(session.as_mut());
+    assert!(outputs.iter().all(|output| matches!(output, Output::Send(_))), "{outputs:?}");
+    assert_eq!(outputs.len(), 2, "an error, and the end of the request");
+    session.handle(Input::Text(read(&"m".repeat(1024)).into()), fixture::now());
+    assert!(matches!(drain(session.as_mut()).as_slice(), [Output::Submit { .. }]));
 }
 
 #[test]

@@ -12,6 +12,9 @@ use crate::model::message::{Body, DeviceMessage, Kinds};
 /// Most levels of a pattern. The deepest topic that is ever published has seven.
 const LEVELS: usize = 16;
 
+/// Most names in one level of a pattern. Each is kept while the pattern is subscribed, and takes many times its text.
+const NAMES: usize = 256;
+
 /// Most selectors that one pattern is turned into; a pattern that names more devices is given every message, of
 /// which it still admits only its own.
 const SELECTORS: usize = 32;
@@ -53,14 +56,15 @@ enum Level {
 }
 
 impl Level {
-    fn parse(text: &str) -> Self {
+    /// `None` where it lists more names than it may.
+    fn parse(text: &str) -> Option<Self> {
         let names: Vec<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
         if names.contains(&"**") {
-            Self::Many
+            Some(Self::Many)
         } else if names.iter().any(|name| *name == "*" || (name.starts_with('{') && name.ends_with('}'))) {
-            Self::One
+            Some(Self::One)
         } else {
-            Self::Names(names.into_iter().map(Arc::from).collect())
+            (names.len() <= NAMES).then(|| Self::Names(names.into_iter().map(Arc::from).collect()))
         }
     }
 
@@ -81,7 +85,7 @@ impl Pattern {
             if levels.len() == LEVELS {
                 return None;
             }
-            levels.push(Level::parse(text));
+            levels.push(Level::parse(text)?);
         }
         match levels.as_slice() {
             [Level::Names(root), _, _, ..] if matches!(root.as_slice(), [root] if &**root == ROOT) => {
