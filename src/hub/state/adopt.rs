@@ -5,7 +5,8 @@
 //!
 //! - A device that stayed has its slot, its readings, its presence and its raised alarms.
 //! - A device that has gone was told as offline, with its alarms cleared, and its slot stands in no table.
-//! - Commands to it are still under way: its driver settles them, or their deadline does.
+//! - Commands to it are still under way: its driver settles them, or their deadline does. Functions with steps on it, and on
+//!   a device of another product, have ended: no further step begins.
 //! - What is leased of a device that stayed is leased still, and has its safe value written when the lease is lost;
 //!   what is leased of one that has gone, or of a property that has no safe value any more, is forgotten, which the
 //!   log says.
@@ -39,6 +40,9 @@ impl HubState {
             self.roster.devices().map(|(slot, device)| (slot, Arc::clone(device))).collect();
         for (slot, device) in known {
             let successor = next.device(&device.id);
+            if successor.is_none_or(|next| next.product != device.product) {
+                self.abandon_steps(slot, now);
+            }
             if successor.is_none_or(|next| !Arc::ptr_eq(next, &device)) {
                 let changes = self.alarms.withdraw(slot, &device, successor.map(|next| &**next));
                 self.alarm(changes, now.wall);

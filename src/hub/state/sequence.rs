@@ -153,16 +153,28 @@ impl HubState {
         }
     }
 
+    /// The device in this slot goes, or is of another product from now on: what its functions had still to do is not
+    /// done, least of all to the device that has the slot next. To be called while it is what it was.
+    pub(super) fn abandon_steps(&mut self, slot: usize, now: Now) {
+        let of_slot = |(id, sequence): (&CommandId, &Sequence)| (sequence.device == slot).then_some(*id);
+        let ids: Vec<CommandId> = self.sequences.running.iter().filter_map(of_slot).collect();
+        for id in ids {
+            self.fail(id, "the configuration of the device has changed meanwhile".to_owned(), now);
+        }
+    }
+
     /// Goes on with what has waited long enough.
     pub(super) fn handle_step_timeouts(&mut self, now: Now) {
         let due = |sequence: &Sequence| sequence.wake.is_some_and(|wake| wake <= now.instant);
         let ids: Vec<CommandId> =
             self.sequences.running.iter().filter(|(_, it)| due(it)).map(|(id, _)| *id).collect();
         for id in ids {
-            let Some((device, function)) = self.place(id) else { continue };
             let Some(sequence) = self.sequences.running.get_mut(&id) else { continue };
+            // Before anything else: what is due is looked at once, whatever comes of it.
             sequence.wake = None;
-            match (function.steps.get(sequence.step), sequence.until) {
+            let (step, until) = (sequence.step, sequence.until);
+            let Some((device, function)) = self.place(id) else { continue };
+            match (function.steps.get(step), until) {
                 (Some(Step::Until { within, .. }), Some(until)) if until <= now.instant => {
                     let why = format!("the condition did not hold within {within:?}");
                     self.fail(id, why, now);

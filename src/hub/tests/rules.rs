@@ -409,6 +409,41 @@ fn a_condition_that_does_not_hold_in_time_fails_and_one_over_a_broker_waits_for_
 }
 
 #[test]
+fn a_function_in_steps_ends_with_its_device_and_never_goes_on_at_the_one_that_has_its_slot() {
+    let mut rig = stepwise("rs485");
+    start(&mut rig, 7, 50.0);
+    let write = rig.routed.pop().expect("the first step");
+    // A reload gives the machine another name: for the hub one device goes and another one of its product comes.
+    let product = Arc::clone(&rig.device("d").product);
+    rig.adopt(vec![device("e", &product, "rs485", "1")]);
+    rig.settle(write.id, confirmed());
+    rig.presence("e", true);
+    rig.pass(seconds(20));
+    let to: Vec<&DriverAction> = rig.routed.iter().map(|command| &command.action).collect();
+    assert_eq!(to, [] as [&DriverAction; 0], "nobody called anything of e");
+    let why = "the configuration of the device has changed meanwhile";
+    let ended = format!("outcome 7 rejected: step 1 of 4 (write setpoint) failed: {why}");
+    assert_eq!(rig.heard(1), [ended]);
+}
+
+#[test]
+fn a_function_that_waits_when_its_product_changes_ends_and_leaves_no_timer_behind() {
+    let mut rig = stepwise("rs485");
+    start(&mut rig, 7, 50.0);
+    for _ in 0..2 {
+        let routed = rig.routed.pop().expect("a command");
+        rig.settle(routed.id, confirmed());
+    }
+    let mut product = (*rig.device("d").product).clone();
+    product.name = "another".into();
+    rig.adopt(vec![device("d", &Arc::new(product), "rs485", "1")]);
+    // A timer that stays due would let the hub turn without a pause; `pass` looks for that.
+    rig.pass(seconds(20));
+    assert!(rig.heard(1)[0].starts_with("outcome 7 rejected: step 3 of 4 (wait) failed: the configuration"));
+    assert_eq!(rig.state.timeout(), None);
+}
+
+#[test]
 fn a_fifth_function_in_steps_on_one_device_is_busy() {
     let mut rig = stepwise("rs485");
     for token in 1..=5 {
