@@ -88,10 +88,41 @@ impl<'c> Parts<'c> {
     }
 }
 
+/// Whoever came without a credential came because of a network: where those are others now, so is the client, and sessions of
+/// the old one have to come in again.
 fn reuse_anonymous(mine: &mut Common, theirs: &Common) {
     if let (Some(mine), Some(theirs)) = (&mut mine.anonymous, &theirs.anonymous) {
-        if mine.client == theirs.client {
+        if mine == theirs {
             mine.client = Arc::clone(&theirs.client);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Source, resolve};
+
+    fn config(networks: &str) -> Config {
+        let text = format!(
+            "gateway = {{ id = \"g\" }}\n\
+             [dialects.oam]\nanonymous = {{ networks = [{networks}], rights = [\"read\"] }}\n\
+             [[client]]\nid = \"c\"\nsecret = \"long-enough-secret\"\n"
+        );
+        let source = Source { name: "pentad.toml".into(), text };
+        resolve(&[source]).unwrap_or_else(|problems| panic!("{problems}")).config
+    }
+
+    #[test]
+    fn anonymous_clients_stay_the_same_only_while_their_networks_do() {
+        let anonymous = |config: &Config| {
+            Arc::clone(&config.dialects.oam.common.anonymous.as_ref().expect("some").client)
+        };
+        let both = r#""127.0.0.0/8", "192.168.1.0/24""#;
+        let running = config(both);
+        let before = anonymous(&running);
+        assert!(Arc::ptr_eq(&anonymous(&config(both).reusing(&running)), &before));
+        let narrower = config(r#""127.0.0.0/8""#).reusing(&running);
+        assert!(!Arc::ptr_eq(&anonymous(&narrower), &before), "a network that is gone lets nobody stay");
     }
 }

@@ -295,6 +295,17 @@ impl Leases {
         }
     }
 
+    /// The product of the device in this slot has changed: what has a safe value from now on and had none before is as good
+    /// as leased this moment, as everything is at a start. To be called after [`Leases::changed`].
+    pub(super) fn gained(&mut self, slot: usize, old: &Product, new: &Product, now: Instant) {
+        let had = |id: &str| old.property(id).is_some_and(|(_, property)| property.lease.is_some());
+        for (at, property) in new.properties.iter().enumerate() {
+            let Some(rule) = property.lease.as_ref().filter(|_| !had(&property.id)) else { continue };
+            let until = now + rule.default.unwrap_or(AFTER_START);
+            self.set((slot, at), Some(Held { holder: None, phase: Phase::Until(until) }));
+        }
+    }
+
     /// A device is there, or back: what it could not take is tried at once. The first time clients get their time for what
     /// was only found, since they could not write it before; once, or a device that comes and goes would never be safe.
     pub(super) fn online(&mut self, slot: usize, product: &Product, now: Instant) {

@@ -86,6 +86,9 @@ impl HubState {
             for property in self.leases.changed(*slot, &old.product, &new.product) {
                 warn!(device = %new.id, %property, "it has no safe value any more; its lease is forgotten");
             }
+            if self.begun {
+                self.leases.gained(*slot, &old.product, &new.product, now.instant);
+            }
         }
         for slot in &moves.gone {
             self.devices.remove(*slot);

@@ -343,6 +343,27 @@ fn a_plain_value_stays_when_the_gateway_ends() {
 }
 
 #[test]
+fn a_safe_value_that_a_reload_brings_holds_for_what_the_device_has_already() {
+    let mut rig = Rig::of(plant(press()));
+    rig.presence("press-1", true);
+    rig.values("press-1", &[(SETPOINT, Value::Float(70.0))]);
+    rig.pass(seconds(3600));
+    rig.adopt(vec![device("press-1", &Arc::new(leasable(None)), "rs485", "1")]);
+    rig.pass(seconds(29));
+    assert_eq!(take(&mut rig), [], "clients have the time that they have after a start");
+    rig.pass(seconds(1));
+    assert_eq!(take(&mut rig), float(20.0));
+    // Whoever wrote it for good meanwhile does not lose it by the next reload.
+    rig.attach(SessionKey(1));
+    rig.submit(1, 1, &all_rights("demo"), leased(50.0, None));
+    assert_eq!(take(&mut rig), float(50.0));
+    let renamed = Product { name: "another".into(), ..leasable(None) };
+    rig.adopt(vec![device("press-1", &Arc::new(renamed), "rs485", "1")]);
+    rig.pass(seconds(3600));
+    assert_eq!(take(&mut rig), []);
+}
+
+#[test]
 fn a_reload_keeps_leases_of_devices_that_stay_and_forgets_those_of_others() {
     let product = Arc::new(leasable(None));
     let both = || ["press-1", "press-2"].map(|id| device(id, &product, "rs485", "1")).to_vec();
