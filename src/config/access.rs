@@ -146,9 +146,9 @@ fn uplus(common: Common, table: Option<Table<'_>>) -> uplus::Settings {
 /// What every dialect has.
 fn common(table: &Table<'_>, plant: Plant<'_>, listeners: &mut Vec<Listener>) -> Common {
     let enabled = table.key("enabled").read(Node::bool).unwrap_or(true);
-    let mut own = read_listeners(&table.key("listen"), true);
+    let mut own = read_listeners(&table.key("listen"), true, false);
     let listen = addresses(&own);
-    let secure = read_listeners(&table.key("tls_listen"), true);
+    let secure = read_listeners(&table.key("tls_listen"), true, true);
     let tls_listen = addresses(&secure);
     own.extend(secure);
     if enabled {

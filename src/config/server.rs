@@ -27,6 +27,8 @@ pub(super) struct Listener {
     pub(super) spot: Spot,
     /// Whether it serves single dialects and not all.
     pub(super) of_dialect: bool,
+    /// Whether it speaks TLS.
+    pub(super) secure: bool,
 }
 
 pub(super) fn gateway(root: &Table<'_>, surroundings: &dyn Surroundings) -> Gateway {
@@ -87,15 +89,17 @@ pub(super) fn server(root: &Table<'_>, surroundings: &dyn Surroundings) -> (Serv
             address: DEFAULT_LISTEN,
             spot: root.key("server").spot(),
             of_dialect: false,
+            secure: false,
         });
         return (server, listeners);
     };
     let listen = table.key("listen");
     if listen.given() {
-        listeners = read_listeners(&listen, false);
+        listeners = read_listeners(&listen, false, false);
         server.listen = addresses(&listeners);
     } else {
-        listeners.push(Listener { address: DEFAULT_LISTEN, spot: listen.spot(), of_dialect: false });
+        let (address, spot) = (DEFAULT_LISTEN, listen.spot());
+        listeners.push(Listener { address, spot, of_dialect: false, secure: false });
     }
     server.public_url = table.key("public_url").read(|node| {
         node.parse("http:// or https://, a host and perhaps a port, without a path", scalar::origin)
@@ -131,8 +135,9 @@ pub(super) fn server(root: &Table<'_>, surroundings: &dyn Surroundings) -> (Serv
 }
 
 /// The list of addresses at a key.
-pub(super) fn read_listeners(entry: &Entry<'_>, of_dialect: bool) -> Vec<Listener> {
-    let read = |item: &Node<'_>| Some(Listener { address: item.socket()?, spot: item.spot(), of_dialect });
+pub(super) fn read_listeners(entry: &Entry<'_>, of_dialect: bool, secure: bool) -> Vec<Listener> {
+    let read =
+        |item: &Node<'_>| Some(Listener { address: item.socket()?, spot: item.spot(), of_dialect, secure });
     entry.read(|node| node.list_of(read)).unwrap_or_default()
 }
 
@@ -144,8 +149,8 @@ pub(super) fn addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
 const CREDENTIAL: &str = "credential:";
 
 fn read_tls(table: Table<'_>, surroundings: &dyn Surroundings) -> (Option<Tls>, Vec<Listener>) {
-    let listeners =
-        read_listeners(&table.key("listen").required("a list of addresses, as in [\"0.0.0.0:8443\"]"), false);
+    let listen = table.key("listen").required("a list of addresses, as in [\"0.0.0.0:8443\"]");
+    let listeners = read_listeners(&listen, false, true);
     let certificate = file(&table.key("certificate").required("the path of a PEM file"), surroundings);
     let key = file(&table.key("key").required("the path of a PEM file"), surroundings);
     let authorities = file(&table.key("client_ca"), surroundings);
@@ -245,9 +250,12 @@ pub(super) fn check_certificate(root: &Table<'_>, server: &Server, dialects: &Se
 /// Reports listeners that cannot be bound side by side: the same port on the same address, or on all addresses.
 pub(super) fn check_listeners(root: &Table<'_>, listeners: &[Listener]) {
     for (at, listener) in listeners.iter().enumerate() {
-        // Dialects may share a port of their own.
+        // Dialects may share a port of their own, where all of them speak TLS there or none.
         let shared = |earlier: &Listener| {
-            earlier.of_dialect && listener.of_dialect && earlier.address == listener.address
+            earlier.of_dialect
+                && listener.of_dialect
+                && earlier.secure == listener.secure
+                && earlier.address == listener.address
         };
         let earlier = listeners
             .iter()
