@@ -2,8 +2,9 @@
 //! nonsense every second.
 //!
 //! Each place may say [`BURST`] lines in a minute at `info` and above; what it says beyond is counted, and the count
-//! is told once the minute is over. What an administrator asks for at `debug` and `trace` is never held back. It knows
-//! no device and no client: places that must not be lost in the noise of others have lines of their own.
+//! is told once the minute is over. What an administrator asks for at `debug` and `trace` is never held back, and neither is
+//! the journal of writes and calls, which has a bound of its own and counts what goes beyond it. It knows no device and no
+//! client: places that must not be lost in the noise of others have lines of their own.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -22,6 +23,10 @@ const BURST: u32 = 300;
 
 /// How long a place is counted.
 const WINDOW: Duration = Duration::from_secs(60);
+
+/// The target of the journal. All of it comes from one place, and a client that writes every second must not keep what
+/// another one did out of it.
+const JOURNAL: &str = "pentad::journal";
 
 /// What every place has said lately. As large as the program has places that log.
 static PLACES: Mutex<Option<HashMap<Identifier, Place>>> = Mutex::new(None);
@@ -67,7 +72,7 @@ impl<S> Filter<S> for Flood {
 
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        if *metadata.level() > Level::INFO {
+        if *metadata.level() > Level::INFO || metadata.target() == JOURNAL {
             return true;
         }
         let now = clock::instant();
@@ -111,7 +116,38 @@ fn take() -> Vec<(&'static str, u32, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tracing_subscriber::layer::{Layer, SubscriberExt};
+    use tracing_subscriber::{Registry, registry::LookupSpan};
+
     use super::*;
+
+    /// Counts the events that it is shown.
+    struct Count(Arc<AtomicU32>);
+
+    impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Count {
+        fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_journal_is_bounded_by_itself_and_every_other_place_here() {
+        let count = Arc::new(AtomicU32::new(0));
+        let layer = Count(Arc::clone(&count)).with_filter(Flood);
+        tracing::subscriber::with_default(Registry::default().with(layer), || {
+            for _ in 0..2 * BURST {
+                info!(target: "pentad::journal", "a write");
+            }
+            assert_eq!(count.swap(0, Ordering::Relaxed), 2 * BURST);
+            for _ in 0..2 * BURST {
+                info!(target: "pentad::hub", "a device that comes and goes");
+            }
+            assert_eq!(count.swap(0, Ordering::Relaxed), BURST);
+        });
+    }
 
     #[test]
     fn a_place_that_says_too_much_is_held_back_until_its_minute_is_over() {
