@@ -91,7 +91,8 @@ pub enum Input {
     Answer(Token, Answer),
     /// The session's balanced group has lost its last relation.
     GroupEmpty,
-    /// Somebody else changed a document of this collection, which the session has asked about.
+    /// Somebody else changed a document of this collection, which the session has asked about. Comes once until the
+    /// session asks again.
     DocumentsChanged(Arc<str>),
     /// The client reads too slowly and missed this many property reports. The newest values of the devices
     /// concerned follow as ordinary messages.

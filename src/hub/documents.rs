@@ -1,7 +1,7 @@
 //! Documents that clients create: any text, in collections that dialects name.
 //!
 //! They are kept in the history store where there is one, and otherwise as long as the process runs. Who asked
-//! about a collection hears when somebody else changes it.
+//! about a collection hears when somebody else changes it, once until it asks again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -91,9 +91,13 @@ impl Documents {
         };
         let mut told = Vec::new();
         if change.is_some() {
-            let watchers = self.watchers.get(&collection).into_iter().flatten();
-            told =
-                watchers.filter(|each| **each != key).map(|each| (*each, Arc::clone(&collection))).collect();
+            // Each hears it once until it asks again: many changes make one notice, which always finds room.
+            let watchers = self.watchers.insert(Arc::clone(&collection), [key].into()).unwrap_or_default();
+            told = watchers
+                .into_iter()
+                .filter(|each| *each != key)
+                .map(|each| (each, Arc::clone(&collection)))
+                .collect();
         }
         Asked { answer, change, told }
     }

@@ -31,6 +31,9 @@ const REPLIES_TO_COMMANDS: usize = 2 * COMMANDS_IN_FLIGHT;
 /// Room for replies beyond those: answers to questions and notices.
 const NOTICES: usize = 64;
 
+/// Room for the last one, [`SessionReply::Evicted`], which the hub keeps free from the beginning.
+const FAREWELL: usize = 1;
+
 /// The number of an attached session, unique while the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey(pub u64);
@@ -192,7 +195,7 @@ impl HubHandle {
     pub async fn attach(&self, queue: usize) -> Result<Attachment, HubGone> {
         let key = SessionKey(self.next.fetch_add(1, Ordering::Relaxed));
         let (messages, message_queue) = mpsc::channel(queue.max(1));
-        let (replies, reply_queue) = mpsc::channel(REPLIES_TO_COMMANDS + NOTICES);
+        let (replies, reply_queue) = mpsc::channel(REPLIES_TO_COMMANDS + NOTICES + FAREWELL);
         let origin = Arc::clone(&self.origin);
         let written = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&written);

@@ -159,6 +159,8 @@ struct Hub {
 struct Queues {
     messages: mpsc::Sender<Arc<DeviceMessage>>,
     replies: mpsc::Sender<Box<SessionReply>>,
+    /// Room for the reply that ends the session, kept from its beginning.
+    farewell: Option<mpsc::OwnedPermit<Box<SessionReply>>>,
     lag: Option<Lag>,
     ledger: Ledger,
 }
@@ -242,7 +244,8 @@ impl Hub {
         match request {
             HubRequest::Attach { key, origin, messages, replies, written } => {
                 let ledger = Ledger { given: 0, open: VecDeque::new(), written };
-                self.sessions.insert(key, Queues { messages, replies, lag: None, ledger });
+                let farewell = replies.clone().try_reserve_owned().ok();
+                self.sessions.insert(key, Queues { messages, replies, farewell, lag: None, ledger });
                 self.state.attach(key);
                 self.state.came_from(key, origin);
             }
@@ -560,8 +563,10 @@ impl Hub {
     fn evict(&mut self, key: SessionKey, why: &str) {
         if let Some(queues) = self.sessions.remove(&key) {
             warn!(session = key.0, why, "a session is no longer served because its client reads too slowly");
-            // Where even this finds no room, the closed queues say the same.
-            drop(queues.replies.try_send(Box::new(SessionReply::Evicted)));
+            // Without it the closed queues would say that the gateway ends.
+            if let Some(farewell) = queues.farewell {
+                farewell.send(Box::new(SessionReply::Evicted));
+            }
             let mut ledger = queues.ledger;
             if ledger.open.is_empty() {
                 self.close(key, &mut ledger);

@@ -165,7 +165,7 @@ impl From<ClientAlarm> for KeptAlarm {
 }
 
 /// What a session asks of the documents that clients create. A collection is any name that a dialect chooses; it
-/// puts its own name first, as in `oam/profile`. A session that asked about a collection hears of each later change
+/// puts its own name first, as in `oam/profile`. A session that asked about a collection hears of a later change
 /// to it by others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DocumentAsk {

@@ -217,3 +217,48 @@ async fn member(world: &World, queue: usize) -> Attachment {
     }
     session
 }
+
+#[tokio::test(start_paused = true)]
+async fn somebody_who_changes_documents_all_the_time_ends_nobody_who_looks_at_them() {
+    use crate::model::history::DocumentAsk;
+    beside_a_hub(async |world| {
+        let mut reader = world.hub.attach(16).await.expect("the hub runs");
+        let mut writer = world.hub.attach(16).await.expect("the hub runs");
+        let client = all_rights("demo");
+        let ask = |key, ask| {
+            let (client, question) = (Arc::clone(&client), Question::Documents(ask));
+            world.ask(HubRequest::Ask { key, token: Token(0), client, question })
+        };
+        ask(reader.key, DocumentAsk::List { collection: "c".into() }).await;
+        for _ in 0..600 {
+            ask(writer.key, DocumentAsk::Put { collection: "c".into(), id: None, body: "x".into() }).await;
+            next(&mut writer.replies).await.expect("an answer");
+        }
+        // All that time the reader's connection was busy.
+        let mut heard = Vec::new();
+        while let Ok(reply) = reader.replies.try_recv() {
+            heard.push(reply_line(&reply));
+        }
+        assert_eq!(heard.len(), 2, "the list, and that it has changed: {} replies", heard.len());
+        ask(reader.key, DocumentAsk::List { collection: "c".into() }).await;
+        assert!(next(&mut reader.replies).await.is_some(), "it is still served");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_without_room_for_a_reply_is_told_that_it_was_too_slow() {
+    beside_a_hub(async |world| {
+        let mut slow = world.hub.attach(16).await.expect("the hub runs");
+        for _ in 0..700 {
+            let (client, question) = (all_rights("demo"), Question::Snapshot(Selector::All));
+            world.ask(HubRequest::Ask { key: slow.key, token: Token(0), client, question }).await;
+        }
+        let mut last = String::new();
+        while let Some(reply) = next(&mut slow.replies).await {
+            last = reply_line(&reply);
+        }
+        assert_eq!(last, "evicted");
+    })
+    .await;
+}
