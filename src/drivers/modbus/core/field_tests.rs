@@ -67,14 +67,15 @@ fn a_peer_that_hangs_up_on_a_range_is_asked_for_the_rest_all_the_same() {
     while rig.now < end {
         rig.now += Duration::from_millis(10);
         match rig.core.next(rig.now()) {
-            Turn::Ask { request, .. } => match silent_at_register_11(&request) {
-                Some(answer) => rig.core.completed(Ok(answer), rig.now()),
-                None => {
+            Turn::Ask { request, .. } => {
+                if let Some(answer) = silent_at_register_11(&request) {
+                    rig.core.completed(Ok(answer), rig.now());
+                } else {
                     hung_up += 1;
                     rig.core.interrupted(rig.now());
                     rig.core.opened(rig.now);
                 }
-            },
+            }
             Turn::Idle { until } => rig.now = until.map_or(end, |until| until.clamp(rig.now, end)),
         }
         rig.collect();
