@@ -18,6 +18,9 @@ use crate::model::time::{Clock, UnixMillis};
 /// `user_version` of the tables below.
 const FORMAT: i64 = 1;
 
+/// How `SQLite` counts the way in which the file gives freed pages back.
+const INCREMENTAL: i64 = 2;
+
 /// Messages that are deleted in one statement, and most of those statements in one commit: a trim is spread over
 /// several commits rather than blocking one for long.
 const TRIM: usize = 512;
@@ -78,6 +81,12 @@ impl Trouble {
             Self::Sqlite(_) | Self::Format { .. } => false,
         }
     }
+
+    /// Whether the disk takes nothing now, which may pass.
+    pub(super) fn is_shortage(&self) -> bool {
+        let Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) = self else { return false };
+        matches!(error.code, ErrorCode::DiskFull | ErrorCode::SystemIoFailure)
+    }
 }
 
 /// The open file.
@@ -97,7 +106,11 @@ impl Database {
         // Another process that has the file keeps it; nothing is waited for.
         connection.busy_timeout(Duration::ZERO)?;
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        // Setting it writes into the file even where it is set already, and a full disk takes nothing.
+        let vacuum: i64 = connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
+        if vacuum != INCREMENTAL {
+            connection.pragma_update(None, "auto_vacuum", INCREMENTAL)?;
+        }
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
@@ -316,6 +329,16 @@ impl Database {
         self.connection.execute_batch("COMMIT")?;
         self.in_transaction = false;
         Ok(())
+    }
+
+    /// What there will be once these are written, for which there is no room yet. Nothing of it is in the file.
+    pub(super) fn foresee(&mut self, writes: &[Write]) -> Result<Recovered, Trouble> {
+        // In memory alone: there is no more of it than a tail may hold.
+        self.connection.pragma_update(None, "cache_spill", "OFF")?;
+        let foreseen = writes.iter().try_for_each(|write| self.write(write)).and_then(|()| self.recover());
+        self.roll_back();
+        self.connection.pragma_update(None, "cache_spill", "ON")?;
+        foreseen
     }
 
     /// Undoes everything since the last commit.

@@ -30,8 +30,10 @@ impl Tail {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let length = bytes.len();
-        Ok((Self { file, bytes: length }, parse(&bytes)))
+        let (writes, garbage) = parse(&bytes);
+        let mut tail = Self { file, bytes: bytes.len().saturating_sub(garbage) };
+        tail.cut()?;
+        Ok((tail, writes))
     }
 
     /// While the database takes nothing the tail grows no further than [`MOST_BYTES`]; what comes then is only in
@@ -40,15 +42,39 @@ impl Tail {
         if self.bytes > MOST_BYTES {
             return Ok(());
         }
-        self.bytes += writes.len();
-        self.file.write_all(writes)
+        let written = self.file.write_all(writes);
+        match written {
+            Ok(()) => self.bytes += writes.len(),
+            // Half a record would hide all that follow it. Where even cutting it off fails, the next one hides.
+            Err(_) => drop(self.cut()),
+        }
+        written
     }
 
     /// Forgets everything, since it is in the database now.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.bytes = 0;
-        self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0)).map(drop)
+        self.cut()
+    }
+
+    /// Whether it could be written to now. Only while there is nothing in it.
+    pub(super) fn try_out(&mut self) -> io::Result<()> {
+        // Zeros are no record, so it does no harm where they stay.
+        self.append(&[0; 4096])?;
+        self.clear()
+    }
+
+    /// A file that takes nothing.
+    #[cfg(test)]
+    pub(super) fn refusing(path: &Path) -> Self {
+        Self { file: File::open(path).unwrap(), bytes: 0 }
+    }
+
+    /// Nothing is behind what counts.
+    fn cut(&mut self) -> io::Result<()> {
+        let end = u64::try_from(self.bytes).unwrap_or(u64::MAX);
+        self.file.set_len(end)?;
+        self.file.seek(SeekFrom::Start(end)).map(drop)
     }
 }
 
@@ -61,13 +87,14 @@ pub(super) fn frame(write: &Write, into: &mut Vec<u8>) {
     into.extend(payload);
 }
 
-fn parse(mut bytes: &[u8]) -> Vec<Write> {
+/// The records, and how many bytes behind the last good one are none.
+fn parse(mut bytes: &[u8]) -> (Vec<Write>, usize) {
     let mut writes = Vec::new();
     while let Some((write, rest)) = parse_one(bytes) {
         writes.push(write);
         bytes = rest;
     }
-    writes
+    (writes, bytes.len())
 }
 
 fn parse_one(bytes: &[u8]) -> Option<(Write, &[u8])> {
@@ -238,6 +265,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_hides_behind_a_record_that_was_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tail");
+        let (writes, mut bytes) = (one_of_each(), Vec::new());
+        frame(&writes[0], &mut bytes);
+        bytes.extend([9, 0, 0]);
+        std::fs::write(&path, &bytes).unwrap();
+        let (mut tail, before) = Tail::open(&path).unwrap();
+        assert_eq!(before, writes[..1]);
+        bytes.clear();
+        frame(&writes[1], &mut bytes);
+        tail.append(&bytes).unwrap();
+        assert_eq!(Tail::open(&path).unwrap().1, writes[..2]);
+    }
+
+    #[test]
     fn a_tail_is_read_up_to_its_first_damage() {
         let mut bytes = Vec::new();
         let mut ends = Vec::new();
@@ -247,16 +290,16 @@ mod tests {
         }
         for cut in 0..=bytes.len() {
             let whole = ends.iter().filter(|end| **end <= cut).count();
-            assert_eq!(parse(&bytes[..cut]), one_of_each()[..whole]);
+            assert_eq!(parse(&bytes[..cut]).0, one_of_each()[..whole]);
         }
         for at in 0..bytes.len() {
             let mut altered = bytes.clone();
             altered[at] ^= 0x10;
             let whole = ends.iter().filter(|end| **end <= at).count();
-            let read = parse(&altered);
+            let (read, _) = parse(&altered);
             assert_eq!(read[..], one_of_each()[..whole], "altered at {at}");
         }
         bytes.extend([0; 64]);
-        assert_eq!(parse(&bytes), one_of_each(), "zeros are no record");
+        assert_eq!(parse(&bytes), (one_of_each(), 64), "zeros are no record");
     }
 }

@@ -65,9 +65,11 @@ pub struct Worker {
     settings: History,
     /// What they are to be from the next commit on.
     next_settings: watch::Receiver<History>,
-    /// Missing only where a damaged file could not be replaced; the history is lost from then on.
+    /// Missing only while none can be begun, since the disk takes nothing.
     database: Option<Database>,
     tail: Tail,
+    /// Whether the tail took what was last given to it.
+    tail_fails: bool,
     jobs: mpsc::Receiver<Job>,
     news: mpsc::Sender<News>,
     queries: mpsc::Receiver<Asked>,
@@ -84,7 +86,8 @@ pub struct Worker {
     dropped: u64,
 }
 
-/// Opens the store and takes in what a process that was killed has left behind. A damaged file is set aside.
+/// Opens the store and takes in what a process that was killed has left behind. A damaged file is set aside. On a disk that
+/// takes nothing, a history that is there is read, and one that is not is begun when there is room.
 pub fn open(settings: History, directory: Arc<Directory>) -> Result<(Keeper, Archive, Worker), OpenError> {
     let file = |path: &Path| {
         let path = path.to_owned();
@@ -94,38 +97,65 @@ pub fn open(settings: History, directory: Arc<Directory>) -> Result<(Keeper, Arc
         fs::create_dir_all(folder).map_err(file(folder))?;
     }
     let in_database = |source| OpenError::Database { path: settings.path.clone(), source };
-    let (mut database, mut recovered) = match open_database(&settings) {
+    let nothing_there = !has_content(&settings.path);
+    let opened = match open_database(&settings) {
         Err(trouble) if trouble.is_damage() => {
             set_aside(&settings.path, &trouble);
-            open_database(&settings).map_err(in_database)?
+            open_database(&settings)
         }
-        opened => opened.map_err(in_database)?,
+        opened => opened,
+    };
+    let mut shortage = None;
+    let (mut database, mut recovered) = match opened {
+        Ok((database, recovered)) => (Some(database), recovered),
+        Err(trouble) if nothing_there && trouble.is_shortage() => {
+            shortage = Some(trouble);
+            (None, Recovered::default())
+        }
+        Err(trouble) => return Err(in_database(trouble)),
     };
     let tail_path = beside(&settings.path, "-tail");
-    let (mut tail, left) = Tail::open(&tail_path).map_err(file(&tail_path))?;
-    if !left.is_empty() {
-        recovered = match take_in(&mut database, &left, &settings) {
-            Ok(recovered) => recovered,
+    let (mut tail, mut left) = Tail::open(&tail_path).map_err(file(&tail_path))?;
+    if let (Some(database), false) = (&mut database, left.is_empty()) {
+        let taken = match take_in(database, &left, &settings) {
             Err(trouble) if trouble.is_damage() => {
                 set_aside(&settings.path, &trouble);
-                database = open_database(&settings).map_err(in_database)?.0;
-                take_in(&mut database, &left, &settings).map_err(in_database)?
+                *database = open_database(&settings).map_err(in_database)?.0;
+                take_in(database, &left, &settings)
+            }
+            taken => taken,
+        };
+        recovered = match taken {
+            Ok(recovered) => {
+                info!(
+                    changes = left.len(),
+                    "the history has taken in what was not committed when the process ended"
+                );
+                left.clear();
+                recovered
+            }
+            Err(trouble) if trouble.is_shortage() => {
+                shortage = Some(trouble);
+                database.roll_back();
+                database.foresee(&left).map_err(in_database)?
             }
             Err(trouble) => return Err(in_database(trouble)),
         };
-        info!(changes = left.len(), "the history has taken in what was not committed when the process ended");
     }
-    tail.clear().map_err(file(&tail_path))?;
+    // What could not be taken in stays there.
+    if shortage.is_none() {
+        tail.clear().map_err(file(&tail_path))?;
+    }
     let (jobs, job_queue) = mpsc::channel(JOB_QUEUE);
     let (news, news_queue) = mpsc::channel(NEWS_QUEUE);
     let (queries, query_queue) = mpsc::channel(QUERY_QUEUE);
-    info!(path = %settings.path.display(), seq = recovered.seq, "history is kept");
     let (limits, next_settings) = watch::channel(settings.clone());
-    let worker = Worker {
+    let mut worker = Worker {
         settings,
         next_settings,
-        database: Some(database),
+        database,
         tail,
+        tail_fails: false,
         jobs: job_queue,
         news,
         queries: query_queue,
@@ -137,6 +167,13 @@ pub fn open(settings: History, directory: Arc<Directory>) -> Result<(Keeper, Arc
         told: Gauge::default(),
         dropped: 0,
     };
+    if let Some(trouble) = shortage {
+        worker.trouble(&Chain(&trouble).to_string());
+        worker.due = Some(clock::instant() + worker.settings.commit_every);
+        worker.wait_for_room(left);
+    } else {
+        info!(path = %worker.settings.path.display(), seq = recovered.seq, "history is kept");
+    }
     Ok((Keeper { jobs, news: news_queue, recovered }, Archive { queries, directory, limits }, worker))
 }
 
@@ -165,6 +202,7 @@ impl Worker {
     /// Tells this meter whether it can write.
     #[must_use]
     pub fn telling(mut self, troubled: Gauge) -> Self {
+        troubled.set(i64::from(self.troubled));
         self.told = troubled;
         self
     }
@@ -241,7 +279,9 @@ impl Worker {
         if writes.is_empty() {
             return;
         }
-        if let Err(error) = self.tail.append(framed) {
+        let appended = self.tail.append(framed);
+        self.tail_fails = appended.is_err();
+        if let Err(error) = appended {
             self.trouble(&format!("the tail cannot be written: {error}"));
         }
         framed.clear();
@@ -257,13 +297,29 @@ impl Worker {
             self.pending_bytes += bytes;
             self.pending.push_back((bytes, write));
         }
+        self.forget_the_oldest();
+        if let Some(trouble) = damage {
+            self.failed(&trouble);
+        }
+    }
+
+    /// Lets these wait for a commit that succeeds.
+    fn wait_for_room(&mut self, writes: Vec<Write>) {
+        let mut framed = Vec::new();
+        for write in writes {
+            framed.clear();
+            tail::frame(&write, &mut framed);
+            self.pending_bytes += framed.len();
+            self.pending.push_back((framed.len(), write));
+        }
+        self.forget_the_oldest();
+    }
+
+    fn forget_the_oldest(&mut self) {
         while self.pending_bytes > PENDING_BYTES {
             let Some((bytes, _)) = self.pending.pop_front() else { break };
             self.pending_bytes -= bytes;
             self.dropped += 1;
-        }
-        if let Some(trouble) = damage {
-            self.failed(&trouble);
         }
     }
 
@@ -271,12 +327,11 @@ impl Worker {
         self.adopt_settings();
         let retry = clock::instant() + self.settings.commit_every;
         let oldest = oldest(&self.settings);
-        let Some(database) = &mut self.database else {
-            self.pending.clear();
-            self.pending_bytes = 0;
-            self.due = None;
+        if self.database.is_none() && !self.begin() {
+            self.due = Some(retry);
             return;
-        };
+        }
+        let Some(database) = &mut self.database else { return };
         let mut attempt = || {
             // After a failure nothing of what waits is in the transaction.
             if self.troubled {
@@ -291,15 +346,38 @@ impl Worker {
             self.failed(&trouble);
             return;
         }
-        if self.set_troubled(false) {
-            info!(dropped = self.dropped, "the history can be written again");
-            self.dropped = 0;
-        }
         self.pending.clear();
         self.pending_bytes = 0;
         self.due = None;
         if let Err(error) = self.tail.clear() {
             self.trouble(&format!("the tail cannot be cleared: {error}"));
+            self.due = Some(retry);
+            return;
+        }
+        // A database that reuses its pages may find room where the tail finds none: it is not well before both do.
+        if self.tail_fails && self.tail.try_out().is_err() {
+            self.due = Some(retry);
+            return;
+        }
+        self.tail_fails = false;
+        if self.set_troubled(false) {
+            info!(dropped = self.dropped, "the history can be written again");
+            self.dropped = 0;
+        }
+    }
+
+    /// Begins a database where there is none. What the hub holds beside messages is written into it anew.
+    fn begin(&mut self) -> bool {
+        match open_database(&self.settings) {
+            Ok((database, _)) => {
+                self.database = Some(database);
+                drop(self.news.blocking_send(News::Anew));
+                true
+            }
+            Err(trouble) => {
+                debug!(error = %Chain(&trouble), "still no history can be begun");
+                false
+            }
         }
     }
 
@@ -321,14 +399,8 @@ impl Worker {
         if trouble.is_damage() {
             self.database = None;
             set_aside(&self.settings.path, trouble);
-            match open_database(&self.settings) {
-                Ok((database, _)) => {
-                    self.database = Some(database);
-                    drop(self.news.blocking_send(News::Anew));
-                }
-                Err(trouble) => {
-                    error!(error = %Chain(&trouble), "no history is kept from now on");
-                }
+            if !self.begin() {
+                error!(path = %self.settings.path.display(), "no history is kept until another one can be begun");
             }
             // What waits goes into the new file with the next commit.
             self.set_troubled(true);
@@ -388,6 +460,11 @@ fn oldest(settings: &History) -> UnixMillis {
     UnixMillis(clock::now().certain.0.saturating_sub(keep))
 }
 
+/// Whether there may be something in a file.
+fn has_content(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.len() > 0)
+}
+
 /// Renames a damaged database with its log, so that somebody can look at it, and says so.
 fn set_aside(path: &Path, trouble: &Trouble) {
     let mark = format!(".damaged-{}", clock::wall().0 / 1000);
@@ -424,19 +501,86 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn whoever_watches_is_told_while_nothing_can_be_written() {
-        let folder = tempfile::tempdir().unwrap();
+    fn begun(folder: &Path, meter: &Gauge) -> (Keeper, Archive, Worker) {
         let settings = History {
-            path: folder.path().join("history.db"),
+            path: folder.join("history.db"),
             keep: Duration::from_secs(60),
             max_bytes: 1 << 20,
             commit_every: Duration::from_secs(5),
         };
         let directory = Arc::new(Directory::new(Vec::new(), Vec::new()));
+        let (keeper, archive, worker) = open(settings, directory).unwrap();
+        (keeper, archive, worker.telling(meter.clone()))
+    }
+
+    fn alarm_rule(id: u64) -> Write {
+        Write::Document { collection: "oam/rule".into(), id, body: "{}".into() }
+    }
+
+    #[test]
+    fn where_there_is_no_database_one_is_begun_as_soon_as_that_can_be() {
+        let folder = tempfile::tempdir().unwrap();
         let meter = Gauge::default();
-        let (_keeper, _archive, worker) = open(settings, directory).unwrap();
-        let mut worker = worker.telling(meter.clone());
+        let (mut keeper, _archive, mut worker) = begun(folder.path(), &meter);
+        worker.database = None;
+        let path = worker.settings.path.clone();
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        worker.trouble("no space left on device");
+        worker.take([Job::Write(alarm_rule(1))].into_iter());
+        worker.commit();
+        assert_eq!((meter.get(), worker.pending.len()), (1, 1), "it is tried again");
+        assert!(worker.due.is_some());
+        fs::remove_dir(&path).unwrap();
+        worker.commit();
+        assert_eq!((meter.get(), worker.pending.len()), (0, 0));
+        assert!(matches!(keeper.news.try_recv(), Ok(News::Anew)));
+        drop(worker);
+        let (keeper, _archive, _worker) = begun(folder.path(), &meter);
+        assert_eq!(keeper.recovered.documents.len(), 1);
+    }
+
+    #[test]
+    fn a_tail_that_takes_nothing_is_trouble_until_it_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let meter = Gauge::default();
+        let (_keeper, _archive, mut worker) = begun(folder.path(), &meter);
+        let own = std::mem::replace(&mut worker.tail, Tail::open(&folder.path().join("other")).unwrap().0);
+        // The file is there and cannot be written to.
+        worker.tail = Tail::refusing(&folder.path().join("other"));
+        worker.take([Job::Write(alarm_rule(1))].into_iter());
+        assert_eq!(meter.get(), 1);
+        worker.commit();
+        assert_eq!((meter.get(), worker.pending.len()), (1, 0), "the database has it, the tail would not");
+        assert!(worker.due.is_some());
+        worker.tail = own;
+        worker.commit();
+        assert_eq!(meter.get(), 0);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_at_the_start_is_known_and_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let meter = Gauge::default();
+        let (keeper, _archive, mut worker) = begun(folder.path(), &meter);
+        worker.take([Job::Write(alarm_rule(7))].into_iter());
+        worker.commit();
+        let database = worker.database.as_mut().unwrap();
+        let foreseen = database.foresee(&[alarm_rule(8)]).unwrap();
+        assert_eq!((foreseen.documents.len(), foreseen.last_id), (2, 8));
+        assert_eq!(database.recover().unwrap().documents.len(), 1, "it is not in the file");
+        worker.trouble("no space left on device");
+        worker.wait_for_room(vec![alarm_rule(8)]);
+        worker.commit();
+        drop((keeper, worker));
+        assert_eq!(begun(folder.path(), &meter).0.recovered.documents.len(), 2);
+    }
+
+    #[test]
+    fn whoever_watches_is_told_while_nothing_can_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let meter = Gauge::default();
+        let (_keeper, _archive, mut worker) = begun(folder.path(), &meter);
         worker.commit();
         assert_eq!(meter.get(), 0);
         worker.trouble("no space left on device");
