@@ -65,6 +65,12 @@ pub trait Session: Debug + Send {
     fn holding(&self) -> usize {
         0
     }
+
+    /// Whether each message has to be written before the next one is taken in: where a client stops reading in the middle of
+    /// many that were written at once, nobody knows which ones it has, and somebody else is given them again.
+    fn one_by_one(&self) -> bool {
+        false
+    }
 }
 
 /// A number by which a session recognises the answer to what it asked; chosen by the session, unique among those

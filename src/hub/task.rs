@@ -562,7 +562,8 @@ impl Hub {
     /// Ends a session that lost something, or is about to.
     fn evict(&mut self, key: SessionKey, why: &str) {
         if let Some(queues) = self.sessions.remove(&key) {
-            warn!(session = key.0, why, "a session is no longer served because its client reads too slowly");
+            // The session itself says in the log whose it was.
+            info!(session = key.0, why, "a session is no longer served because its client reads too slowly");
             // Without it the closed queues would say that the gateway ends.
             if let Some(farewell) = queues.farewell {
                 farewell.send(Box::new(SessionReply::Evicted));

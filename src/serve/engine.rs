@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
-use tracing::{Span, debug};
+use tracing::{Span, debug, warn};
 
 use super::Shared;
 use super::live::Live;
@@ -25,7 +25,7 @@ use crate::model::snapshot::{Answer, Question};
 use crate::text::Text;
 
 /// Device messages that are handled before what they gave is written out: enough to fill a few packets, few enough
-/// that a reply behind them does not wait long.
+/// that a reply behind them does not wait long. One where the session wants it so.
 const BATCH: usize = 64;
 
 /// Questions under way above which a carrier stops reading from its client. With the commands under way they fit
@@ -173,6 +173,7 @@ impl Engine {
                 None => std::future::pending().await,
             }
         };
+        let most = if self.session.one_by_one() { 1 } else { BATCH };
         let Some(attachment) = &mut self.attachment else {
             return tokio::select! {
                 // Cancel-safe by its documentation.
@@ -189,7 +190,7 @@ impl Engine {
             // Cancel-safe by its documentation.
             reply = attachment.replies.recv() => reply.map_or(News::Gone, News::Reply),
             // Cancel-safe by its documentation: nothing is taken out when dropped.
-            taken = attachment.messages.recv_many(batch, BATCH) => {
+            taken = attachment.messages.recv_many(batch, most) => {
                 if taken == 0 { News::Gone } else { News::Messages }
             }
         }
@@ -220,6 +221,10 @@ impl Engine {
                 }
             }
             News::Gone => {
+                // The last words may lie in the other queue.
+                while let Some(Ok(reply)) = self.attachment.as_mut().map(|own| own.replies.try_recv()) {
+                    self.reply(reply).await;
+                }
                 self.attachment = None;
                 self.step(Input::Closing(Closing::Shutdown)).await;
             }
@@ -263,10 +268,7 @@ impl Engine {
                 self.meters.missed.inc_by(missed);
                 Input::Lagged(missed)
             }
-            SessionReply::Evicted => {
-                self.meters.evicted.inc();
-                Input::Closing(Closing::TooSlow)
-            }
+            SessionReply::Evicted => Input::Closing(Closing::TooSlow),
         }
     }
 
@@ -281,6 +283,11 @@ impl Engine {
                 return;
             }
             let closing = if let Input::Closing(closing) = &input { Some(*closing) } else { None };
+            if closing == Some(Closing::TooSlow) {
+                // Whoever found it out: the hub, for which its queue was full, or the carrier, whose write took too long.
+                self.meters.evicted.inc();
+                warn!("the client does not read fast enough and is cut off");
+            }
             self.session.handle(input, clock::now());
             // What goes to the hub is boxed: every idle connection would otherwise keep room for it.
             while let Some(wish) = self.wish() {

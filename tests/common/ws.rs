@@ -23,6 +23,11 @@ impl Ws {
     /// Connects; a refused upgrade panics with the server's answer.
     pub async fn connect(port: u16, path: &str) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the gateway listens");
+        Self::over(stream, port, path).await
+    }
+
+    /// The same over a connection that stands.
+    pub async fn over(stream: TcpStream, port: u16, path: &str) -> Self {
         let request = format!("ws://127.0.0.1:{port}{path}").into_client_request().expect("an address");
         let (socket, _) = timeout(PATIENCE, tokio_tungstenite::client_async(request, stream))
             .await

@@ -137,6 +137,10 @@ impl Session for UplusSession {
     fn holding(&self) -> usize {
         self.held_back.len()
     }
+
+    fn one_by_one(&self) -> bool {
+        true
+    }
 }
 
 impl UplusSession {

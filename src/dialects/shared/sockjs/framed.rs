@@ -117,6 +117,10 @@ impl Session for Framed {
         self.inner.holding()
     }
 
+    fn one_by_one(&self) -> bool {
+        self.inner.one_by_one()
+    }
+
     fn timeout(&self) -> Option<Instant> {
         Some(self.inner.timeout().map_or(self.next_beat, |inner| inner.min(self.next_beat)))
     }
