@@ -6,8 +6,9 @@
 
 pub mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -20,7 +21,10 @@ use crate::model::client::Dialect;
 use crate::model::command::Outcome;
 
 /// Seconds, counted up.
-type Seconds = Counter<f64, std::sync::atomic::AtomicU64>;
+type Seconds = Counter<f64, AtomicU64>;
+
+/// Seconds, as they are now.
+type Span = Gauge<f64, AtomicU64>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LinkLabel {
@@ -51,6 +55,8 @@ pub struct BusMeters {
     pub exceptions: Counter,
     /// Time in which a request was under way, silences included.
     pub busy: Seconds,
+    /// How long the reading that has waited longest for its turn has been due: what the bus lacks of its plan.
+    pub behind: Span,
     /// Units that are probed only, because they do not answer.
     pub silent_units: Gauge,
 }
@@ -179,6 +185,7 @@ struct Buses {
     bad_answers: Family<LinkLabel, Counter>,
     exceptions: Family<LinkLabel, Counter>,
     busy: Family<LinkLabel, Seconds>,
+    behind: Family<LinkLabel, Span>,
     silent_units: Family<LinkLabel, Gauge>,
 }
 
@@ -231,6 +238,11 @@ impl Default for Meters {
         );
         r.register("bus_exceptions", "Modbus requests that a unit refused", buses.exceptions.clone());
         r.register("bus_busy_seconds", "Time with a request under way", buses.busy.clone());
+        r.register(
+            "bus_behind_seconds",
+            "How long the reading that waits longest has been due",
+            buses.behind.clone(),
+        );
         r.register("bus_silent_units", "Units that are only probed", buses.silent_units.clone());
         r.register("mqtt_received", "Messages from the broker", brokers.received.clone());
         r.register(
@@ -276,6 +288,7 @@ impl Meters {
             bad_answers: buses.bad_answers.get_or_create(&label).clone(),
             exceptions: buses.exceptions.get_or_create(&label).clone(),
             busy: buses.busy.get_or_create(&label).clone(),
+            behind: buses.behind.get_or_create(&label).clone(),
             silent_units: buses.silent_units.get_or_create(&label).clone(),
         };
         LinkMeters { bus, broker: BrokerMeters::default() }
@@ -324,6 +337,7 @@ impl Meters {
             family.remove(&label);
         }
         buses.busy.remove(&label);
+        buses.behind.remove(&label);
         buses.silent_units.remove(&label);
     }
 
@@ -334,8 +348,27 @@ impl Meters {
         if encode(&mut text, &self.registry).is_err() {
             text.clear();
         }
-        text.trim_end_matches("# EOF\n").to_owned()
+        named_by_samples(text.trim_end_matches("# EOF\n"))
     }
+}
+
+/// The encoder writes the later form, in which a counter's family has the name of its samples without `_total`. In the form
+/// that every reader knows it has their whole name, and a reader that finds another one takes the samples for untyped.
+fn named_by_samples(text: &str) -> String {
+    let counter = |line: &str| Some(line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?.to_owned());
+    let counters: BTreeSet<String> = text.lines().filter_map(counter).collect();
+    let mut named = String::with_capacity(text.len() + text.len() / 8);
+    for line in text.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(name) => {
+                named.extend(["# ", what, " ", name, "_total ", rest]);
+            }
+            _ => named.push_str(line),
+        }
+        named.push('\n');
+    }
+    named
 }
 
 fn drop_label(id: &str, reason: Dropped) -> DropLabel {
@@ -358,6 +391,9 @@ mod tests {
         for line in [
             "pentad_bus_requests_total{link=\"rs485\"} 3",
             "pentad_bus_busy_seconds_total{link=\"rs485\"} 0.25",
+            "# HELP pentad_bus_busy_seconds_total Time with a request under way.",
+            "# TYPE pentad_bus_busy_seconds_total counter",
+            "# TYPE pentad_bus_silent_units gauge",
             "pentad_commands_total{dialect=\"sagoo\",outcome=\"busy\"} 1",
             "pentad_messages_total 1",
         ] {

@@ -12,18 +12,23 @@ use nix::sys::time::TimeVal;
 /// The process's figures in the text form of Prometheus. `alive` is how long it has been running.
 pub fn text(alive: Duration) -> String {
     let figures = [
-        ("process_cpu_seconds_total", "counter", cpu_seconds()),
-        ("process_resident_memory_bytes", "gauge", status("VmRSS:")),
-        ("process_peak_memory_bytes", "gauge", status("VmHWM:")),
-        ("process_threads", "gauge", fs::read_dir("/proc/self/task").ok().map(count)),
-        ("process_open_fds", "gauge", fs::read_dir("/proc/self/fd").ok().map(count)),
-        ("process_uptime_seconds", "gauge", Some(alive.as_secs_f64())),
+        ("process_cpu_seconds_total", "counter", "Processor time used", cpu_seconds()),
+        ("process_resident_memory_bytes", "gauge", "Memory in use", status("VmRSS:")),
+        ("process_peak_memory_bytes", "gauge", "Most memory that was in use", status("VmHWM:")),
+        ("process_threads", "gauge", "Threads", fs::read_dir("/proc/self/task").ok().map(count)),
+        (
+            "process_open_fds",
+            "gauge",
+            "Open files and sockets",
+            fs::read_dir("/proc/self/fd").ok().map(count),
+        ),
+        ("process_uptime_seconds", "gauge", "Time since the start", Some(alive.as_secs_f64())),
     ];
     let mut text = String::new();
-    for (name, kind, value) in figures {
+    for (name, kind, help, value) in figures {
         if let Some(value) = value {
             // Writing into a string cannot fail.
-            writeln!(text, "# TYPE {name} {kind}\n{name} {value}").ok();
+            writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}").ok();
         }
     }
     text

@@ -149,6 +149,12 @@ fn up(snapshot: &Snapshot) -> usize {
 
 fn metrics(snapshot: Option<&Snapshot>, shared: &Shared) -> Response {
     let mut text = shared.meters.text();
+    write!(
+        text,
+        "# HELP pentad_build_info Which version runs\n# TYPE pentad_build_info gauge\npentad_build_info{{version=\"{}\"}} 1\n",
+        env!("CARGO_PKG_VERSION")
+    )
+    .ok();
     let mut gauge = |name: &str, help: &str, value: usize| {
         // Writing into a string cannot fail.
         write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n").ok();

@@ -194,7 +194,9 @@ impl Bus {
                     Err(mpsc::error::TryRecvError::Disconnected) => return Ended::Stop,
                 }
             }
-            let turn = self.core.next(clock::now());
+            let now = clock::now();
+            self.meters.behind.set(self.core.behind(now.instant).as_secs_f64());
+            let turn = self.core.next(now);
             self.meters.silent_units.set(i64::try_from(self.core.silent_units()).unwrap_or(i64::MAX));
             self.tell().await;
             match turn {

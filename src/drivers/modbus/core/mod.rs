@@ -163,6 +163,11 @@ impl Core {
         self.schedule.silent_units()
     }
 
+    /// How far it is behind its plan, see [`Schedule::behind`].
+    pub(super) fn behind(&self, now: Instant) -> Duration {
+        self.schedule.behind(now)
+    }
+
     /// Takes a command; it may be settled at once.
     pub(super) fn submit(&mut self, command: &DriverCommand, now: Now) {
         match self.admit(command, now.instant) {

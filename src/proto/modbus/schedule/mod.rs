@@ -335,6 +335,13 @@ impl Schedule {
         self.units.get(unit)?.rest_until
     }
 
+    /// How long the poll of a unit that answers and is free has been due that has waited longest.
+    pub fn behind(&self, now: Instant) -> Duration {
+        let asked = self.units.iter().filter(|unit| unit.is_free(now) && unit.breaker.retry_at().is_none());
+        let due = asked.flat_map(|unit| &unit.polls).map(|poll| poll.due).min();
+        due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due))
+    }
+
     /// Takes out the orders that were not begun before their deadline.
     pub fn take_expired(&mut self, now: Instant) -> Vec<u64> {
         self.take_orders(|_, order| order.deadline <= now)

@@ -141,6 +141,20 @@ fn a_bus_that_cannot_keep_up_serves_all_units_alike_and_is_never_idle() {
     for unit in 0..10 {
         assert!((95..=105).contains(&bus.polls_of(unit).len()));
     }
+    // Ten units that take ten milliseconds each, of which nine want to be asked five times as often.
+    let behind = bus.schedule.behind(bus.now);
+    assert!((Duration::from_millis(50)..=Duration::from_millis(100)).contains(&behind), "{behind:?}");
+}
+
+#[test]
+fn a_bus_that_keeps_up_is_behind_by_a_few_turns_at_most_and_a_silent_unit_does_not_count() {
+    let mut bus = Bus::new(3, &[(0, 0, 1000), (1, 1, 1000), (2, 2, 1000)]);
+    bus.dead.push(2);
+    bus.run_until(60_000);
+    for _ in 0..100 {
+        bus.turn(Duration::from_secs(70));
+        assert!(bus.schedule.behind(bus.now) <= TIMEOUT + 2 * TURN, "{:?}", bus.schedule.behind(bus.now));
+    }
 }
 
 #[test]
