@@ -4,7 +4,7 @@
 //! Nothing is said here that stands somewhere else already, so the pages cannot fall behind the program.
 
 use clap::{Arg, Command, ValueEnum};
-use roff::{Inline, Roff, bold, italic, line_break, roman};
+use roff::{Inline, Roff, bold, italic, roman};
 
 /// Every key of the configuration, with comments.
 const CONFIGURATION: &str = include_str!("../../etc/pentad.toml");
@@ -83,10 +83,17 @@ pub(super) fn page(page: Page, command: &Command) -> String {
 fn head(name: &str, section: &str, what: &str) -> Roff {
     let mut page = Roff::new();
     let source = format!("pentad {}", env!("CARGO_PKG_VERSION"));
-    page.control("TH", [name, section, "", &source, "pentad"]);
+    page.control("TH", [name, section, &day_of_the_build(), &source, "pentad"]);
     page.control("SH", ["NAME"]);
     page.text([roman(format!("{name} - {what}"))]);
     page
+}
+
+/// A page bears a date; readers that find none take the next word for it.
+fn day_of_the_build() -> String {
+    let built =
+        jiff::Timestamp::from_millisecond(crate::clock::built().0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    built.to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
 }
 
 fn program(command: &Command) -> String {
@@ -182,9 +189,12 @@ fn configuration() -> String {
 /// Turns a commented file round: a comment stands before what it explains, an explanation behind its heading.
 fn explain(file: &str, page: &mut Roff) {
     let mut comment: Vec<&str> = Vec::new();
+    // What follows a heading begins a paragraph by itself.
+    let mut begins = true;
     for line in file.lines().chain([""]) {
         if let Some(title) = line.strip_prefix("# ---- ") {
             page.control("SH", [title.trim_end_matches(['-', ' ']).to_uppercase().as_str()]);
+            begins = true;
             continue;
         }
         let setting = match line.strip_prefix('#') {
@@ -199,18 +209,20 @@ fn explain(file: &str, page: &mut Roff) {
         let has_prose = prose != roman("");
         if setting.starts_with('[') {
             page.control("SS", [setting]);
-        } else {
+            begins = true;
+        } else if (has_prose || !setting.is_empty()) && !std::mem::replace(&mut begins, false) {
             page.control("PP", []);
-            if !setting.is_empty() {
-                page.text([bold(setting)]);
-            }
+        }
+        if !setting.is_empty() && !setting.starts_with('[') {
+            page.text([bold(setting)]);
         }
         if has_prose && !setting.is_empty() && !setting.starts_with('[') {
             page.control("RS", ["4"]);
             page.text([prose]);
             page.control("RE", []);
         } else if has_prose {
-            page.text([prose, line_break()]);
+            page.text([prose]);
+            begins = false;
         }
     }
 }

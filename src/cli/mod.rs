@@ -74,9 +74,9 @@ enum Command {
     },
     /// Print ready-made addresses for a client, secrets included
     Url {
-        /// janus, sagoo, ithings, oam, uplus or all
-        #[arg(value_parser = parse_dialects)]
-        dialect: Dialects,
+        /// Whose addresses
+        #[arg(value_parser = ["janus", "sagoo", "ithings", "oam", "uplus", "all"])]
+        dialect: String,
         /// Id of the client
         #[arg(long, value_name = "ID")]
         client: String,
@@ -140,10 +140,6 @@ struct Log {
     log_level: Option<String>,
 }
 
-/// One or all of the dialects.
-#[derive(Clone, Debug)]
-struct Dialects(Vec<Dialect>);
-
 /// Does what the arguments say; the first one is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = command().try_get_matches_from(arguments);
@@ -163,7 +159,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo { listen, broker, log } => with_log(&log, || demo::demo(listen, broker)),
         Command::Check { files } => commands::check(&files),
         Command::Url { dialect, client, host, files } => {
-            commands::url(&dialect.0, &client, host.as_deref(), &files)
+            commands::url(&dialects(&dialect), &client, host.as_deref(), &files)
         }
         Command::Scan(scan) => scan::scan(&scan),
         Command::Token => commands::token(),
@@ -193,15 +189,9 @@ fn parse_broker(text: &str) -> Result<SocketAddr, String> {
     port.or_else(|_| text.parse()).map_err(|_| "give an address such as 127.0.0.1:1883, or a port".to_owned())
 }
 
-fn parse_dialects(text: &str) -> Result<Dialects, String> {
-    if text == "all" {
-        return Ok(Dialects(Dialect::ALL.to_vec()));
-    }
-    let found = Dialect::ALL.into_iter().find(|dialect| dialect.name() == text);
-    found.map(|dialect| Dialects(vec![dialect])).ok_or_else(|| {
-        let names: Vec<_> = Dialect::ALL.iter().map(|dialect| dialect.name()).collect();
-        format!("give one of {} or all", names.join(", "))
-    })
+/// One or all of the dialects.
+fn dialects(name: &str) -> Vec<Dialect> {
+    Dialect::ALL.into_iter().filter(|dialect| name == "all" || dialect.name() == name).collect()
 }
 
 /// Prints what was asked for. A reader that has gone (`pentad check | head`) is no failure.

@@ -6,7 +6,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -78,14 +78,18 @@ fn self_signed(wanted: &SelfSigned) -> Result<String, Failure> {
     names.dedup();
     let (chain, private, der) =
         make(&names, wanted.days).map_err(|error| Failure::Make(names.clone(), error))?;
-    fs::create_dir_all(&wanted.out).map_err(|error| Failure::Write(wanted.out.clone(), error))?;
+    let group = group_around(&wanted.out);
+    if !wanted.out.exists() {
+        fs::create_dir_all(&wanted.out).map_err(|error| Failure::Write(wanted.out.clone(), error))?;
+        hand_over(&wanted.out, group);
+    }
     // The key first: a certificate without its key would look finished.
-    write(&key, &private, 0o640)?;
-    write(&certificate, &chain, 0o644)?;
+    write(&key, &private, 0o640, group)?;
+    write(&certificate, &chain, 0o644, group)?;
     let fingerprint: Vec<String> = Sha256::digest(&der).iter().map(|byte| format!("{byte:02X}")).collect();
     Ok(format!(
         "{certificate} and {key} are good for {days} days, for {names}\nSHA-256 {fingerprint}\n\n\
-         Put this into pentad.toml, and let the group of the service read the key:\n\n\
+         Put this into pentad.toml. The key is for root and the group that its folder belongs to:\n\n\
          [server.tls]\nlisten = [\"0.0.0.0:8443\"]\ncertificate = \"{certificate}\"\nkey = \"{key}\"",
         certificate = certificate.display(),
         key = key.display(),
@@ -139,8 +143,20 @@ fn own_names() -> Vec<String> {
     names
 }
 
+/// The group of the folder, or of the nearest one above that is there: below /etc/pentad that of the service.
+fn group_around(folder: &Path) -> Option<u32> {
+    folder.ancestors().find_map(|above| fs::metadata(above).ok()).map(|above| above.gid())
+}
+
+/// Gives it to a group, where we may: whoever is not root makes it for themselves.
+fn hand_over(path: &Path, group: Option<u32>) {
+    if chown(path, None, group).is_err() {
+        complain(&format!("{} cannot be given to the group of the folder around it", path.display()));
+    }
+}
+
 /// Writes the whole file or leaves the old one.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
+fn write(path: &Path, text: &str, mode: u32, group: Option<u32>) -> Result<(), Failure> {
     let fail = |error| Failure::Write(path.to_owned(), error);
     let fresh = path.with_extension("pem.new");
     // One that was left by a run that was cut off.
@@ -149,6 +165,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh).map_err(fail)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
+    hand_over(&fresh, group);
     fs::rename(&fresh, path).map_err(fail)
 }
 
