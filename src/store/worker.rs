@@ -117,30 +117,7 @@ pub fn open(settings: History, directory: Arc<Directory>) -> Result<(Keeper, Arc
     let tail_path = beside(&settings.path, "-tail");
     let (mut tail, mut left) = Tail::open(&tail_path).map_err(file(&tail_path))?;
     if let (Some(database), false) = (&mut database, left.is_empty()) {
-        let taken = match take_in(database, &left, &settings) {
-            Err(trouble) if trouble.is_damage() => {
-                set_aside(&settings.path, &trouble);
-                *database = open_database(&settings).map_err(in_database)?.0;
-                take_in(database, &left, &settings)
-            }
-            taken => taken,
-        };
-        recovered = match taken {
-            Ok(recovered) => {
-                info!(
-                    changes = left.len(),
-                    "the history has taken in what was not committed when the process ended"
-                );
-                left.clear();
-                recovered
-            }
-            Err(trouble) if trouble.is_shortage() => {
-                shortage = Some(trouble);
-                database.roll_back();
-                database.foresee(&left).map_err(in_database)?
-            }
-            Err(trouble) => return Err(in_database(trouble)),
-        };
+        (recovered, shortage) = with_tail(database, &mut left, &settings).map_err(in_database)?;
     }
     // What could not be taken in stays there.
     if shortage.is_none() {
@@ -181,6 +158,37 @@ fn open_database(settings: &History) -> Result<(Database, Recovered), Trouble> {
     let database = Database::open(&settings.path, settings.max_bytes)?;
     let recovered = database.recover()?;
     Ok((database, recovered))
+}
+
+/// What there is once the tail has been taken in. Where the disk has no room for it, also what it said; the tail waits then.
+fn with_tail(
+    database: &mut Database,
+    left: &mut Vec<Write>,
+    settings: &History,
+) -> Result<(Recovered, Option<Trouble>), Trouble> {
+    let taken = match take_in(database, left, settings) {
+        Err(trouble) if trouble.is_damage() => {
+            set_aside(&settings.path, &trouble);
+            *database = open_database(settings)?.0;
+            take_in(database, left, settings)
+        }
+        taken => taken,
+    };
+    match taken {
+        Ok(recovered) => {
+            info!(
+                changes = left.len(),
+                "the history has taken in what was not committed when the process ended"
+            );
+            left.clear();
+            Ok((recovered, None))
+        }
+        Err(trouble) if trouble.is_shortage() => {
+            database.roll_back();
+            Ok((database.foresee(left)?, Some(trouble)))
+        }
+        Err(trouble) => Err(trouble),
+    }
 }
 
 fn take_in(database: &mut Database, left: &[Write], settings: &History) -> Result<Recovered, Trouble> {

@@ -36,6 +36,9 @@ attempt "change the cgroups", 0, mkdir "/sys/fs/cgroup/attempt";
 attempt "use raw network packets", 0, socket(my $packets, 17, SOCK_RAW, 0);
 # For the addresses of the machine, which an advertised gateway tells the network.
 attempt "see the addresses of the machine (netlink)", 1, socket(my $netlink, 16, SOCK_RAW, 0);
+# Through systemd, since the call itself is an administrator's.
+attempt "ask whether the clock was set", 1, `timedatectl show --property=NTPSynchronized --value` =~ /^(yes|no)$/;
+attempt "set the clock", 0, system("date -s 2001-02-03 >/dev/null 2>&1") == 0 || system("timedatectl set-time 2001-02-03 >/dev/null 2>&1") == 0;
 attempt "use virtual sockets", 0, socket(my $virtual, 40, SOCK_STREAM, 0);
 attempt "use TCP", 1, socket(my $tcp, AF_INET, SOCK_STREAM, 0);
 attempt "use local sockets", 1, socket(my $local, AF_UNIX, SOCK_DGRAM, 0);

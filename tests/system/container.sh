@@ -10,7 +10,7 @@
 # systemd, which need not even be there. Needs root.
 
 container_folder=${PENTAD_SYSTEM:-${CARGO_TARGET_DIR:-target}/system}
-container_packages=systemd-sysv,dbus,procps,curl
+container_packages=systemd-sysv,dbus,procps,curl,man-db,mandoc,bash-completion
 container_leader=
 container_nspawn=
 
