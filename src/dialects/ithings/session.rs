@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::fault::Fault;
@@ -20,7 +19,7 @@ use crate::dialects::{self, Context, Input, Output};
 use crate::model::client::Client;
 use crate::model::message::{DeviceMessage, Form};
 use crate::model::time::Now;
-use crate::text::Text;
+use crate::text::{self, Text};
 
 /// Subscriptions of one socket. A further one is refused.
 const SUBSCRIPTIONS: usize = 256;
@@ -198,7 +197,11 @@ impl Session {
             let lines = message.form(Form::ITHINGS_EACH, |message| push::lines(message, form));
             let admitted = push::readings(message).map(|report| wanted.admit(&report.id));
             sends.extend(
-                split(&lines).into_iter().zip(admitted).filter(|(_, admit)| *admit).map(|(line, _)| line),
+                text::lines(&lines)
+                    .into_iter()
+                    .zip(admitted)
+                    .filter(|(_, admit)| *admit)
+                    .map(|(line, _)| line),
             );
         }
         let wanted = Identifiers::of(self.admitted(Subject::PropertyV2, message));
@@ -246,19 +249,6 @@ impl<'a> Identifiers<'a> {
     fn admit(&self, identifier: &str) -> bool {
         self.all || self.named.contains(identifier)
     }
-}
-
-/// The lines of a shared text, each sharing its bytes.
-fn split(lines: &Text) -> Vec<Text> {
-    let bytes = Bytes::from(lines.clone());
-    let mut start = 0;
-    let cut = |line: &str| {
-        let end = start + line.len();
-        let shared = bytes.slice(start..end);
-        start = end + 1;
-        Text::try_from(shared).unwrap_or_default()
-    };
-    lines.split('\n').map(cut).collect()
 }
 
 /// 32 hex digits that name a connection over all runs of the process; the number alone does not.

@@ -20,28 +20,50 @@ use crate::text::Text;
 /// The message buffer that a Tomcat client of the first vendor samples has.
 const SMALL_CLIENT_BYTES: usize = 8192;
 
-/// The push of a message, rendered once for all sessions.
+/// The push of a message, rendered once for all sessions. One that would not fit into the buffer of a small client is several, a line
+/// each, where it can be divided: a report of many properties is as good as several of some.
 pub(super) fn push(message: &DeviceMessage, format: PushFormat) -> Text {
     let form = match format {
         PushFormat::Flat => Form::UPLUS_FLAT,
         PushFormat::Envelope => Form::UPLUS_ENVELOPE,
     };
     message.form(form, |message| {
-        let text = render(message, format);
-        if text.len() > SMALL_CLIENT_BYTES {
+        let mut pushes = Vec::new();
+        if let Body::Properties(reports) = &message.body {
+            divide(message, reports, format, &mut pushes);
+        } else {
+            pushes.push(render(message, payload(&message.body), format, 0));
+        }
+        if let Some(large) = pushes.iter().find(|push| push.len() > SMALL_CLIENT_BYTES) {
             tracing::debug!(
                 dialect = "uplus",
                 device = %message.device.id,
-                bytes = text.len(),
+                bytes = large.len(),
                 "a push is larger than the buffer of some clients"
             );
         }
-        text
+        pushes.join("\n")
     })
 }
 
-fn render(message: &DeviceMessage, format: PushFormat) -> String {
-    let (topic, name, mut data) = payload(&message.body);
+/// Adds the pushes of a report, halved until each of them fits.
+fn divide(message: &DeviceMessage, reports: &[Report], format: PushFormat, pushes: &mut Vec<String>) {
+    let whole = render(message, (Topic::Status, "status", status(reports)), format, pushes.len());
+    let (first, second) = reports.split_at(reports.len() / 2);
+    if whole.len() <= SMALL_CLIENT_BYTES || first.is_empty() {
+        return pushes.push(whole);
+    }
+    divide(message, first, format, pushes);
+    divide(message, second, format, pushes);
+}
+
+/// One push; `place` tells those of one message apart.
+fn render(
+    message: &DeviceMessage,
+    (topic, name, mut data): (Topic, &str, Map<String, Json>),
+    format: PushFormat,
+    place: usize,
+) -> String {
     let device = &message.device;
     let (type_id, device_id) = (device.product.type_id.as_ref(), device.mac.as_ref());
     data.insert("deviceId".to_owned(), device_id.into());
@@ -57,7 +79,7 @@ fn render(message: &DeviceMessage, format: PushFormat) -> String {
             type_id,
             device_id,
             ts: message.at.0,
-            sn: &format!("{:016x}{:016x}", message.at.0, message.seq),
+            sn: &format!("{place:04x}{:012x}{:016x}", message.at.0 & 0xffff_ffff_ffff, message.seq),
             name,
             args: data,
         }),
@@ -345,6 +367,35 @@ mod tests {
             ),
         ];
         check_flat(rows);
+    }
+
+    #[test]
+    fn a_report_too_large_for_a_small_client_is_told_in_pieces() {
+        let reports: Vec<Report> = (0..400)
+            .map(|n| report(&format!("a-property-with-a-long-name-{n}"), Value::Int(n), Quality::Stale))
+            .collect();
+        let device = Arc::clone(context(None).directory.device("press-1").unwrap());
+        let body = Body::Properties(reports);
+        let message = DeviceMessage::new(255, UnixMillis(1_700_000_000_000), device, body);
+        for format in [PushFormat::Flat, PushFormat::Envelope] {
+            let text = push(&message, format);
+            let (mut told, mut numbers) = (0, std::collections::BTreeSet::new());
+            for line in text.split('\n') {
+                assert!(line.len() <= SMALL_CLIENT_BYTES, "{} bytes", line.len());
+                let push: Json = serde_json::from_str(line).unwrap();
+                let data = if format == PushFormat::Flat { &push["data"] } else { &push["body"]["args"] };
+                let (values, marks) =
+                    (data["status"].as_object().unwrap(), data["quality"].as_object().unwrap());
+                assert!(values.keys().eq(marks.keys()));
+                told += values.len();
+                numbers.insert(push["header"]["sn"].to_string());
+            }
+            assert_eq!(told, 400);
+            let different = if format == PushFormat::Flat { 1 } else { text.split('\n').count() };
+            assert_eq!(numbers.len(), different);
+        }
+        let one = vec![report("x", Value::text("y".repeat(9000)), Quality::Good)];
+        assert!(pushed(Body::Properties(one), PushFormat::Flat)["data"]["status"]["x"].is_string());
     }
 
     fn check_flat<const N: usize>(rows: [(Body, &str, Json); N]) {

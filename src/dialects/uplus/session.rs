@@ -25,7 +25,7 @@ use crate::model::interest::{GroupAnswer, GroupAsk};
 use crate::model::message::DeviceMessage;
 use crate::model::snapshot::{Answer, Question};
 use crate::model::time::Now;
-use crate::text::Text;
+use crate::text::{self, Text};
 
 /// Weight of the commands that may wait for their turn: one for each, and one for each relation that they name. It
 /// admits a client that subscribes a few thousand keys at once. When full the connection is closed, since an answer
@@ -279,7 +279,13 @@ impl UplusSession {
 
     fn push(&mut self, message: &DeviceMessage) {
         let text = push::push(message, self.context.settings.uplus.push_format);
-        self.output(Output::Send(text));
+        if text.contains('\n') {
+            for piece in text::lines(&text) {
+                self.output(Output::Send(piece));
+            }
+        } else {
+            self.output(Output::Send(text));
+        }
     }
 
     fn ask(&mut self, under_way: UnderWay, ask: GroupAsk) {
