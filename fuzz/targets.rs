@@ -9,15 +9,19 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use pentad::config::{Source, resolve};
 use pentad::dialects::uplus::signed_query;
+use pentad::drivers::mqtt::body::{Body, Part};
 use pentad::drivers::mqtt::discover::{LONGEST_NAME, Pattern};
+use pentad::drivers::mqtt::homeassistant::jinja::Scope;
+use pentad::drivers::mqtt::homeassistant::{Announced, Scheme, parse};
 use pentad::drivers::mqtt::packet::{self, Hello, Version as Mqtt};
 use pentad::drivers::mqtt::path::Path;
 use pentad::drivers::mqtt::payload::Form;
-use pentad::drivers::mqtt::route::{is_filter, matches};
+use pentad::drivers::mqtt::route::{is_filter, is_topic, matches};
 use pentad::drivers::mqtt::session as mqtt;
 use pentad::model::client::{Client, DeviceFilter, Dialect, Rights, Secret};
 use pentad::model::expression::{self, Kind, Name};
 use pentad::model::identity;
+use pentad::model::product::ReportRule;
 use pentad::model::time::UnixMillis;
 use pentad::model::value::ValueType;
 use pentad::proto::modbus::frame::{Framing, Request};
@@ -71,6 +75,53 @@ pub fn mqtt_discover(data: &[u8]) {
         for (_, name) in captures {
             assert!(topic.contains(name) && name.len() <= LONGEST_NAME && !name.contains(char::is_control));
             assert!(identity::is_id(&identity::id(name)));
+        }
+    }
+}
+
+/// Any payloads announced under any topics, and any payload for what they make: products hold together, ids are ids, topics are
+/// plain, and no message or template breaks anything.
+pub fn homeassistant(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let scheme = Scheme {
+        prefix: "ha".into(),
+        allow: Vec::new(),
+        deny: Vec::new(),
+        limit: 1,
+        report: ReportRule::default(),
+        stale_after: None,
+        link: "l".into(),
+        gateway: "g".into(),
+        project: "1".into(),
+        area: "1".into(),
+        tags: Vec::new(),
+    };
+    let mut parts = text.split(char::from(NEXT));
+    let payload = parts.next().unwrap_or_default();
+    let announced: Vec<Announced> = parts
+        .filter_map(|part| {
+            let (topic, announcement) = part.split_once(' ')?;
+            parse(scheme.place(topic)?, announcement.as_bytes()).ok()?
+        })
+        .collect();
+    let (member, _) = scheme.device(&"d".into(), &announced.iter().collect::<Vec<_>>());
+    let (product, map) = (&member.device.product, &member.map);
+    assert_eq!(product.properties.len(), map.properties.len());
+    let mut ids: Vec<_> = product.properties.iter().map(|property| &*property.id).collect();
+    assert!(ids.iter().all(|id| identity::is_id(id)));
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), product.properties.len());
+    let body = Body::new(payload.as_bytes());
+    for (property, point) in product.properties.iter().zip(map.properties.iter().flatten()) {
+        let form = Form::of(property, point);
+        for source in &point.sources {
+            assert!(is_topic(&source.place.topic));
+            let part = Part::parse(&source.part).expect("what is announced can be looked for");
+            part.read(&body, &form);
+        }
+        if let Some(template) = point.write.as_ref().and_then(|write| write.template.as_ref()) {
+            drop(template.render(Scope::sent(payload.into())));
         }
     }
 }

@@ -44,6 +44,7 @@ corpora!(
     mqtt_packet,
     mqtt_payload,
     mqtt_discover,
+    homeassistant,
     config,
     janus,
     sagoo,

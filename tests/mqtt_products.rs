@@ -13,6 +13,10 @@
 //! - `= ...`: what the hub is told next, one line each.
 //!
 //! Everything that is sent and told must stand in the file, in order.
+//!
+//! `tests/products/homeassistant/NAME.txt` begins without a product: the device announces itself as Home Assistant's MQTT discovery
+//! has it, and with `! announced` it is put together. What appears is told in the lines that follow: `= device ID NAME (PRODUCT)`,
+//! then `= property ID TYPE ACCESS ...`, `= function ID`, `= event ID` for each, or `= gone ID`.
 
 #![cfg(test)]
 
@@ -33,6 +37,7 @@ use pentad::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sampl
 use pentad::model::command::Outcome;
 use pentad::model::device::Device;
 use pentad::model::identity;
+use pentad::model::product::Access;
 use pentad::model::time::Now;
 use pentad::model::value::Value;
 use serde_json::Value as Json;
@@ -68,6 +73,17 @@ fn every_conversation_goes_as_documented() {
 }
 
 #[test]
+fn every_device_that_announces_itself_becomes_what_it_is() {
+    let conversations = files("tests/products/homeassistant", "txt");
+    assert!(conversations.len() > 6, "only {} conversations were found", conversations.len());
+    let wrong: Vec<String> = conversations
+        .iter()
+        .filter_map(|(name, text)| play_announced(text).err().map(|error| format!("{name}.txt:{error}")))
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
 fn every_shipped_product_on_mqtt_has_its_conversation_and_names_its_source() {
     let conversations = files("tests/products/mqtt", "txt");
     for (name, text) in files("products", "toml") {
@@ -96,7 +112,7 @@ fn devices_appear_by_the_documented_rules_as_what_they_are() {
     );
     let config = resolved(plant, None).expect("the rules can be read");
     let broker = config.brokers.into_iter().next().expect("a broker");
-    let members = Members { devices: Vec::new(), rules: broker.rules };
+    let members = Members { rules: broker.rules, ..Members::default() };
     let mut tried = 0;
     for (name, text) in files("tests/products/mqtt", "txt") {
         let header = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
@@ -160,16 +176,76 @@ fn play(name: &str, text: &str) -> Result<(), String> {
     let config = config(name, product, header("topic ").ok_or("0: no topic")?)?;
     let broker = config.brokers.into_iter().next().ok_or("0: no broker")?;
     let device = Arc::clone(&broker.devices[0].device);
-    let (now, members) = (clock::now(), Members { devices: broker.devices, rules: Vec::new() });
+    let (now, members) = (clock::now(), Members { devices: broker.devices, ..Members::default() });
     let (state, errors) = State::new(Arc::clone(&broker.settings.id), &config.gateway.id, &members, now);
     assert!(errors.is_empty(), "{errors:?}");
-    let mut played = Stage { state, device, now, commands: 0, told: VecDeque::new() };
-    played.state.handle_connected(played.now);
-    while played.state.poll_observation().is_some() {}
-    for (at, line) in text.lines().enumerate() {
-        played.line(line).map_err(|error| format!("{}: {error}", at + 1))?;
+    Stage { state, device, now, commands: 0, told: VecDeque::new() }.play(text)
+}
+
+/// A conversation with a device that announces itself at a broker where that is switched on.
+fn play_announced(text: &str) -> Result<(), String> {
+    let plant = "[gateway]\nid = \"gw\"\n[[mqtt]]\nid = \"b\"\nurl = \"mqtt://127.0.0.1\"\nhomeassistant = true\n[[client]]\n\
+                 id = \"c\"\nsecret = \"long-enough-secret\"\n";
+    let broker = resolved(plant.to_owned(), None)?.brokers.into_iter().next().ok_or("0: no broker")?;
+    let (now, members) = (clock::now(), Members { scheme: broker.scheme, ..Members::default() });
+    let (state, _) = State::new("b".into(), &"gw".into(), &members, now);
+    // Nobody yet; the first that appears takes its place.
+    let device = Arc::clone(&config("", "generic-json", "none")?.devices[0]);
+    Stage { state, device, now, commands: 0, told: VecDeque::new() }.play(text)
+}
+
+/// What a device that has appeared is, line by line.
+fn described(device: &Device) -> Vec<String> {
+    let product = &device.product;
+    let mut lines = vec![format!("device {} {} ({})", device.id, device.name, product.name)];
+    for property in &product.properties {
+        let access = match property.access {
+            Access::Read => "r",
+            Access::Write => "w",
+            Access::ReadWrite => "rw",
+        };
+        let mut line = format!("property {} {} {access}", property.id, property.kind.name());
+        let more = [
+            property.unit.as_ref().map(|unit| format!(" {unit}")),
+            property.range.map(|(low, high)| format!(" {low}..{high}")),
+            property.step.map(|step| format!(" step {step}")),
+            property.stale_after.map(|time| format!(" stale after {} s", time.as_secs())),
+        ];
+        line.extend(more.into_iter().flatten());
+        if !property.labels.is_empty() {
+            let labels: Vec<&str> = property.labels.iter().map(|(_, label)| &**label).collect();
+            write!(line, " [{}]", labels.join(", ")).expect("a text takes it");
+        }
+        lines.push(line);
     }
-    played.finished()
+    lines.extend(product.functions.iter().map(|function| format!("function {}", function.id)));
+    lines.extend(product.events.iter().map(|event| format!("event {}", event.id)));
+    lines
+}
+
+impl Stage {
+    fn play(self, text: &str) -> Result<(), String> {
+        let mut played = self;
+        played.state.handle_connected(played.now);
+        while played.state.poll_observation().is_some() {}
+        for (at, line) in text.lines().enumerate() {
+            played.line(line).map_err(|error| format!("{}: {error}", at + 1))?;
+        }
+        played.finished()
+    }
+
+    /// Time passes until announcements are quiet; who appears is told, and who is no more.
+    fn announced(&mut self) {
+        self.now.instant += Duration::from_secs(1);
+        self.state.handle_timeout(self.now);
+        let told = self.state.poll_announcement().unwrap_or_default();
+        self.state.handle_announced(&told.come, &vec![Ok(()); told.come.len()], self.now);
+        for device in told.come {
+            self.told.extend(described(&device));
+            self.device = device;
+        }
+        self.told.extend(told.gone.iter().map(|id| format!("gone {id}")));
+    }
 }
 
 /// A topic and what is published there.
@@ -219,6 +295,10 @@ impl Stage {
     }
 
     fn want(&mut self, rest: &str) -> Result<(), String> {
+        if rest == "announced" {
+            self.announced();
+            return Ok(());
+        }
         let (what, rest) = rest.split_once(' ').ok_or("what is wanted?")?;
         let product = Arc::clone(&self.device.product);
         let action = match what {

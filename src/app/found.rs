@@ -32,6 +32,11 @@ impl Found {
         let mut others = configured.devices().iter().chain(self.devices().filter(known));
         let clash = others.find_map(|other| Some((shared(&device, other)?, Arc::clone(&other.id))));
         drop(others);
+        // Clients know a product by its id: it must not be two.
+        let differs =
+            |other: &&Arc<Device>| other.product.id == device.product.id && other.product != device.product;
+        let other = configured.devices().iter().find(differs);
+        let clash = clash.or_else(|| Some(("product", Arc::clone(&other?.id))));
         if let Some((what, of)) = clash {
             return Err(Unwelcome::Taken { what, of });
         }
@@ -135,6 +140,19 @@ mod tests {
         assert_eq!((gone.len(), ids(&found)), (1, vec!["z"]));
         found.settle(&plant, &[b]);
         assert_eq!(ids(&found), [""; 0]);
+    }
+
+    #[test]
+    fn a_product_of_a_configured_device_is_never_another_one() {
+        let (mut found, plant, link) = (Found::default(), configured(&["x"]), Arc::from("a"));
+        let other = |id: &str| {
+            let device = device("y", "a");
+            let product = Product { id: id.into(), name: "other".into(), ..(*device.product).clone() };
+            Arc::new(Device { product: Arc::new(product), ..(*device).clone() })
+        };
+        let taken = Err(Unwelcome::Taken { what: "product", of: "x".into() });
+        assert_eq!(found.insert(&link, other("p"), &plant), taken);
+        assert_eq!(found.insert(&link, other("q"), &plant), Ok(()));
     }
 
     #[test]

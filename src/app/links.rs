@@ -72,7 +72,7 @@ pub(super) struct Steps {
 #[derive(Debug)]
 enum Start {
     Bus(Bus, LinkPort),
-    Broker(Broker, LinkPort),
+    Broker(Box<Broker>, LinkPort),
 }
 
 impl Start {
@@ -154,7 +154,9 @@ impl Links {
                     steps.roll.push((Arc::clone(id), Others::Broker(members(broker))));
                 }
                 LinkChange::Restart => {
-                    steps.start.push(Start::Broker(broker.clone(), port(id, self.meters.broker(id))));
+                    steps
+                        .start
+                        .push(Start::Broker(Box::new(broker.clone()), port(id, self.meters.broker(id))));
                 }
             }
         }
@@ -235,7 +237,7 @@ impl Links {
 
 /// Who is behind a broker.
 fn members(broker: &Broker) -> Members {
-    Members { devices: broker.devices.clone(), rules: broker.rules.clone() }
+    Members { devices: broker.devices.clone(), rules: broker.rules.clone(), scheme: broker.scheme.clone() }
 }
 
 /// Waits until these drivers have let go of their ports.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::discovery::Ways;
 use super::node::Node;
 use super::problem::{Problem, Spot};
 use super::reader::{Entry, Table};
@@ -23,8 +24,8 @@ use crate::model::device::Device;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plant<'c> {
     pub(super) devices: &'c [Arc<Device>],
-    /// By which others appear.
-    pub(super) rules: &'c [Arc<Rule>],
+    /// How others appear.
+    pub(super) ways: &'c [&'c Ways],
 }
 
 impl Plant<'_> {
@@ -32,9 +33,12 @@ impl Plant<'_> {
     fn has(&self, pattern: &str) -> bool {
         let filter = DeviceFilter::new([pattern]);
         let by_id = !pattern.starts_with("product:");
-        let nobody = self.devices.is_empty() && self.rules.is_empty();
+        // Of those that announce themselves nothing is known.
+        let nobody = self.devices.is_empty() && self.ways.is_empty();
+        let unknown = nobody || self.ways.iter().any(|ways| ways.scheme.is_some());
         let appears = |rule: &Arc<Rule>| by_id || filter.admits(&rule.device(&Vec::new()).device);
-        nobody || self.devices.iter().any(|device| filter.admits(device)) || self.rules.iter().any(appears)
+        let mut rules = self.ways.iter().flat_map(|ways| &ways.rules);
+        unknown || self.devices.iter().any(|device| filter.admits(device)) || rules.any(appears)
     }
 }
 

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Surroundings;
-use super::discovery::{self, Stock};
+use super::discovery::{self, Stock, Ways};
 use super::links::{self, Id};
 use super::node::Node;
 use super::problem::Problem;
 use super::reader::Table;
 use super::scalar::{self, Endpoint};
 use super::server::file;
-use crate::drivers::mqtt::discover::Rule;
 use crate::drivers::mqtt::packet::Version;
 use crate::drivers::mqtt::presence::PresenceSettings;
 use crate::drivers::mqtt::route::{Names, is_topic};
@@ -38,19 +37,19 @@ struct Address {
     display: String,
 }
 
-/// One broker, and the rules by which devices appear there.
+/// One broker, and how devices appear there.
 pub(super) fn broker(
     table: Table<'_>,
     stock: Stock<'_>,
     surroundings: &dyn Surroundings,
-) -> (Id, Option<BrokerSettings>, Vec<Arc<Rule>>) {
+) -> (Id, Option<BrokerSettings>, Ways) {
     let gateway = &*stock.gateway.id;
     let id = links::id(&table);
     let address = address(&table);
     let words = [("3.1.1", Version::V3), ("5", Version::V5)];
     let version = table.key("version").read(|node| node.word(&words)).unwrap_or_default();
     let tls = tls(&table, address.as_ref(), surroundings);
-    let rules = discovery::rules(&table, id.as_ref().map(|(id, _)| id), version, stock);
+    let ways = discovery::ways(&table, id.as_ref().map(|(id, _)| id), version, stock);
     let username = table.key("username").read(Node::line);
     let password = password(&table, surroundings);
     let client_id = table.key("client_id").read(|node| {
@@ -88,7 +87,7 @@ pub(super) fn broker(
         clean_session,
         presence,
     });
-    (id, settings, rules)
+    (id, settings, ways)
 }
 
 /// What the gateway says of itself: `presence = false`, or a table with what differs from the usual.

@@ -13,6 +13,7 @@ use crate::dialects::{Common, Settings};
 use crate::drivers::modbus::{BusSettings, ModbusDevice, Target};
 use crate::drivers::mqtt::MqttDevice;
 use crate::drivers::mqtt::discover::Rule;
+use crate::drivers::mqtt::homeassistant::Scheme;
 use crate::model::client::{Anonymous, Client};
 use crate::model::device::Device;
 
@@ -148,6 +149,18 @@ impl Difference {
             };
             rules.map(|rule| (named(rule), Arc::clone(rule))).collect()
         };
+        let schemes = |config: &'_ Config| -> BTreeMap<String, Arc<Scheme>> {
+            let schemes = config.brokers.iter().filter_map(|broker| broker.scheme.as_ref());
+            let named = |scheme: &Arc<Scheme>| format!("of announcements at {}", scheme.link);
+            schemes.map(|scheme| (named(scheme), Arc::clone(scheme))).collect()
+        };
+        let (before, after) = (schemes(old), schemes(new));
+        self.each(
+            "discovery",
+            (&by_ref(&before), &by_ref(&after)),
+            |_| String::new(),
+            |before, after| (before != after).then(|| "changes".to_owned()),
+        );
         let (before, after) = (rules(old), rules(new));
         self.each(
             "discovery",
@@ -344,7 +357,10 @@ impl Broker {
     /// What it takes to get from this broker to its successor.
     pub fn change(&self, next: &Self) -> LinkChange {
         let devices = same(&self.devices, &next.devices, |device| &device.device);
-        LinkChange::of(self.settings == next.settings, devices && self.rules == next.rules)
+        LinkChange::of(
+            self.settings == next.settings,
+            devices && self.rules == next.rules && self.scheme == next.scheme,
+        )
     }
 }
 

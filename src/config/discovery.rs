@@ -1,4 +1,5 @@
-//! Reads `[[mqtt.discover]]`: under which topics devices appear by themselves.
+//! Reads `[[mqtt.discover]]`, under which topics devices appear by themselves, and `[mqtt.homeassistant]`, how those are taken
+//! that announce themselves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +12,15 @@ use super::node::{Lapse, Node};
 use super::problem::Problem;
 use super::product::Products;
 use super::reader::{Entry, Table};
-use super::{scalar, tuning};
+use super::{rules, scalar, tuning};
 use crate::drivers::announce::FOUND_DEVICES;
 use crate::drivers::mqtt::body::When;
 use crate::drivers::mqtt::discover::{DEVICE, GATEWAY, Pattern, Rule, USUAL_LIMIT};
+use crate::drivers::mqtt::homeassistant::{Scheme, USUAL_PREFIX};
 use crate::drivers::mqtt::packet::Version;
 use crate::drivers::mqtt::route::{Names, is_topic};
 use crate::model::device::Gateway;
+use crate::model::product::ReportRule;
 
 const PATTERN: &str = "a topic with {device} in it for the device's name, as in \"zigbee2mqtt/{device}\"";
 
@@ -28,13 +31,77 @@ pub(super) struct Stock<'p> {
     pub(super) products: &'p Products,
 }
 
-/// The rules of a broker, in the order in which they count.
-pub(super) fn rules(
-    broker: &Table<'_>,
-    link: Option<&Arc<str>>,
-    version: Version,
-    stock: Stock<'_>,
-) -> Vec<Arc<Rule>> {
+/// How devices appear at a broker.
+#[derive(Debug)]
+pub(super) struct Ways {
+    /// By topics that they report on; the first that fits counts.
+    pub(super) rules: Vec<Arc<Rule>>,
+    /// By what they announce.
+    pub(super) scheme: Option<Arc<Scheme>>,
+}
+
+impl Ways {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.scheme.is_none()
+    }
+}
+
+/// How those are taken that announce themselves: `homeassistant = true`, or a table with what differs from the usual.
+fn scheme(broker: &Table<'_>, link: Arc<str>, gateway: &Gateway) -> Option<Scheme> {
+    let entry = broker.key("homeassistant");
+    let mut scheme = Scheme {
+        prefix: USUAL_PREFIX.into(),
+        allow: Vec::new(),
+        deny: Vec::new(),
+        limit: USUAL_LIMIT,
+        report: ReportRule::default(),
+        stale_after: None,
+        link,
+        gateway: Arc::clone(&gateway.id),
+        project: Arc::clone(&gateway.project),
+        area: Arc::clone(&gateway.area),
+        tags: Vec::new(),
+    };
+    if entry.node().is_some_and(Node::is_bool) {
+        return entry.read(Node::bool).filter(|on| *on).map(|_| scheme);
+    }
+    let table = broker.table("homeassistant")?;
+    let prefix = |node: &Node<'_>| {
+        node.parse("the beginning of topics without wildcards, as in \"homeassistant\"", |text| {
+            let plain = is_topic(text) && !text.starts_with('$') && !text.ends_with('/');
+            plain.then(|| Arc::<str>::from(text))
+        })
+    };
+    scheme.prefix = table.key("prefix").read(prefix).unwrap_or(scheme.prefix);
+    scheme.limit = limit(&table);
+    (scheme.allow, scheme.deny) = (globs(&table, "allow"), globs(&table, "deny"));
+    if let Some(report) = table.table("report").map(rules::report) {
+        report.over(&mut scheme.report);
+    }
+    scheme.stale_after = table.key("stale_after").read(rules::stale_after).and_then(Lapse::time);
+    scheme.project = table.key("project").read(Node::digits).unwrap_or(scheme.project);
+    scheme.area = table.key("area").read(Node::digits).unwrap_or(scheme.area);
+    let tags = table.key("tags").read(|node| node.list_of(|item| item.line().map(Arc::from)));
+    scheme.tags = tags.unwrap_or_default();
+    table.finish();
+    Some(scheme)
+}
+
+fn limit(table: &Table<'_>) -> usize {
+    let most = i64::try_from(FOUND_DEVICES).unwrap_or(i64::MAX);
+    table.key("limit").read(|node| node.int(1..=most)).unwrap_or(USUAL_LIMIT)
+}
+
+/// Texts with `*` and `?`.
+fn globs(table: &Table<'_>, key: &'static str) -> Vec<WildMatch> {
+    let glob = |item: &Node<'_>| Some(WildMatch::new(item.line()?));
+    table.key(key).read(|node| node.list_of(glob)).unwrap_or_default()
+}
+
+/// How devices appear at this broker.
+pub(super) fn ways(broker: &Table<'_>, link: Option<&Arc<str>>, version: Version, stock: Stock<'_>) -> Ways {
+    let scheme = scheme(broker, link.cloned().unwrap_or_default(), stock.gateway).map(Arc::new);
     let mut rules: Vec<Arc<Rule>> = Vec::new();
     for table in broker.tables("discover") {
         let spot = table.key("pattern").spot();
@@ -52,7 +119,7 @@ pub(super) fn rules(
         }
         rules.push(Arc::new(rule));
     }
-    rules
+    Ways { rules, scheme }
 }
 
 fn rule(table: Table<'_>, link: Option<&Arc<str>>, version: Version, stock: Stock<'_>) -> Option<Rule> {
@@ -77,13 +144,8 @@ fn rule(table: Table<'_>, link: Option<&Arc<str>>, version: Version, stock: Stoc
     let id = template(&table.key("id"), names, true);
     let name = template(&table.key("name"), names, false);
     let topic = template(&table.key("topic"), names, true);
-    let most = i64::try_from(FOUND_DEVICES).unwrap_or(i64::MAX);
-    let limit = table.key("limit").read(|node| node.int(1..=most)).unwrap_or(USUAL_LIMIT);
-    let globs = |key| {
-        let glob = |item: &Node<'_>| Some(WildMatch::new(item.line()?));
-        table.key(key).read(|node| node.list_of(glob)).unwrap_or_default()
-    };
-    let (allow, deny) = (globs("allow"), globs("deny"));
+    let limit = limit(&table);
+    let (allow, deny) = (globs(&table, "allow"), globs(&table, "deny"));
     let retained = table.key("retained").read(Node::bool).unwrap_or(true);
     let qos = table.key("qos").read(|node| node.int(0..=2)).unwrap_or(1);
     let when = table.table("when").and_then(|table| mqtt::condition(table, false)).and_then(|condition| {

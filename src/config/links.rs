@@ -6,14 +6,13 @@ use std::sync::Arc;
 use super::Surroundings;
 use super::broker;
 use super::buses::{modbus_tcp, serial};
-use super::discovery::Stock;
+use super::discovery::{Stock, Ways};
 use super::node::Node;
 use super::problem::{Problem, Spot};
 use super::reader::Table;
 use super::scalar;
 use crate::drivers::modbus::{BusSettings, Target};
 use crate::drivers::mqtt::BrokerSettings;
-use crate::drivers::mqtt::discover::Rule;
 use crate::model::device::Link;
 
 /// A bus or broker with its place.
@@ -28,16 +27,16 @@ pub(super) struct LinkEntry {
 #[derive(Debug)]
 pub(super) enum LinkKind {
     Bus(BusSettings),
-    /// With the rules by which devices appear there.
-    Broker(BrokerSettings, Vec<Arc<Rule>>),
+    /// With how devices appear there.
+    Broker(Box<BrokerSettings>, Ways),
 }
 
 impl LinkEntry {
-    /// The rules by which devices appear there.
-    pub(super) fn rules(&self) -> &[Arc<Rule>] {
+    /// How devices appear there, if they do.
+    pub(super) fn ways(&self) -> Option<&Ways> {
         match &self.kind {
-            Some(LinkKind::Broker(_, rules)) => rules,
-            Some(LinkKind::Bus(_)) | None => &[],
+            Some(LinkKind::Broker(_, ways)) => Some(ways).filter(|ways| !ways.is_empty()),
+            Some(LinkKind::Bus(_)) | None => None,
         }
     }
 
@@ -85,8 +84,8 @@ pub(super) fn links(root: &Table<'_>, stock: Stock<'_>, surroundings: &dyn Surro
         links.extend(id.map(|(id, spot)| LinkEntry { id, spot, kind: settings.map(LinkKind::Bus) }));
     }
     for table in root.tables("mqtt") {
-        let (id, settings, rules) = broker::broker(table, stock, surroundings);
-        let kind = settings.map(|settings| LinkKind::Broker(settings, rules));
+        let (id, settings, ways) = broker::broker(table, stock, surroundings);
+        let kind = settings.map(|settings| LinkKind::Broker(Box::new(settings), ways));
         links.extend(id.map(|(id, spot)| LinkEntry { id, spot, kind }));
     }
     check_ids(root, &links);

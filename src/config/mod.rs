@@ -37,6 +37,7 @@ use std::time::Duration;
 use crate::dialects;
 use crate::drivers::modbus::{BusSettings, ModbusDevice};
 use crate::drivers::mqtt::discover::Rule;
+use crate::drivers::mqtt::homeassistant::Scheme;
 use crate::drivers::mqtt::{BrokerSettings, MqttDevice};
 use crate::model::client::ClientBook;
 use crate::model::device::{Device, Gateway, Link};
@@ -117,6 +118,8 @@ pub struct Broker {
     pub devices: Vec<MqttDevice>,
     /// By which others appear by themselves; the first that fits counts.
     pub rules: Vec<Arc<Rule>>,
+    /// How those are taken that announce themselves, if any are.
+    pub scheme: Option<Arc<Scheme>>,
 }
 
 /// Listeners and limits.

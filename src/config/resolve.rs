@@ -9,7 +9,7 @@ use std::{fmt, io};
 
 use super::access::{self, Plant};
 use super::device::{self, Attached, Parts};
-use super::discovery::Stock;
+use super::discovery::{Stock, Ways};
 use super::links::{self, LinkEntry, LinkKind};
 use super::plan::{self, Plan};
 use super::problem::{Problem, Problems, Report};
@@ -99,8 +99,8 @@ pub(super) fn build(sources: &[Source], surroundings: &dyn Surroundings, report:
     let parts = Parts { gateway: &gateway, products: &products, links: &links, by_id };
     let attached = device::devices(&root, &parts);
     let devices: Vec<_> = attached.iter().map(|device| Arc::clone(device.device())).collect();
-    let rules: Vec<_> = links.iter().flat_map(LinkEntry::rules).map(Arc::clone).collect();
-    let plant = Plant { devices: &devices, rules: &rules };
+    let ways: Vec<_> = links.iter().filter_map(LinkEntry::ways).collect();
+    let plant = Plant { devices: &devices, ways: &ways };
     let dialects = access::dialects(&root, plant, &mut listeners);
     let clients = access::clients(&root, plant, &listeners);
     server::check_listeners(&root, &listeners);
@@ -128,9 +128,9 @@ fn distribute(links: &[LinkEntry], attached: Vec<Attached>) -> (Vec<Bus>, Vec<Br
             Some(LinkKind::Bus(settings)) => {
                 buses.push(Bus { settings: settings.clone(), devices: Vec::new() });
             }
-            Some(LinkKind::Broker(settings, rules)) => {
-                let (settings, rules) = (settings.clone(), rules.clone());
-                brokers.push(Broker { settings, devices: Vec::new(), rules });
+            Some(LinkKind::Broker(settings, Ways { rules, scheme })) => {
+                let (settings, rules, scheme) = ((**settings).clone(), rules.clone(), scheme.clone());
+                brokers.push(Broker { settings, devices: Vec::new(), rules, scheme });
             }
             None => {}
         }
@@ -165,13 +165,13 @@ fn check_devices(root: &Table<'_>, links: &[LinkEntry], attached: &[Attached]) {
     if report.failed() {
         return;
     }
-    if attached.is_empty() && links.iter().all(|link| link.rules().is_empty()) {
+    if attached.is_empty() && links.iter().all(|link| link.ways().is_none()) {
         report.add(Problem::warning(&root.spot(), "no device is configured"));
         return;
     }
     let used: HashSet<&str> = attached.iter().map(|device| &*device.device().link).collect();
     for link in links {
-        if link.rules().is_empty() && !used.contains(&*link.id) {
+        if link.ways().is_none() && !used.contains(&*link.id) {
             report.add(Problem::warning(&link.spot, format!("no device uses {}", link.id)));
         }
     }

@@ -152,7 +152,8 @@ fn alike(path: &str) -> String {
     path = path.replace("product.property.mqtt.user", "product.property.mqtt.sources.user");
     path = path.replace("function.modbus", "property.modbus");
     // What a device may have otherwise than its product.
-    if let Some(own) = path.strip_prefix("mqtt.discover.") {
+    let found = ["mqtt.discover.", "mqtt.homeassistant."].iter().find_map(|found| path.strip_prefix(found));
+    if let Some(own) = found {
         if ["report", "stale_after", "property", "alarm"].iter().any(|key| own.starts_with(key)) {
             path = format!("device.{own}");
         }

@@ -14,7 +14,7 @@ fn discover(more: &str) -> String {
 }
 
 /// The device list that a Janus client is given.
-async fn listed(gateway: &Gateway) -> Vec<Json> {
+pub(crate) async fn listed(gateway: &Gateway) -> Vec<Json> {
     let path = "/api/device/list?token=demo-secret";
     let (status, body) = http(gateway.port, "GET", path, &[], "").await;
     assert_eq!(status, 200, "{body}");
@@ -23,7 +23,7 @@ async fn listed(gateway: &Gateway) -> Vec<Json> {
 }
 
 /// Waits until a metric has this value.
-async fn counts(gateway: &Gateway, metric: &str, value: u64) {
+pub(crate) async fn counts(gateway: &Gateway, metric: &str, value: u64) {
     let line = format!("{metric}{{link=\"local\"}} {value}");
     let counted = async {
         loop {

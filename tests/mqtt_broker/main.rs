@@ -19,6 +19,7 @@ mod gateway;
 #[expect(unreachable_pub, reason = "other tests share it")]
 mod ws;
 
+mod announced;
 mod basics;
 mod drops;
 mod found;

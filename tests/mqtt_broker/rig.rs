@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pentad::clock;
-use pentad::drivers::mqtt::map::{Availability, Call, MqttMap, Part, Place, Point, Publish, Reply, Source};
+use pentad::drivers::mqtt::map::{
+    Availability, AvailabilityMode, Call, MqttMap, Part, Place, Point, Publish, Reply, Source,
+};
 use pentad::drivers::mqtt::packet::Version;
 use pentad::drivers::mqtt::{BrokerSettings, MqttDevice, Transport, client};
 use pentad::drivers::{
@@ -228,6 +230,7 @@ pub(crate) fn map(availability: bool) -> MqttMap {
     let publish = |topic: &str, payload: &str| Publish {
         topic: topic.into(),
         payload: payload.into(),
+        template: None,
         qos: 1,
         retain: false,
         user: vec![],
@@ -262,13 +265,14 @@ pub(crate) fn map(availability: bool) -> MqttMap {
         availability: if availability {
             vec![Availability {
                 place: Place::of("{topic}/online"),
-                path: None,
+                part: Part::Whole,
                 online: vec![Value::Bool(true)],
                 offline: vec![Value::Bool(false)],
             }]
         } else {
             vec![]
         },
+        availability_mode: AvailabilityMode::All,
         publish: vec![Place::of("{topic}/log/+"), Place::of("{topic}/set/#")],
         ..MqttMap::default()
     }

@@ -48,7 +48,16 @@ impl Settings {
         events: Vec<Option<Occurrence>>,
     ) -> MqttMap {
         let Self { availability, offline_after, ota, publish, read: _ } = self;
-        MqttMap { properties, functions, events, ota, availability, offline_after, publish }
+        MqttMap {
+            properties,
+            functions,
+            events,
+            ota,
+            availability,
+            offline_after,
+            publish,
+            ..MqttMap::default()
+        }
     }
 }
 
@@ -80,7 +89,8 @@ fn availability(table: Table<'_>) -> Option<Availability> {
         table.report().add(problem);
     }
     table.finish();
-    Some(Availability { place: place?, path, online, offline })
+    let part = path.map_or(Part::Whole, Part::Path);
+    Some(Availability { place: place?, part, online, offline })
 }
 
 fn progress(table: Table<'_>) -> Option<Progress> {
@@ -354,7 +364,7 @@ fn publish(table: &Table<'_>, values: &[String]) -> Option<Publish> {
     let retain = table.key("retain").read(Node::bool).unwrap_or_default();
     let pair = |(name, node): (&str, Node<'_>)| Some((Arc::from(name), node.line()?.into()));
     let user = table.table("user").iter().flat_map(Table::pairs).filter_map(pair).collect();
-    Some(Publish { topic: topic?, payload: payload?, qos, retain, user, reply: None })
+    Some(Publish { topic: topic?, payload: payload?, template: None, qos, retain, user, reply: None })
 }
 
 fn payload(entry: &Entry<'_>, values: &[String]) -> Option<Arc<str>> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use wildmatch::WildMatch;
 
+use super::homeassistant::jinja::{RenderError, Scope};
 use super::map;
 use super::packet::Message;
 use super::path::{Path, PathError};
@@ -81,7 +82,7 @@ impl<'a> Body<'a> {
 }
 
 /// A part of a payload, ready to be looked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Part {
     /// All of it.
     Whole,
@@ -91,6 +92,8 @@ pub enum Part {
     Pattern(Pattern),
     /// The user property of that name.
     User(Arc<str>),
+    /// What a template or a list of words makes of it.
+    Reading(Arc<map::Reading>),
 }
 
 impl Part {
@@ -100,6 +103,7 @@ impl Part {
             map::Part::Whole => Ok(Self::Whole),
             map::Part::Path(path) => parse_path(path).map(Self::Path),
             map::Part::User(name) => Ok(Self::User(Arc::clone(name))),
+            map::Part::Reading(reading) => Ok(Self::Reading(Arc::clone(reading))),
             map::Part::Pattern(text) => {
                 Pattern::parse(text).map(Self::Pattern).ok_or_else(|| PartError::Pattern(Arc::clone(text)))
             }
@@ -113,7 +117,7 @@ impl Part {
         let unreadable = |reason: &str| Some(Sample::Unreadable(reason.into()));
         match self {
             Self::User(name) => body.user(name).map(|value| form.read_text(value)),
-            Self::Whole | Self::Path(_) | Self::Pattern(_) if body.is_empty() => None,
+            Self::Whole | Self::Path(_) | Self::Pattern(_) | Self::Reading(_) if body.is_empty() => None,
             Self::Whole => match body.text() {
                 Some(text) => Some(form.read_text(text)),
                 None => unreadable("the payload is not UTF-8 text"),
@@ -126,7 +130,40 @@ impl Part {
                 Some(text) => pattern.find(text).map(|found| form.read_text(found)),
                 None => unreadable("the payload is not UTF-8 text"),
             },
+            Self::Reading(reading) => match reading.read(body) {
+                Ok(None) => None,
+                // A template's word for a value that there is not.
+                Ok(Some(text)) if text == "None" => unreadable("the template gives no value"),
+                Ok(Some(text)) => Some(form.read_text(&text)),
+                Err(error) => unreadable(&error.to_string()),
+            },
         }
+    }
+
+    /// The scalar there as a word; nothing where the message does not have that part.
+    pub fn word(&self, body: &Body<'_>) -> Option<String> {
+        match self {
+            Self::Whole => body.word(None),
+            Self::Path(path) => body.word(Some(path)),
+            Self::Pattern(pattern) => body.text().and_then(|text| pattern.find(text)).map(str::to_owned),
+            Self::User(name) => body.user(name).map(str::to_owned),
+            Self::Reading(reading) => reading.read(body).ok()?,
+        }
+    }
+}
+
+impl map::Reading {
+    /// The text that it makes of a message; nothing for one that says nothing.
+    fn read(&self, body: &Body<'_>) -> Result<Option<String>, RenderError> {
+        let Some(text) = body.text() else { return Ok(None) };
+        let said = match &self.template {
+            Some(template) => template.render(Scope::of(text, body.json()))?,
+            None => Some(text.to_owned()),
+        };
+        let Some(said) = said.filter(|said| !said.is_empty()) else { return Ok(None) };
+        let meant =
+            self.words.iter().find(|(word, _)| **word == *said.trim()).map(|(_, meant)| meant.as_ref());
+        Ok(meant.map_or(Some(said), |meant| meant.map(|meant| meant.as_ref().to_owned())))
     }
 }
 
@@ -190,16 +227,11 @@ impl When {
 
     /// Whether the message says so.
     pub fn holds(&self, body: &Body<'_>) -> bool {
-        let word = match &self.part {
-            Part::Path(path) if self.equals.is_empty() => {
-                let found = body.json().and_then(|json| path.find(json));
-                return found.is_some_and(|found| !found.is_null());
-            }
-            Part::Whole => body.word(None),
-            Part::Path(path) => body.word(Some(path)),
-            Part::Pattern(pattern) => body.text().and_then(|text| pattern.find(text)).map(str::to_owned),
-            Part::User(name) => body.user(name).map(str::to_owned),
-        };
+        if let (Part::Path(path), true) = (&self.part, self.equals.is_empty()) {
+            let found = body.json().and_then(|json| path.find(json));
+            return found.is_some_and(|found| !found.is_null());
+        }
+        let word = self.part.word(body);
         let fits = |word: &str| self.equals.iter().any(|glob| glob.matches(word));
         word.is_some_and(|word| self.equals.is_empty() || fits(&word))
     }

@@ -100,7 +100,7 @@ pub struct Sign {
     /// Position in the product's availability.
     pub at: usize,
     gate: Gate,
-    path: Option<Path>,
+    part: Part,
     online: Vec<String>,
     offline: Vec<String>,
 }
@@ -112,7 +112,7 @@ impl Sign {
         Ok(Self {
             at,
             gate: Gate::parse(&availability.place, names)?,
-            path: availability.path.as_ref().map(parse_path).transpose()?,
+            part: Part::parse(&availability.part)?,
             online: words(&availability.online),
             offline: words(&availability.offline),
         })
@@ -123,7 +123,7 @@ impl Sign {
         if !self.gate.lets(body, retained) {
             return None;
         }
-        let word = body.word(self.path.as_ref())?;
+        let word = self.part.word(body)?;
         let is = |words: &[String]| words.iter().any(|known| known.eq_ignore_ascii_case(&word));
         if is(&self.online) {
             Some(true)

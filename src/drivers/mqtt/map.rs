@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::homeassistant::jinja::Template;
 use crate::model::value::Value;
 
 /// What may stand in braces in a topic, and in a payload beside the values that are sent.
@@ -25,8 +26,10 @@ pub struct MqttMap {
     pub events: Vec<Option<Occurrence>>,
     /// Where updates of the device's firmware are told of.
     pub ota: Vec<Progress>,
-    /// Say that the device is there or gone. It is gone as soon as one says so.
+    /// Say that the device is there or gone.
     pub availability: Vec<Availability>,
+    /// How those count together.
+    pub availability_mode: AvailabilityMode,
     /// Offline when nothing was heard for this long; `None` trusts the availability topic alone.
     pub offline_after: Option<Duration>,
     /// Topics whose payloads are passed on as they come.
@@ -132,6 +135,17 @@ pub enum Part {
     Pattern(Arc<str>),
     /// The first user property of that name, which travels beside the payload with MQTT 5.
     User(Arc<str>),
+    /// What a template makes of it, or what a word in it means.
+    Reading(Arc<Reading>),
+}
+
+/// How a message is read that is not understood as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// What makes the value of it; without one the whole text is the value.
+    pub template: Option<Template>,
+    /// Words, and what is read in their place: nothing, where the message then says nothing.
+    pub words: Vec<(Arc<str>, Option<Arc<str>>)>,
 }
 
 /// A message to send.
@@ -142,6 +156,8 @@ pub struct Publish {
     /// Payload template: `{value}` for a property's write, `{input-id}` for a function's inputs, JSON-escaped where
     /// it stands inside quotes; everything else literally.
     pub payload: Arc<str>,
+    /// What makes the payload of the value, in place of `payload`.
+    pub template: Option<Arc<Template>>,
     /// 0, 1 or 2.
     pub qos: u8,
     /// Whether the broker keeps it.
@@ -214,13 +230,25 @@ pub struct Progress {
     pub steps: Vec<(Arc<str>, i32)>,
 }
 
+/// How several availability topics count together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AvailabilityMode {
+    /// The device is gone as soon as one says so.
+    #[default]
+    All,
+    /// It is there as long as one says so.
+    Any,
+    /// What was said last counts, wherever.
+    Latest,
+}
+
 /// Availability topic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Availability {
     /// In which messages.
     pub place: Place,
-    /// JSON path; `None` for plain text.
-    pub path: Option<Arc<str>>,
+    /// Where in them.
+    pub part: Part,
     /// The payloads that mean online.
     pub online: Vec<Value>,
     /// The payloads that mean offline.

@@ -11,6 +11,7 @@ pub mod body;
 pub mod client;
 pub mod discover;
 pub mod feed;
+pub mod homeassistant;
 mod ledger;
 pub mod map;
 pub mod packet;
@@ -72,12 +73,14 @@ pub struct Members {
     pub devices: Vec<MqttDevice>,
     /// By which others appear by themselves; the first that fits counts.
     pub rules: Vec<Arc<discover::Rule>>,
+    /// How those are taken that announce themselves; `None` takes none.
+    pub scheme: Option<Arc<homeassistant::Scheme>>,
 }
 
 /// Devices that never change.
 impl From<Vec<MqttDevice>> for Roll<Members> {
     fn from(devices: Vec<MqttDevice>) -> Self {
-        roll(Members { devices, rules: Vec::new() }).1
+        roll(Members { devices, ..Members::default() }).1
     }
 }
 

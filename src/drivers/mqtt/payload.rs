@@ -138,6 +138,20 @@ impl Form {
         })
     }
 
+    /// A value as a template is given it: a number, an object, or the word for it.
+    pub fn sent(&self, value: &Value) -> Option<Json> {
+        match value {
+            Value::Int(_) | Value::Float(_) if self.kind != ValueType::Enum => {
+                let raw = self.raw(value.as_f64()?)?;
+                Some(whole(raw).map_or_else(|| to_json(&Value::Float(raw)), Json::from))
+            }
+            Value::List(_) | Value::Object(_) => Some(to_json(value)),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) => {
+                self.write(value, Place::Plain).map(Json::String)
+            }
+        }
+    }
+
     /// Whether a reading is the value that was written. Numbers may differ by rounding: by half a step of the
     /// device's own whole numbers where a scale turns those into others.
     pub fn same(&self, written: &Value, read: &Value) -> bool {

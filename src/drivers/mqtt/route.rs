@@ -165,9 +165,9 @@ impl Routes {
         exact.chain(wild).filter(move |(_, device)| is_one(*device)).map(|(filter, _)| filter)
     }
 
-    /// Whether a device has this very topic.
-    pub fn is_known(&self, topic: &str) -> bool {
-        self.exact.contains_key(topic)
+    /// The devices that have this very topic.
+    pub fn named(&self, topic: &str) -> impl Iterator<Item = usize> {
+        self.exact.get(topic).into_iter().flatten().map(|feed| feed.device)
     }
 
     /// Whom a message of this topic feeds.
@@ -309,7 +309,7 @@ mod tests {
             properties,
             availability: vec![Availability {
                 place: Place::of("tele/{topic}/LWT"),
-                path: None,
+                part: Part::Whole,
                 online: vec![Value::text("Online")],
                 offline: vec![Value::text("Offline")],
             }],

@@ -6,10 +6,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value as Json;
+
 use super::MqttDevice;
 use super::body::Body;
 use super::feed::{CallReply, Feed, Subject};
-use super::map::{Answer, MqttMap, PLACES, Publish, REQUEST};
+use super::homeassistant::jinja::{self, Scope};
+use super::map::{Answer, AvailabilityMode, MqttMap, PLACES, Publish, REQUEST};
 use super::payload::Form;
 use super::route::{Names, is_topic};
 use super::state::Origin;
@@ -62,13 +65,22 @@ struct Reported {
 #[derive(Debug)]
 pub(super) struct Letter {
     pub(super) topic: Arc<str>,
-    template: Template,
+    form: Filling,
     pub(super) qos: u8,
     pub(super) retain: bool,
     /// With MQTT 5 only.
     pub(super) user: Vec<(Arc<str>, Arc<str>)>,
     /// What the device does about it, where it does something.
     pub(super) wait: Option<Wait>,
+}
+
+/// How a message's payload is made.
+#[derive(Debug)]
+enum Filling {
+    /// Places in a text are filled.
+    Slots(Template),
+    /// The value is made into something.
+    Made(Arc<jinja::Template>),
 }
 
 /// A function that can be called.
@@ -126,7 +138,10 @@ impl Letter {
         slots.extend(PLACES.into_iter().chain([REQUEST]).map(Arc::from));
         is_topic(&topic).then(|| Self {
             topic,
-            template: Template::parse(&publish.payload, &slots),
+            form: match &publish.template {
+                Some(template) => Filling::Made(Arc::clone(template)),
+                None => Filling::Slots(Template::parse(&publish.payload, &slots)),
+            },
             qos: publish.qos.min(2),
             retain: publish.retain,
             user: publish.user.iter().map(|(name, value)| (Arc::clone(name), names.fill(value))).collect(),
@@ -202,13 +217,22 @@ impl Station {
     /// Whether it is this one still. What is only said of it for people and clients may differ, and is taken over.
     pub(super) fn goes_on_as(&mut self, mqtt: &MqttDevice) -> bool {
         let device = &mqtt.device;
-        let same = self.device.id == device.id && self.topic == mqtt.topic && self.map == mqtt.map;
-        let same = same && self.device.product == device.product;
+        let same = self.device.id == device.id && self.is_same(mqtt);
         if same {
             self.device = Arc::clone(device);
             self.origin = None;
         }
         same
+    }
+
+    /// Whether nothing differs but what is said of it for people.
+    pub(super) fn is_same(&self, mqtt: &MqttDevice) -> bool {
+        self.topic == mqtt.topic && self.map == mqtt.map && self.device.product == mqtt.device.product
+    }
+
+    /// Whether it has announced itself.
+    pub(super) fn is_announced(&self) -> bool {
+        self.origin.as_ref().is_some_and(Origin::is_announced)
     }
 
     /// Whether it is what a product is at this topic.
@@ -315,9 +339,17 @@ impl Station {
         named: impl Fn(&str) -> Option<(&'v Form, &'v Value)>,
         request: u64,
     ) -> Result<String, Unwritable> {
+        let template = match &letter.form {
+            Filling::Slots(template) => template,
+            Filling::Made(template) => {
+                let sent = named("value").map_or(Some(Json::Null), |(form, value)| form.sent(value));
+                let said = sent.and_then(|sent| template.render(Scope::sent(sent)).ok());
+                return said.map(Option::unwrap_or_default).ok_or_else(|| Unwritable("value".into()));
+            }
+        };
         let (text, number) = (Form::plain(ValueType::Text), Form::plain(ValueType::Int));
         let request = Value::Int(i64::try_from(request).unwrap_or(i64::MAX));
-        letter.template.render(|name| {
+        template.render(|name| {
             if let Some(found) = named(name) {
                 return Some(found);
             }
@@ -387,7 +419,11 @@ impl Station {
             return None;
         }
         self.sign(now);
-        if self.presence.available.contains(&Some(false)) {
+        if self.map.availability_mode == AvailabilityMode::Latest {
+            let latest = feed.signs.iter().rev().find_map(|sign| sign.read(body, retained));
+            self.presence.available.fill(latest);
+        }
+        if self.is_gone() {
             return self.presence.offline("its availability topic says that it is gone");
         }
         self.presence.heard = Some(now);
@@ -407,9 +443,26 @@ impl Station {
         } else if available.iter().all(Option::is_none) {
             !retained
         } else {
-            !available.contains(&Some(false))
+            !self.is_gone()
         };
         if is_there { self.presence.online() } else { None }
+    }
+
+    /// Whether what its availability topics say comes to that.
+    fn is_gone(&self) -> bool {
+        let says = |known| self.presence.available.contains(&Some(known));
+        says(false) && (self.map.availability_mode != AvailabilityMode::Any || !says(true))
+    }
+
+    /// Takes the place of another one, of which it goes on to know whether it is there.
+    pub(super) fn follow(&mut self, other: Self) {
+        self.presence = other.presence;
+    }
+
+    /// Whether it is the same device at the same availability topics, so that it can take the place of another one.
+    pub(super) fn follows(&self, other: &MqttDevice) -> bool {
+        let (mine, others) = (&self.map, &other.map);
+        mine.availability == others.availability && mine.availability_mode == others.availability_mode
     }
 
     /// Whether a command may reach it: not when it is known to be gone. One that was never heard of may only be

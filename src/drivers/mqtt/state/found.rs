@@ -21,7 +21,7 @@ use crate::model::time::Now;
 
 /// How long an id that another device has, or a gateway that has found enough, is taken for granted. Nobody tells the
 /// driver when that ends, and asking for each message would disturb everybody.
-const REFUSED_FOR: Duration = Duration::from_secs(600);
+pub(super) const REFUSED_FOR: Duration = Duration::from_secs(600);
 
 /// What is known of the rules.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ pub(super) struct Discovery {
     /// What is to be announced.
     come: Vec<Arc<Device>>,
     gone: Vec<Arc<str>>,
-    unwelcome: u64,
+    pub(super) unwelcome: u64,
 }
 
 /// A rule at work.
@@ -52,7 +52,8 @@ struct Watch {
 /// How a device came here by itself.
 #[derive(Debug)]
 pub(in super::super) struct Origin {
-    rule: Arc<Rule>,
+    /// By which rule; `None` for one that has announced itself.
+    pub(super) rule: Option<Arc<Rule>>,
     /// When there was the last sign of it, on this connection.
     pub(in super::super) heard: Instant,
 }
@@ -69,8 +70,10 @@ pub struct Announcement {
 impl Discovery {
     /// Whether a device that came by its rule may stay under it.
     pub(super) fn keeps(&self, origin: &mut Origin) -> bool {
-        let Some(watch) = self.rules.iter().find(|watch| watch.rule == origin.rule) else { return false };
-        origin.rule = Arc::clone(&watch.rule);
+        let Some(watch) = self.rules.iter().find(|watch| Some(&watch.rule) == origin.rule.as_ref()) else {
+            return false;
+        };
+        origin.rule = Some(Arc::clone(&watch.rule));
         true
     }
 
@@ -78,7 +81,7 @@ impl Discovery {
     pub(super) fn count(&mut self, stations: &BTreeMap<usize, Station>) {
         self.rules.iter_mut().for_each(|watch| watch.devices = 0);
         for origin in stations.values().filter_map(|station| station.origin.as_ref()) {
-            if let Some(watch) = self.rules.iter_mut().find(|watch| Arc::ptr_eq(&watch.rule, &origin.rule)) {
+            if let Some(watch) = self.rules.iter_mut().find(|watch| origin.is_of(&watch.rule)) {
                 watch.devices += 1;
             }
         }
@@ -111,7 +114,7 @@ impl Discovery {
 
     /// A device has gone that came by itself.
     pub(super) fn forget(&mut self, origin: &Origin, id: &Arc<str>) {
-        if let Some(watch) = self.rules.iter_mut().find(|watch| Arc::ptr_eq(&watch.rule, &origin.rule)) {
+        if let Some(watch) = self.rules.iter_mut().find(|watch| origin.is_of(&watch.rule)) {
             watch.devices = watch.devices.saturating_sub(1);
             watch.warned = false;
         }
@@ -119,7 +122,17 @@ impl Discovery {
         self.gone.push(Arc::clone(id));
     }
 
-    fn is_refused(&mut self, id: &str, now: Instant) -> bool {
+    /// The rules, in their order.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.rules.iter().map(|watch| &watch.rule)
+    }
+
+    /// What the broker has kept under these filters is wanted again.
+    pub(super) fn ask_again(&mut self, filters: impl Iterator<Item = Arc<str>>) {
+        self.fresh.extend(filters);
+    }
+
+    pub(super) fn is_refused(&mut self, id: &str, now: Instant) -> bool {
         if self.full_until.is_some_and(|until| until > now) {
             return true;
         }
@@ -142,9 +155,18 @@ impl Discovery {
 }
 
 impl Origin {
+    /// Whether it has announced itself.
+    pub(in super::super) fn is_announced(&self) -> bool {
+        self.rule.is_none()
+    }
+
+    fn is_of(&self, rule: &Arc<Rule>) -> bool {
+        self.rule.as_ref().is_some_and(|mine| Arc::ptr_eq(mine, rule))
+    }
+
     /// When silence will have lasted too long.
     pub(in super::super) fn deadline(&self) -> Option<Instant> {
-        self.heard.checked_add(self.rule.forget_after?)
+        self.heard.checked_add(self.rule.as_ref()?.forget_after?)
     }
 }
 
@@ -168,6 +190,7 @@ impl State {
                 Unwelcome::Full => self.discovery.full_until = Some(now.instant + REFUSED_FOR),
                 Unwelcome::Taken { .. } | Unwelcome::NotNow => self.discovery.refuse(&device.id, now.instant),
             }
+            self.announcements.refused(&device.id, now.instant);
             let found = self.stations.iter().find(|(_, station)| station.device.id == device.id);
             if let Some(number) =
                 found.filter(|(_, station)| station.origin.is_some()).map(|(number, _)| *number)
@@ -193,7 +216,7 @@ impl State {
 
     /// Devices here that came by themselves.
     pub fn found(&self) -> usize {
-        self.discovery.rules.iter().map(|watch| watch.devices).sum()
+        self.stations.values().filter(|station| station.origin.is_some()).count()
     }
 
     /// Messages since it was asked last that would have made a device appear, had there been room or another name.
@@ -208,7 +231,9 @@ impl State {
         // gateway says of itself is no device.
         let own = topic.strip_prefix("pentad/").and_then(|rest| rest.strip_prefix(&*self.gateway));
         let is_own = own.is_some_and(|rest| rest.starts_with('/'));
-        if self.discovery.rules.is_empty() || body.is_empty() || is_own || self.routes.is_known(topic) {
+        let is_other = |number| self.stations.get(&number).is_some_and(|station| !station.is_announced());
+        let is_known = self.routes.named(topic).any(is_other);
+        if self.discovery.rules.is_empty() || body.is_empty() || is_own || is_known {
             return;
         }
         let admits = |watch: &Watch| watch.rule.admits(topic, body, message.retain);
@@ -246,10 +271,11 @@ impl State {
         watch.devices += 1;
         let member = rule.device(&captures);
         info!(device = %id, product = %rule.product.id, topic = %member.topic, "device found");
-        for error in self.add(&member, Some(Origin { rule, heard: now.instant })) {
+        for error in self.add(&member, Some(Origin { rule: Some(rule), heard: now.instant })) {
             debug!(device = %id, %error, "left out");
         }
         self.discovery.announce(&member.device);
+        self.take_topic(topic, &id, now);
     }
 
     /// Forgets the devices that were silent for too long.

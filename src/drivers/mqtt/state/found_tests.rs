@@ -7,7 +7,7 @@ use crate::drivers::mqtt::discover::{Pattern, Rule};
 use crate::drivers::mqtt::map::Condition;
 use crate::drivers::mqtt::route::Names;
 
-fn rule(change: impl Fn(&mut Rule)) -> Arc<Rule> {
+pub(super) fn rule(change: impl Fn(&mut Rule)) -> Arc<Rule> {
     let mut rule = Rule {
         pattern: Pattern::parse("{device}/state").unwrap(),
         qos: 1,
@@ -42,11 +42,11 @@ fn bed(rules: Vec<Arc<Rule>>) -> Bed {
 
 fn members(bed: &Bed, rules: Vec<Arc<Rule>>) -> Members {
     let own = MqttDevice { device: Arc::clone(&bed.device), topic: "d".into(), map: Arc::new(map()) };
-    Members { devices: vec![own], rules }
+    Members { devices: vec![own], rules, scheme: None }
 }
 
 /// What is announced, all of it welcome: `+id` and `-id`.
-fn announced(bed: &mut Bed) -> Vec<String> {
+pub(super) fn announced(bed: &mut Bed) -> Vec<String> {
     let Some(told) = bed.state.poll_announcement() else { return Vec::new() };
     bed.state.handle_announced(&told.come, &vec![Ok(()); told.come.len()], bed.now);
     let come = told.come.iter().map(|device| format!("+{}", device.id));
@@ -58,7 +58,7 @@ fn is_of(seen: &Observation, id: &str) -> bool {
 }
 
 /// Whose values or presence was seen.
-fn seen_device(seen: &Observation) -> Option<Arc<str>> {
+pub(super) fn seen_device(seen: &Observation) -> Option<Arc<str>> {
     if let Observation::Values { device, .. } | Observation::Presence { device, .. } = seen {
         return Some(Arc::clone(&device.id));
     }

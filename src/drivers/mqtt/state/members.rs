@@ -43,6 +43,10 @@ impl State {
             }
         }
         self.discovery.begin(&members.rules);
+        let same_scheme = self.announcements.begin(members.scheme.as_ref());
+        if !same_scheme {
+            self.discovery.ask_again(self.announcements.filters().into_iter().map(|(filter, _)| filter));
+        }
         self.resubscribe = true;
         // Who came by a rule that still holds stays, unless it is configured now.
         let is_free = |station: &Station| {
@@ -54,7 +58,8 @@ impl State {
         for (number, station) in &mut self.stations {
             let stays = station.origin.is_some() && is_free(station);
             if let Some(origin) = station.origin.as_mut().filter(|_| stays) {
-                if self.discovery.keeps(origin) {
+                let keeps = if origin.is_announced() { same_scheme } else { self.discovery.keeps(origin) };
+                if keeps {
                     gone.remove(number);
                     // Somebody else may have taken its name, which only those know who know all.
                     self.discovery.announce(&station.device);
@@ -65,6 +70,7 @@ impl State {
             self.remove(number, now);
         }
         self.discovery.count(&self.stations);
+        self.announcements.look_again(now.instant);
         come.into_iter()
             .flat_map(|member| {
                 let id = Arc::clone(&member.device.id);
@@ -78,7 +84,8 @@ impl State {
         if self.up != Some(true) || !std::mem::take(&mut self.resubscribe) {
             return None;
         }
-        let patterns = self.discovery.filters();
+        let mut patterns = self.discovery.filters();
+        patterns.extend(self.announcements.filters());
         let filters: BTreeMap<_, _> = self.routes.filters(&patterns).into_iter().collect();
         let fresh = self.discovery.take_fresh();
         let mut again: BTreeSet<_> =
@@ -138,7 +145,18 @@ impl State {
 
     /// A device goes, perhaps to come back at once in another form; until then it is not there.
     pub(super) fn remove(&mut self, number: usize, now: Now) {
-        let Some(mut station) = self.stations.remove(&number) else { return };
+        let Some(mut station) = self.take_out(number, now) else { return };
+        if let Some(origin) = &station.origin {
+            self.discovery.forget(origin, &station.device.id);
+        }
+        self.announcements.reconsider(now.instant);
+        let change = station.lose("its configuration has changed");
+        observe(&mut self.observations, &station, change, now.wall);
+    }
+
+    /// Takes a device out and settles its commands, so that another can take its place.
+    pub(super) fn take_out(&mut self, number: usize, now: Now) -> Option<Station> {
+        let station = self.stations.remove(&number)?;
         self.routes.remove(number);
         self.resubscribe = true;
         for id in self.ledger.of_station(number) {
@@ -146,10 +164,6 @@ impl State {
             let unsent = Outcome::Rejected(Rejection::UnknownDevice(Arc::clone(&station.device.id)));
             self.settled(id, if command.sent { Outcome::TimedOut } else { unsent }, now);
         }
-        if let Some(origin) = &station.origin {
-            self.discovery.forget(origin, &station.device.id);
-        }
-        let change = station.lose("its configuration has changed");
-        observe(&mut self.observations, &station, change, now.wall);
+        Some(station)
     }
 }

@@ -20,7 +20,7 @@ fn devices_come_and_go_while_the_others_keep_what_is_known_of_them() {
     };
     let first = MqttDevice { device: Arc::clone(&bed.device), topic: "d".into(), map: Arc::new(map()) };
     let now = bed.now;
-    let both = Members { devices: vec![member("e", "e"), first.clone()], rules: Vec::new() };
+    let both = Members { devices: vec![member("e", "e"), first.clone()], ..Members::default() };
     assert_eq!(bed.state.handle_members(&both, now), []);
     let change = asked(&mut bed);
     assert!(names(&change.wanted).iter().all(|filter| filter.starts_with("e/")), "{change:?}");
@@ -32,7 +32,7 @@ fn devices_come_and_go_while_the_others_keep_what_is_known_of_them() {
     assert!(bed.seen().iter().any(of_other));
 
     // One that moves to a topic of another is told what the broker has kept there; the other knows better.
-    let moved = Members { devices: vec![first, member("e", "d")], rules: Vec::new() };
+    let moved = Members { devices: vec![first, member("e", "d")], ..Members::default() };
     assert_eq!(bed.state.handle_members(&moved, now), []);
     assert_eq!(bed.presence(), [false], "the moved one is not there until it is heard of");
     let change = asked(&mut bed);

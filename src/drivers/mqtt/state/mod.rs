@@ -31,9 +31,11 @@ use crate::model::command::{Outcome, Rejection};
 use crate::model::time::{Now, UnixMillis};
 use crate::model::value::Value;
 
+mod announced;
 mod found;
 mod members;
 
+use self::announced::Announcements;
 pub use self::found::Announcement;
 use self::found::Discovery;
 pub(super) use self::found::Origin;
@@ -57,6 +59,7 @@ pub struct State {
     next_station: usize,
     routes: Routes,
     discovery: Discovery,
+    announcements: Announcements,
     /// Counts the devices that come together.
     joining: u64,
     /// What the broker was asked for on this connection, when that is not what it should be, and what it was asked for
@@ -87,6 +90,7 @@ impl State {
             next_station: 0,
             routes: Routes::default(),
             discovery: Discovery::default(),
+            announcements: Announcements::default(),
             joining: 0,
             asked: BTreeMap::new(),
             resubscribe: false,
@@ -154,6 +158,7 @@ impl State {
     pub fn handle_message(&mut self, message: &Message, now: Now) {
         let (topic, retained, at) = (message.topic.as_ref(), message.retain, now.wall);
         let body = Body::of(message);
+        let announces = self.announcement(message, now);
         self.discover(message, &body, now);
         let (mut used, mut unreadable, mut too_large) = (false, false, false);
         let mut reports = Vec::new();
@@ -220,7 +225,7 @@ impl State {
             (Dropped::Unreadable, unreadable),
             (Dropped::TooLarge, too_large),
             // An empty message only tells that the broker keeps nothing any more.
-            (Dropped::Unmatched, !used && !body.is_empty()),
+            (Dropped::Unmatched, !used && !announces && !body.is_empty()),
         ];
         if let Some((reason, _)) = dropped.into_iter().find(|(_, is_so)| *is_so) {
             self.drop_one(reason);
@@ -299,6 +304,7 @@ impl State {
             tell(&mut self.observations, station, change, now.wall);
         }
         self.forget_silent(now);
+        self.put_together(now);
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -307,7 +313,7 @@ impl State {
         let forgotten = self.stations.values().filter_map(Station::forget_deadline);
         let forgotten = forgotten.filter(|_| self.up == Some(true));
         let commands = self.ledger.deadline().into_iter().chain(self.waiting.timeout());
-        commands.chain(silences).chain(forgotten).min()
+        commands.chain(silences).chain(forgotten).chain(self.announcements.due()).min()
     }
 
     /// The next message for the broker; from here on it counts as sent.

@@ -19,6 +19,8 @@ const FIXED: usize = 2;
 
 const REPLY: Duration = Duration::from_secs(3);
 
+#[path = "announced_tests.rs"]
+mod announced;
 #[path = "back_tests.rs"]
 mod back;
 #[path = "found_tests.rs"]
@@ -42,7 +44,7 @@ impl Bed {
         change(&mut map);
         let device = device();
         let mqtt = MqttDevice { device: Arc::clone(&device), topic: "d".into(), map: Arc::new(map) };
-        let (now, members) = (crate::clock::now(), Members { devices: vec![mqtt], rules: Vec::new() });
+        let (now, members) = (crate::clock::now(), Members { devices: vec![mqtt], ..Members::default() });
         let (state, errors) = State::new("local".into(), &"g".into(), &members, now);
         assert_eq!(errors, []);
         Self { state, now, device, next: 0 }
@@ -132,7 +134,7 @@ fn confirmed(values: &[(&str, Value)]) -> Outcome {
 fn with_availability(map: &mut MqttMap) {
     map.availability = vec![Availability {
         place: Place::of("{topic}/lwt"),
-        path: Some("state".into()),
+        part: Part::Path("state".into()),
         online: vec![Value::text("online")],
         offline: vec![Value::text("offline")],
     }];
@@ -365,6 +367,7 @@ fn with_reads(map: &mut MqttMap) {
         let read = Publish {
             topic: topic.into(),
             payload: "".into(),
+            template: None,
             reply: Some(Reply { timeout: REPLY, answer: None }),
             qos: 1,
             retain: false,
@@ -562,6 +565,7 @@ fn map() -> MqttMap {
     let publish = |topic: &str, reply| Publish {
         topic: topic.into(),
         payload: "{value}".into(),
+        template: None,
         qos: 1,
         retain: false,
         user: vec![],
