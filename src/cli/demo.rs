@@ -21,8 +21,8 @@ async fn run(options: DemoOptions) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return deaf(&error),
     };
-    let demo = match prepare(options) {
-        Ok(demo) => demo,
+    let (demo, door) = match prepare(options) {
+        Ok(prepared) => prepared,
         Err(error) => {
             error!("{}", Chain(&error));
             return match error {
@@ -31,7 +31,7 @@ async fn run(options: DemoOptions) -> ExitCode {
             };
         }
     };
-    if let Err(error) = broker::start(demo.broker).await {
+    if let Err(error) = broker::start(door).await {
         error!("{}", Chain(&error));
         return ExitCode::FAILURE;
     }

@@ -5,7 +5,10 @@
 //! broker, and the feature `broker` leaves it out altogether.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+
+/// Where MQTT clients expect a broker.
+const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883);
 
 /// Why there is no broker.
 #[derive(Debug, thiserror::Error)]
@@ -27,20 +30,30 @@ pub enum BrokerError {
     Thread(#[source] io::Error),
 }
 
+/// Takes the port of the broker: this one, or where nobody has named one the usual one, and any that is free if that is
+/// taken. Clients are accepted once the broker has started, and wait until then.
+pub fn listen(wanted: Option<SocketAddr>) -> Result<TcpListener, BrokerError> {
+    let address = wanted.unwrap_or(USUAL);
+    let any = SocketAddr::new(address.ip(), 0);
+    let door = TcpListener::bind(address);
+    let door = if wanted.is_none() { door.or_else(|_| TcpListener::bind(any)) } else { door };
+    door.map_err(|source| BrokerError::Listen { address, source })
+}
+
 #[cfg(feature = "broker")]
 pub use embedded::start;
 
 /// Without the feature there is nothing to start.
 #[cfg(not(feature = "broker"))]
 #[expect(clippy::unused_async, reason = "the same form as the one that starts a broker")]
-pub async fn start(_address: SocketAddr) -> Result<(), BrokerError> {
+pub async fn start(_door: TcpListener) -> Result<(), BrokerError> {
     Err(BrokerError::NotBuilt)
 }
 
 #[cfg(feature = "broker")]
 mod embedded {
     use std::io;
-    use std::net::{SocketAddr, TcpListener as Bound};
+    use std::net::TcpListener as Bound;
     use std::thread;
     use std::time::Duration;
 
@@ -91,16 +104,14 @@ mod embedded {
         Dismissed,
     }
 
-    /// Starts the broker on a loopback address. It accepts connections from then on.
-    pub async fn start(address: SocketAddr) -> Result<(), BrokerError> {
-        let listen = |source| BrokerError::Listen { address, source };
-        let socket = Bound::bind(address).map_err(listen)?;
-        socket.set_nonblocking(true).map_err(listen)?;
+    /// Starts the broker on a socket of loopback. It accepts connections from then on.
+    pub async fn start(door: Bound) -> Result<(), BrokerError> {
+        door.set_nonblocking(true).map_err(BrokerError::Thread)?;
         let runtime =
             runtime::Builder::new_current_thread().enable_all().build().map_err(BrokerError::Thread)?;
         let serve = move || {
             runtime.block_on(async move {
-                match TcpListener::from_std(socket) {
+                match TcpListener::from_std(door) {
                     Ok(socket) => accept(socket).await,
                     Err(error) => debug!(%error, "the demo's broker has no socket"),
                 }

@@ -4,8 +4,7 @@
 //! broker's port, which are filled in with what was really opened. Its credential is no secret, so it listens on
 //! loopback only.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use crate::config::{self, Config, Problems, Source};
@@ -16,14 +15,12 @@ pub mod gadgets;
 pub mod plant;
 pub mod slaves;
 
+use broker::BrokerError;
 use plant::Plant;
 use slaves::{Line, LineError};
 
 /// Id and secret of the client that may do everything.
 pub const CREDENTIAL: &str = "demo";
-
-/// Where MQTT clients expect a broker.
-const BROKER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883);
 
 /// The plant is the same at every start.
 const SEED: u64 = 0x5e_ed;
@@ -53,7 +50,7 @@ pub struct Demo {
     pub config: Config,
     /// The serial line with its units; to be run beside the gateway.
     pub line: Line,
-    /// Where the embedded broker is to listen; the configuration says the same.
+    /// Where the embedded broker listens; the configuration says the same.
     pub broker: SocketAddr,
 }
 
@@ -70,8 +67,8 @@ pub enum DemoError {
         found: SocketAddr,
     },
     /// No port for the broker.
-    #[error("cannot find a free port for the embedded broker")]
-    Broker(#[source] io::Error),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     /// The serial line.
     #[error("cannot simulate the Modbus line")]
     Line(#[source] LineError),
@@ -80,20 +77,19 @@ pub enum DemoError {
     Configuration(#[source] Problems),
 }
 
-/// Sets up the plant and fills in the configuration. Must be called inside the runtime.
-pub fn prepare(options: DemoOptions) -> Result<Demo, DemoError> {
+/// Sets up the plant and fills in the configuration. Gives the socket of the broker beside them, so that nobody takes its
+/// port until it starts. Must be called inside the runtime.
+pub fn prepare(options: DemoOptions) -> Result<(Demo, TcpListener), DemoError> {
     let exposed = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
     if let Some(found) = [Some(options.listen), options.broker].into_iter().flatten().find(exposed) {
         return Err(DemoError::Exposed { found });
     }
-    let broker = match options.broker {
-        Some(broker) => broker,
-        None => free(BROKER).map_err(DemoError::Broker)?,
-    };
+    let door = broker::listen(options.broker)?;
+    let broker = door.local_addr().map_err(BrokerError::Thread)?;
     let line = Line::open(Plant::new(SEED)).map_err(DemoError::Line)?;
     let mut config = configuration(&line.path, broker).map_err(DemoError::Configuration)?;
     config.server.listen = vec![options.listen];
-    Ok(Demo { config, line, broker })
+    Ok((Demo { config, line, broker }, door))
 }
 
 impl Demo {
@@ -101,13 +97,6 @@ impl Demo {
     pub fn banner(&self, listen: SocketAddr) -> String {
         banner::banner(&self.config, &self.line.path, self.broker, listen)
     }
-}
-
-/// This address if nobody has it, another port of it otherwise. It is free again when this returns, so whoever
-/// is to have it may still find it taken, and says so then.
-fn free(usual: SocketAddr) -> io::Result<SocketAddr> {
-    let any = SocketAddr::new(usual.ip(), 0);
-    TcpListener::bind(usual).or_else(|_| TcpListener::bind(any))?.local_addr()
 }
 
 fn configuration(port: &Path, broker: SocketAddr) -> Result<Config, Problems> {

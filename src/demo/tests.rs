@@ -17,7 +17,7 @@ use crate::model::command::Outcome;
 use crate::model::value::Value;
 
 fn options(listen: &str) -> DemoOptions {
-    DemoOptions { listen: listen.parse().unwrap(), broker: Some("127.0.0.1:1999".parse().unwrap()) }
+    DemoOptions { listen: listen.parse().unwrap(), broker: Some("127.0.0.1:0".parse().unwrap()) }
 }
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn the_demo_is_refused_on_any_address_but_loopback() {
         assert!(error.to_string().contains(&format!("found {listen}")), "{error}");
     }
     for listen in ["127.0.0.1:0", "127.8.9.10:1", "[::1]:8080", "[::ffff:127.0.0.1]:80"] {
-        assert_eq!(prepare(options(listen)).unwrap().config.server.listen, [listen.parse().unwrap()]);
+        assert_eq!(prepare(options(listen)).unwrap().0.config.server.listen, [listen.parse().unwrap()]);
     }
 }
 
@@ -38,26 +38,29 @@ async fn the_broker_is_refused_on_any_address_but_loopback() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_replaced_by_another_port_of_it() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+fn a_port_that_was_asked_for_and_is_taken_is_named_and_the_usual_one_is_replaced() {
+    let taken = broker::listen(Some("127.0.0.1:0".parse().unwrap())).unwrap();
     let address = taken.local_addr().unwrap();
-    let other = free(address).unwrap();
-    assert_eq!(other.ip(), address.ip());
-    assert_ne!(other.port(), address.port());
+    let error = broker::listen(Some(address)).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot listen for MQTT on {address}"));
+    // Whoever has the usual one, be it the first of these.
+    let both = [broker::listen(None).unwrap(), broker::listen(None).unwrap()];
+    assert!(both.iter().all(|door| door.local_addr().unwrap().ip().is_loopback()));
 }
 
 #[tokio::test]
 async fn the_blanks_are_filled_in_with_what_was_opened() {
-    let demo = prepare(options("127.0.0.1:8080")).unwrap();
+    let (demo, door) = prepare(options("127.0.0.1:8080")).unwrap();
     let Target::Serial(serial) = &demo.config.buses[0].settings.target else { panic!("no serial line") };
     assert_eq!(Path::new(&*serial.path), demo.line.path);
-    assert_eq!(demo.config.brokers[0].settings.port, 1999);
+    let broker = door.local_addr().unwrap();
+    assert_eq!((demo.config.brokers[0].settings.port, demo.broker), (broker.port(), broker));
     assert_eq!(demo.config.brokers[0].devices.len(), 3);
 }
 
 #[tokio::test]
 async fn the_banner_has_an_address_for_every_dialect_and_the_page() {
-    let demo = prepare(options("127.0.0.1:8080")).unwrap();
+    let (demo, _door) = prepare(options("127.0.0.1:8080")).unwrap();
     let banner = demo.banner("127.0.0.1:4711".parse().unwrap());
     for part in [
         "http://127.0.0.1:4711/#token=demo&id=demo",
@@ -67,7 +70,7 @@ async fn the_banner_has_an_address_for_every_dialect_and_the_page() {
         "http://127.0.0.1:4711/api/metric/list",
         "ws://127.0.0.1:4711/ws",
         "ws://127.0.0.1:4711/wssubscriber/msgplatform/websocket?systemId=demo&timestamp=",
-        "mqtt://127.0.0.1:1999",
+        &format!("mqtt://{}", demo.broker),
         demo.line.path.to_str().unwrap(),
     ] {
         assert!(banner.contains(part), "{part} is not in\n{banner}");
@@ -117,14 +120,16 @@ async fn wait_for(queue: &mut mpsc::Receiver<Observation>, seen: &mut Seen, what
             seen.take(queue.recv().await.unwrap());
         }
     };
-    let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
+    let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
     waited.unwrap_or_else(|_| panic!("seen only {:?} {:?} {:?}", seen.values, seen.online, seen.outcome));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_ordinary_driver_reads_and_writes_the_simulated_line() {
-    let mut demo = prepare(options("127.0.0.1:0")).unwrap();
-    let bus = demo.config.buses.remove(0);
+    let (mut demo, _door) = prepare(options("127.0.0.1:0")).unwrap();
+    let mut bus = demo.config.buses.remove(0);
+    // The units share this process, and a busy machine, with the driver.
+    bus.settings.timeout = Duration::from_secs(1);
     let press = Arc::clone(&bus.devices[1].device);
     let (commands, command_queue) = mpsc::channel(4);
     let (observations, mut queue) = mpsc::channel(64);
@@ -143,12 +148,13 @@ async fn the_ordinary_driver_reads_and_writes_the_simulated_line() {
 
     let mut seen = Seen::default();
     wait_for(&mut queue, &mut seen, |seen| {
-        ["meter-1", "press-1", "dead-1"].into_iter().all(|id| seen.online.contains_key(id))
+        // One that is late at first, on a machine that is busy, comes all the same.
+        seen.online.values().copied().eq([false, true, true])
             && seen.number("meter-1", "energy").is_some()
             && seen.number("press-1", "setpoint").is_some()
     })
     .await;
-    assert_eq!(seen.online.values().copied().collect::<Vec<_>>(), [false, true, true]);
+    assert!(seen.online.keys().eq(["dead-1", "meter-1", "press-1"]), "{:?}", seen.online);
     assert!((225.0..235.0).contains(&seen.number("meter-1", "voltage").unwrap()));
     assert!((24.0..100.0).contains(&seen.number("press-1", "temperature").unwrap()));
 
@@ -157,7 +163,7 @@ async fn the_ordinary_driver_reads_and_writes_the_simulated_line() {
         id: CommandId(1),
         device: press,
         action: DriverAction::Write(vec![(at, Value::Float(20.5))]),
-        deadline: clock::instant() + Duration::from_secs(10),
+        deadline: clock::instant() + Duration::from_secs(60),
     };
     commands.send(write).await.unwrap();
     wait_for(&mut queue, &mut seen, |seen| seen.outcome.is_some()).await;

@@ -1,7 +1,6 @@
 //! Broker, devices and the real driver together, with the demo's own configuration and the products as shipped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ use crate::model::value::Value;
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait for the next observation.
-const DEADLINE: std::time::Duration = std::time::Duration::from_secs(15);
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
 
 struct Rig {
     devices: Vec<MqttDevice>,
@@ -34,8 +33,9 @@ struct Rig {
 
 impl Rig {
     async fn start() -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        broker::start(address).await.unwrap();
+        let door = broker::listen(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let address = door.local_addr().unwrap();
+        broker::start(door).await.unwrap();
         let broker = configuration(Path::new("/dev/null"), address).unwrap().brokers.remove(0);
         let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
         let (observations, observed) = mpsc::channel(OBSERVATION_QUEUE);
@@ -157,12 +157,4 @@ async fn the_driver_reads_every_property_writes_what_can_be_written_and_sees_the
         vec![(device.id.to_string(), "offline".to_owned())]
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_taken_port_is_named() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let error = broker::start(address).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot listen for MQTT on {address}"));
 }
