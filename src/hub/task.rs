@@ -72,8 +72,9 @@ pub async fn run(
             // Cancel-safe: a new sleep is made each turn.
             () = tokio::time::sleep_until(wake.into()) => {}
         }
-        top_up(&mut requests, &mut asked);
+        // In this order: what was asked before something was observed is taken in before it.
         top_up(&mut observations, &mut seen);
+        top_up(&mut requests, &mut asked);
         let (now, changes) = clock::turn(&mut hub.clock_changes);
         hub.state.store_is(hub.meters.history_troubled.get() != 0);
         hub.state.tell_time(now, &changes);
