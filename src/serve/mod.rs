@@ -60,7 +60,7 @@ pub struct Shared {
     pub patience: Arc<Patience>,
 }
 
-/// How long the server waits for its clients. Not configurable: the defaults suit links from loopback to GPRS; tests
+/// How long the server waits for its clients, and for the hub. Not configurable: the defaults suit links from loopback to GPRS; tests
 /// shorten them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
@@ -70,6 +70,9 @@ pub struct Patience {
     pub body: Duration,
     /// For a large body to show that it comes fast enough, before it may have to give way to others.
     pub grace: Duration,
+    /// For the hub, before the pages for whoever watches the gateway take it for stuck. It takes in what waits at least
+    /// every two seconds.
+    pub hub: Duration,
     /// For the answer to a call. Commands of clients have shorter deadlines of their own.
     pub call: Duration,
     /// Before a connection that stays in HTTP is asked to finish: a client that does not read its answers would
@@ -96,6 +99,7 @@ impl Default for Patience {
             head: Duration::from_secs(10),
             body: Duration::from_secs(30),
             grace: Duration::from_secs(2),
+            hub: Duration::from_secs(5),
             call: Duration::from_secs(65),
             http: Duration::from_secs(300),
             write: Duration::from_secs(10),

@@ -6,7 +6,6 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use http::{HeaderMap, Method, header};
 use serde_json::json;
@@ -20,9 +19,6 @@ use crate::model::client::Client;
 use crate::model::interest::Selector;
 use crate::model::snapshot::Snapshot;
 use crate::model::time::Clock;
-
-/// How long the hub may take before it is taken for stuck. It takes in what waits at least every two seconds.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reasons that a page names. What is left out is counted.
 const REASONS: usize = 50;
@@ -63,7 +59,7 @@ pub(super) async fn answer(
     }
     // Health looks at nobody in particular, so that it costs the hub next to nothing.
     let selector = if page == Page::Health { Selector::Device("".into()) } else { Selector::All };
-    let seen = shared.hub.look(selector, PATIENCE).await;
+    let seen = shared.hub.look(selector, shared.patience.hub).await;
     let response = match (page, seen) {
         (Page::Health, Ok(_)) => Response::text(200, "ok\n"),
         (Page::Health, Err(error)) => Response::text(503, format!("{error}\n")),

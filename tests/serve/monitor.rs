@@ -1,10 +1,12 @@
 //! The pages for whoever watches the gateway; the test plays the hub.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pentad::hub::handle::{HubRequest, SessionReply};
 use pentad::model::device::Link;
 use pentad::model::snapshot::{Answer, DeviceSnapshot, LinkSnapshot, Snapshot};
+use pentad::serve::Patience;
 
 use crate::common::bed;
 use crate::common::ws::http;
@@ -59,9 +61,10 @@ async fn health_is_whether_the_hub_answers() {
     assert_eq!(http(port, "GET", "/healthz", &[], "").await, (503, "the hub has stopped\n".to_owned()));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_hub_that_does_not_answer_is_not_healthy_and_not_ready() {
-    let rig = Rig::start();
+    let patience = Patience { hub: Duration::from_millis(50), ..Patience::default() };
+    let rig = Rig::with(Setup { patience, ..Setup::default() });
     assert_eq!(
         http(rig.port(), "GET", "/healthz", &[], "").await,
         (503, "the hub does not answer\n".to_owned())

@@ -25,7 +25,7 @@ fn impatient() -> Setup {
     let patience = Patience {
         write: Duration::from_millis(200),
         linger: Duration::from_millis(100),
-        goodbye: Duration::from_millis(400),
+        goodbye: Duration::from_secs(3),
         ..Patience::default()
     };
     Setup { patience, ..Setup::default() }
@@ -237,8 +237,8 @@ async fn a_panic_in_a_session_harms_only_its_connection() {
 #[tokio::test]
 async fn a_client_that_answers_pings_may_be_silent_and_one_that_does_not_is_dropped() {
     let patience = Patience {
-        ping: Duration::from_millis(40),
-        silence: Duration::from_millis(400),
+        ping: Duration::from_millis(100),
+        silence: Duration::from_secs(3),
         ..impatient().patience
     };
     let rig = Rig::with(Setup { patience, ..Setup::default() });
