@@ -11,14 +11,15 @@ use std::{env, fs};
 
 use pentad::config::{Places, Source, load, resolve};
 
+#[path = "common/files.rs"]
+#[expect(dead_code, unreachable_pub, clippy::panic, reason = "other tests share it")]
+mod files;
+
+use files::{paths, root};
+
 #[test]
 fn every_case_is_told_what_is_wrong() {
-    let mut cases: Vec<PathBuf> = fs::read_dir(root().join("tests/config"))
-        .expect("the cases are there")
-        .map(|entry| entry.expect("a readable entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .collect();
-    cases.sort();
+    let cases = paths("tests/config", "toml");
     assert!(cases.len() >= 30, "only {} cases were found", cases.len());
     let wrong: Vec<String> = cases.iter().filter_map(|case| check(case)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -64,10 +65,6 @@ fn products() -> Vec<Source> {
             Source { name: name.into(), text }
         })
         .collect()
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A folder like /etc/pentad.

@@ -16,7 +16,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,22 +34,11 @@ use pentad::proto::modbus::frame::{Answer, Framing};
 use pentad::proto::modbus::plan::group;
 use serde_json::Value as Json;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+#[path = "common/files.rs"]
+#[expect(unreachable_pub, reason = "other tests share it")]
+mod files;
 
-/// Every file of a folder with this extension, by name.
-fn files(folder: &str, extension: &str) -> BTreeMap<String, String> {
-    fs::read_dir(root().join(folder))
-        .expect("the folder is there")
-        .map(|entry| entry.expect("a readable entry").path())
-        .filter(|path| path.extension().is_some_and(|found| found == extension))
-        .map(|path| {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            (name, fs::read_to_string(&path).expect("it is text"))
-        })
-        .collect()
-}
+use files::{root, texts};
 
 /// A product with a place in registers, as against one that is only on a broker.
 fn is_on_modbus(text: &str) -> bool {
@@ -63,7 +51,7 @@ fn plant() -> String {
         "[gateway]\nid = \"gw\"\n[[modbus_tcp]]\nid = \"bus\"\naddress = \"127.0.0.1:502\"\n[[mqtt]]\nid = \"broker\"\n\
          url = \"mqtt://127.0.0.1\"\n[[client]]\nid = \"c\"\nsecret = \"long-enough-secret\"\ndevices = [\"*\"]\n",
     );
-    for (at, (name, text)) in files("products", "toml").iter().enumerate() {
+    for (at, (name, text)) in texts("products", "toml").iter().enumerate() {
         let place = if is_on_modbus(text) {
             format!("bus = \"bus\"\nunit = {}", at + 1)
         } else {
@@ -75,7 +63,7 @@ fn plant() -> String {
 }
 
 fn loaded() -> Loaded {
-    let mut sources: Vec<Source> = files("products", "toml")
+    let mut sources: Vec<Source> = texts("products", "toml")
         .into_iter()
         .map(|(name, text)| Source { name: format!("products/{name}.toml").into(), text })
         .collect();
@@ -85,7 +73,7 @@ fn loaded() -> Loaded {
 
 #[test]
 fn every_product_reads_and_writes_as_its_dump_says() {
-    let dumps = files("tests/products/modbus", "txt");
+    let dumps = texts("tests/products/modbus", "txt");
     let loaded = loaded();
     let devices: Vec<&ModbusDevice> = loaded.config.buses.iter().flat_map(|bus| &bus.devices).collect();
     assert!(devices.len() >= 29, "only {} products were found", devices.len());
@@ -106,8 +94,8 @@ fn every_product_reads_and_writes_as_its_dump_says() {
 #[test]
 fn every_product_names_its_line_its_source_and_what_it_was_checked_against() {
     let table = fs::read_to_string(root().join("docs/products.md")).expect("it is text");
-    let dumps = files("tests/products/modbus", "txt");
-    let products = files("products", "toml");
+    let dumps = texts("tests/products/modbus", "txt");
+    let products = texts("products", "toml");
     for (name, text) in &products {
         let head: String = text.lines().take_while(|line| line.starts_with('#')).collect();
         assert!(head.contains("Source:") && head.contains("Checked against"), "products/{name}.toml");
@@ -123,7 +111,7 @@ fn every_product_names_its_line_its_source_and_what_it_was_checked_against() {
 /// The registers do not come from the code that is tested: Python's struct module has to make the same of the values.
 #[test]
 fn the_dumps_hold_what_python_packs() {
-    let dumps = files("tests/products/modbus", "txt");
+    let dumps = texts("tests/products/modbus", "txt");
     let paths = dumps.keys().map(|name| root().join(format!("tests/products/modbus/{name}.txt")));
     let script = root().join("tests/counterparts/pack.py");
     let output =

@@ -23,7 +23,6 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,28 +41,15 @@ use pentad::model::time::Now;
 use pentad::model::value::Value;
 use serde_json::Value as Json;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+#[path = "common/files.rs"]
+#[expect(unreachable_pub, reason = "other tests share it")]
+mod files;
 
-/// Every file of a folder with this extension, by name.
-fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
-    let mut found: Vec<_> = fs::read_dir(root().join(folder))
-        .expect("the folder is there")
-        .map(|entry| entry.expect("a readable entry").path())
-        .filter(|path| path.extension().is_some_and(|found| found == extension))
-        .map(|path| {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            (name, fs::read_to_string(&path).expect("it is text"))
-        })
-        .collect();
-    found.sort();
-    found
-}
+use files::{root, texts};
 
 #[test]
 fn every_conversation_goes_as_documented() {
-    let conversations = files("tests/products/mqtt", "txt");
+    let conversations = texts("tests/products/mqtt", "txt");
     assert!(conversations.len() > 10, "only {} conversations were found", conversations.len());
     let wrong: Vec<String> = conversations
         .iter()
@@ -74,7 +60,7 @@ fn every_conversation_goes_as_documented() {
 
 #[test]
 fn every_device_that_announces_itself_becomes_what_it_is() {
-    let conversations = files("tests/products/homeassistant", "txt");
+    let conversations = texts("tests/products/homeassistant", "txt");
     assert!(conversations.len() > 6, "only {} conversations were found", conversations.len());
     let wrong: Vec<String> = conversations
         .iter()
@@ -85,14 +71,11 @@ fn every_device_that_announces_itself_becomes_what_it_is() {
 
 #[test]
 fn every_shipped_product_on_mqtt_has_its_conversation_and_names_its_source() {
-    let conversations = files("tests/products/mqtt", "txt");
-    for (name, text) in files("products", "toml") {
+    let conversations = texts("tests/products/mqtt", "txt");
+    for (name, text) in texts("products", "toml") {
         let head: String = text.lines().take_while(|line| line.starts_with('#')).collect();
         if text.lines().any(|line| !line.starts_with('#') && line.contains("mqtt")) {
-            assert!(
-                conversations.iter().any(|(known, _)| *known == name),
-                "tests/products/mqtt/{name}.txt is missing"
-            );
+            assert!(conversations.contains_key(&name), "tests/products/mqtt/{name}.txt is missing");
             assert!(head.contains("Source:"), "products/{name}.toml names no source");
         }
     }
@@ -114,7 +97,7 @@ fn devices_appear_by_the_documented_rules_as_what_they_are() {
     let broker = config.brokers.into_iter().next().expect("a broker");
     let members = Members { rules: broker.rules, ..Members::default() };
     let mut tried = 0;
-    for (name, text) in files("tests/products/mqtt", "txt") {
+    for (name, text) in texts("tests/products/mqtt", "txt") {
         let header = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
         let (product, topic) = (header("product ").expect("a product"), header("topic ").expect("a topic"));
         if !members.rules.iter().any(|rule| *rule.product.id == *product) {
@@ -150,7 +133,7 @@ fn config(name: &str, product: &str, topic: &str) -> Result<Config, String> {
 
 /// This configuration with the shipped products, and perhaps with another one.
 fn resolved(plant: String, own: Option<String>) -> Result<Config, String> {
-    let mut sources: Vec<Source> = files("products", "toml")
+    let mut sources: Vec<Source> = texts("products", "toml")
         .into_iter()
         .map(|(name, text)| Source { name: format!("products/{name}.toml").into(), text })
         .collect();

@@ -8,20 +8,21 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot read its own files has failed")]
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{env, fs};
 
 use pentad::config::{Config, Difference, Source, resolve};
 
+#[path = "common/files.rs"]
+#[expect(dead_code, unreachable_pub, clippy::panic, reason = "other tests share it")]
+mod files;
+
+use files::{paths, root};
+
 #[test]
 fn every_case_says_what_changes() {
-    let base = fs::read_to_string(root().join("base.toml")).expect("the base is there");
-    let mut cases: Vec<PathBuf> = fs::read_dir(root())
-        .expect("the cases are there")
-        .map(|entry| entry.expect("a readable entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
-        .collect();
-    cases.sort();
+    let base = fs::read_to_string(root().join("tests/reload/base.toml")).expect("the base is there");
+    let cases = paths("tests/reload", "txt");
     assert!(cases.len() >= 15, "only {} cases were found", cases.len());
     let wrong: Vec<String> = cases.iter().filter_map(|case| check(case, &base)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -29,7 +30,7 @@ fn every_case_says_what_changes() {
 
 #[test]
 fn a_configuration_shares_with_the_running_one_what_they_have_in_common() {
-    let base = fs::read_to_string(root().join("base.toml")).expect("the base is there");
+    let base = fs::read_to_string(root().join("tests/reload/base.toml")).expect("the base is there");
     let (old, again) = (configuration(&base), configuration(&base));
     let new = again.reusing(&old);
     for (old, new) in old.devices.iter().zip(&new.devices) {
@@ -102,10 +103,6 @@ fn configuration(text: &str) -> Config {
 }
 
 fn product(name: &str) -> Source {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("products/{name}.toml"));
+    let path = root().join(format!("products/{name}.toml"));
     Source { text: fs::read_to_string(&path).expect("a shipped product"), name: path }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reload")
 }

@@ -10,6 +10,8 @@
 pub mod bed;
 pub mod certificate;
 pub mod client;
+pub mod files;
+pub mod port;
 pub mod pure;
 pub mod script;
 pub mod socket;

@@ -4,7 +4,7 @@
 //! against the pure session and hub, and again over a real socket.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -77,14 +77,7 @@ pub trait Stage {
 
 /// Every transcript of a dialect, in name order.
 pub fn files(dialect: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(dialect);
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .unwrap_or_else(|error| panic!("reading {}: {error}", folder.display()))
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
-        .collect();
-    files.sort();
-    files
+    super::files::paths(&format!("tests/transcripts/{dialect}"), "txt")
 }
 
 /// Whether a transcript lets time pass, which only the pure stage can.
