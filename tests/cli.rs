@@ -5,8 +5,12 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
+
+/// Longer than anything that is waited for on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const GOOD: &str = r#"
 [gateway]
@@ -55,15 +59,13 @@ fn output(arguments: &[&str]) -> (i32, String, String) {
     (status.code().expect("not killed"), text(stdout), text(stderr))
 }
 
-/// A configuration folder with one main file; its path. The listener gets a free port.
+/// A configuration folder with one main file; its path.
 fn configured(text: &str) -> (tempfile::TempDir, String) {
     configured_in(&std::env::temp_dir(), text)
 }
 
 fn configured_in(parent: &Path, text: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir_in(parent).unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let text = text.replace("127.0.0.1:0", &free.to_string());
     let path = folder.path().join("pentad.toml");
     std::fs::write(&path, text).unwrap();
     let path = path.to_string_lossy().into_owned();
@@ -194,33 +196,56 @@ impl Drop for Running {
     }
 }
 
-/// Starts a gateway and reads its log up to the line that has the word.
-fn started(config: &str, word: &str) -> (Running, BufReader<std::process::ChildStderr>) {
-    started_at("info", config, word)
+/// What a gateway logs. A thread takes it in, so that the gateway never waits for the test to read.
+struct Log(Receiver<String>);
+
+impl Log {
+    fn of(stderr: ChildStderr) -> Self {
+        let (to, from) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if to.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(from)
+    }
+
+    /// Reads up to a line with the word. Gives what was read.
+    fn up_to(&self, word: &str) -> String {
+        let mut seen = String::new();
+        while !seen.contains(word) {
+            let line = self.0.recv_timeout(PATIENCE);
+            seen += &line.unwrap_or_else(|error| panic!("no {word} in the log ({error}): {seen}"));
+            seen.push('\n');
+        }
+        seen
+    }
+
+    /// Reads to the end.
+    fn rest(&self) -> String {
+        self.0.iter().map(|line| line + "\n").collect()
+    }
 }
 
-/// The same with a log level.
-fn started_at(level: &str, config: &str, word: &str) -> (Running, BufReader<std::process::ChildStderr>) {
+/// Starts a gateway and reads its log up to the line that has the word.
+fn started(config: &str, word: &str) -> (Running, Log) {
+    let (running, log, _) = started_at("info", config, word);
+    (running, log)
+}
+
+/// The same with a log level, and with what was read.
+fn started_at(level: &str, config: &str, word: &str) -> (Running, Log, String) {
     let mut child = pentad(&["run", "--config", config, "--log-level", level])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let log = Log::of(child.stderr.take().unwrap());
     let running = Running(child);
-    wait_for(&mut log, word);
-    (running, log)
-}
-
-/// Reads the log up to a line with the word. Gives what was read.
-fn wait_for(log: &mut impl BufRead, word: &str) -> String {
-    let mut seen = String::new();
-    while !seen.contains(word) {
-        let before = seen.len();
-        log.read_line(&mut seen).unwrap();
-        assert_ne!(seen.len(), before, "the log ended without {word}: {seen}");
-    }
-    seen
+    let seen = log.up_to(word);
+    (running, log, seen)
 }
 
 fn signal(running: &Running, name: &str) {
@@ -230,7 +255,7 @@ fn signal(running: &Running, name: &str) {
 
 /// The exit code, within a deadline.
 fn ended(running: &mut Running) -> Option<i32> {
-    for _ in 0..1_000 {
+    for _ in 0..PATIENCE.as_millis() / 20 {
         if let Some(status) = running.0.try_wait().unwrap() {
             return status.code();
         }
@@ -243,11 +268,10 @@ fn ended(running: &mut Running) -> Option<i32> {
 fn a_signal_drains_and_ends_with_0() {
     for name in ["-TERM", "-INT"] {
         let (_folder, path) = configured(GOOD);
-        let (mut running, mut log) = started(&path, "listening");
+        let (mut running, log) = started(&path, "listening");
         signal(&running, name);
         assert_eq!(ended(&mut running), Some(0));
-        let mut rest = String::new();
-        log.read_to_string(&mut rest).unwrap();
+        let rest = log.rest();
         assert!(rest.contains("everything has stopped"), "{rest}");
         assert!(!rest.contains("a-secret-that-never-shows"), "{rest}");
     }
@@ -256,12 +280,11 @@ fn a_signal_drains_and_ends_with_0() {
 #[test]
 fn not_even_a_trace_of_everything_shows_a_credential() {
     let (_folder, path) = configured(&GOOD.replace("\"uplus\"]", "\"uplus\", \"oam\"]"));
-    let address = std::fs::read_to_string(&path).unwrap();
-    let address = address.split_once("listen = [\"").unwrap().1.split_once('"').unwrap().0.to_owned();
     let level = "trace,tungstenite=trace,hyper=trace";
-    let (mut running, mut log) = started_at(level, &path, "listening");
+    let (mut running, log, said) = started_at(level, &path, "listening");
+    let address = said.split_once("listening address=").unwrap().1.split([' ', '\n']).next().unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let upgrade = format!("GET /ws?token=a-secret-that-never-shows HTTP/1.1\r\nhost: x\r\n{UPGRADE}\r\n");
     stream.write_all(upgrade.as_bytes()).unwrap();
     let mut received = String::new();
@@ -273,8 +296,7 @@ fn not_even_a_trace_of_everything_shows_a_credential() {
     stream.write_all(&frame).unwrap();
     receive(&mut stream, &mut received, "CONNECTED");
     signal(&running, "-TERM");
-    let mut rest = String::new();
-    log.read_to_string(&mut rest).unwrap();
+    let rest = said + &log.rest();
     assert_eq!(ended(&mut running), Some(0));
     assert!(rest.contains("STOMP client connected"), "{rest}");
     assert!(!rest.contains("a-secret-that-never-shows"), "{rest}");
@@ -306,7 +328,7 @@ fn the_demo_prints_addresses_of_all_five_dialects_that_can_be_used_as_they_are()
             (_, false) => ("GET", "", "HTTP/1.1 200"),
         };
         let mut stream = TcpStream::connect(host).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = format!("{method} /{path} HTTP/1.1\r\nhost: {host}\r\ntoken: demo\r\n{more}\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         if call {
@@ -337,9 +359,9 @@ fn receive(stream: &mut TcpStream, received: &mut String, words: &str) {
 #[test]
 fn a_hangup_ends_nothing() {
     let (_folder, path) = configured(GOOD);
-    let (mut running, mut log) = started(&path, "listening");
+    let (mut running, log) = started(&path, "listening");
     signal(&running, "-HUP");
-    wait_for(&mut log, "the configuration is what it was");
+    log.up_to("the configuration is what it was");
     assert!(running.0.try_wait().unwrap().is_none());
     signal(&running, "-TERM");
     assert_eq!(ended(&mut running), Some(0));
@@ -348,7 +370,7 @@ fn a_hangup_ends_nothing() {
 #[test]
 fn a_changed_configuration_runs_after_a_hangup_and_a_broken_one_does_not() {
     let (_folder, path) = configured(GOOD);
-    let (mut running, mut log) = started(&path, "listening");
+    let (mut running, log) = started(&path, "listening");
     let good = std::fs::read_to_string(&path).unwrap();
     let more =
         good.clone() + "\n[[device]]\nid = \"valve-2\"\nproduct = \"valve\"\nbus = \"plc\"\nunit = 2\n";
@@ -361,7 +383,7 @@ fn a_changed_configuration_runs_after_a_hangup_and_a_broken_one_does_not() {
     ] {
         std::fs::write(&path, text).unwrap();
         signal(&running, "-HUP");
-        let seen = wait_for(&mut log, words.last().unwrap());
+        let seen = log.up_to(words.last().unwrap());
         for word in words {
             assert!(seen.contains(word), "{word} is missing in {seen}");
         }
@@ -376,7 +398,7 @@ fn the_service_manager_hears_of_a_reload_and_of_its_end() {
     let (folder, path) = configured(GOOD);
     let socket = folder.path().join("notify");
     let manager = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
-    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
     let child = pentad(&["run", "--config", &path])
         .env("NOTIFY_SOCKET", &socket)
         .stdout(Stdio::null())
@@ -426,7 +448,7 @@ fn a_hangup_while_the_configuration_is_read_does_not_kill() {
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     let mut child =
         pentad(&["run", "--config", &path]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let log = Log::of(child.stderr.take().unwrap());
     let mut running = Running(child);
     let status = format!("/proc/{}/status", running.0.id());
     let catches = || {
@@ -436,7 +458,7 @@ fn a_hangup_while_the_configuration_is_read_does_not_kill() {
         u64::from_str_radix(caught, 16).unwrap() & 1 == 1
     };
     let pause = Duration::from_millis(5);
-    let installed = (0..4_000).any(|_| {
+    let installed = (0..PATIENCE.as_millis() / 5).any(|_| {
         let there = catches();
         if !there {
             std::thread::park_timeout(pause);
@@ -451,8 +473,8 @@ fn a_hangup_while_the_configuration_is_read_does_not_kill() {
     std::fs::rename(&plain, &path).unwrap();
     pipe.write_all(text.as_bytes()).unwrap();
     drop(pipe);
-    wait_for(&mut log, "listening");
-    wait_for(&mut log, "the configuration is what it was");
+    log.up_to("listening");
+    log.up_to("the configuration is what it was");
     assert!(running.0.try_wait().unwrap().is_none());
     signal(&running, "-TERM");
     assert_eq!(ended(&mut running), Some(0));

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use common::port::Port;
 use common::until_logged;
-use common::world::free_port;
 use common::ws::{PATIENCE, Ws, http};
 use serde_json::json;
 
@@ -34,11 +34,13 @@ struct Gateway {
     port: u16,
     log: PathBuf,
     time: PathBuf,
+    _kept: Port,
 }
 
 impl Gateway {
     fn start(folder: &Path, clock: &str, now: &str) -> Self {
-        let port = free_port();
+        let kept = Port::free();
+        let port = kept.number;
         let (log, time) = (folder.join("log"), folder.join("time"));
         let history = folder.join("history.db");
         let text = format!(
@@ -69,7 +71,7 @@ impl Gateway {
             .stderr(fs::File::create(&log).expect("a folder of our own"))
             .spawn()
             .expect("the gateway starts");
-        Self { child, port, log, time }
+        Self { child, port, log, time, _kept: kept }
     }
 
     fn log(&self) -> String {

@@ -53,7 +53,7 @@ product = "gauge"
 bus = "line"
 unit = 1
 "#,
-        timeout = if at % 10 < 5 { 200 } else { 201 },
+        timeout = if at % 10 < 5 { 2000 } else { 2001 },
     );
     let mut listen = "listen = [\"127.0.0.1:0\"".to_owned();
     if at % 3 == 1 {
@@ -125,8 +125,11 @@ async fn a_hundred_reloads_leave_neither_tasks_nor_descriptors_behind() {
         let applied = tokio::time::timeout(PATIENCE, control.reload(next)).await.unwrap().unwrap();
         assert!(!applied.changes.is_empty());
     }
-    assert_eq!(settled(tasks, tasks_before).await, tasks_before, "tasks");
-    assert_eq!(settled(descriptors, descriptors_before).await, descriptors_before, "descriptors");
+    // Before may have been a moment with more of them.
+    let (tasks, descriptors) =
+        (settled(tasks, tasks_before).await, settled(descriptors, descriptors_before).await);
+    assert!(tasks <= tasks_before, "{tasks} tasks after {tasks_before}");
+    assert!(descriptors <= descriptors_before, "{descriptors} descriptors after {descriptors_before}");
     world.set(1, 10, &[4242]);
     ws.wait_for("a report after all that", |text| text.contains("4242")).await;
     stop.cancel();

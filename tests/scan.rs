@@ -16,6 +16,9 @@ use slave::{Asked, Deed, Line, Server, World, exception, rtu};
 
 const PRODUCTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/products");
 
+/// In milliseconds: long enough for a slave that shares two cores with much else, short enough for tests.
+const TIMEOUT: &str = "400";
+
 /// Runs it to its end: exit code, output, errors.
 async fn pentad(arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pentad"));
@@ -63,7 +66,7 @@ async fn the_units_of_a_line_become_a_configuration_that_can_be_checked() {
     let folder = tempfile::tempdir().unwrap();
     let line = Line::plug(&plant(), &folder.path().join("port"));
     let port = line.path.to_str().unwrap();
-    let options = ["--baud", "9600,115200", "--parity", "none", "--units", "1-8", "--timeout", "50"];
+    let options = ["--baud", "9600,115200", "--parity", "none", "--units", "1-8", "--timeout", TIMEOUT];
     let (code, stdout, stderr) =
         pentad(&[&["scan", port, "--products", PRODUCTS][..], &options].concat()).await;
     assert_eq!(code, 0, "{stderr}");
@@ -90,7 +93,7 @@ async fn an_ascii_line_and_rtu_over_tcp_are_scanned_too() {
     for (target, framing) in
         [(line.path.to_str().unwrap().to_owned(), "ascii"), (server.address.to_string(), "rtu")]
     {
-        let options = ["--baud", "115200", "--parity", "none", "--units", "1-2", "--timeout", "50"];
+        let options = ["--baud", "115200", "--parity", "none", "--units", "1-2", "--timeout", TIMEOUT];
         let arguments = ["scan", &target, "--framing", framing, "--products", PRODUCTS];
         let (code, stdout, stderr) = pentad(&[&arguments[..], &options].concat()).await;
         assert_eq!(code, 0, "{framing}: {stderr}");
@@ -153,7 +156,7 @@ async fn a_port_in_use_and_an_empty_line_are_said_so() {
     assert_eq!(code, 1);
     assert!(stderr.contains("in use by another program"), "{stderr}");
     drop(owner);
-    let options = ["--units", "2-3", "--timeout", "20", "--baud", "9600", "--parity", "none"];
+    let options = ["--units", "2-3", "--timeout", "100", "--baud", "9600", "--parity", "none"];
     let (code, stdout, stderr) = pentad(&[&["scan", port][..], &options].concat()).await;
     assert_eq!((code, stdout.as_str()), (1, ""));
     assert!(stderr.contains("no unit answered"), "{stderr}");
@@ -205,7 +208,7 @@ async fn a_device_that_shows_what_it_is_is_recognised_and_not_guessed() {
     world.set(6, 11, &[74]);
     let line = Line::plug(&world, &folder.path().join("port"));
     let port = line.path.to_str().unwrap();
-    let options = ["--baud", "115200", "--parity", "none", "--units", "1-6", "--timeout", "100"];
+    let options = ["--baud", "115200", "--parity", "none", "--units", "1-6", "--timeout", TIMEOUT];
     let (code, stdout, stderr) =
         pentad(&[&["scan", port, "--products", PRODUCTS][..], &options].concat()).await;
     assert_eq!(code, 0, "{stderr}");
@@ -233,7 +236,7 @@ async fn a_device_is_recognised_by_what_it_says_of_itself() {
     let server = Server::start(&plant(), "127.0.0.1:0").await;
     let target = server.address.to_string();
     let products = folder.path().to_str().unwrap();
-    let options = ["scan", &target, "--units", "5-6", "--products", products, "--timeout", "100"];
+    let options = ["scan", &target, "--units", "5-6", "--products", products, "--timeout", TIMEOUT];
     let (code, stdout, stderr) = pentad(&options).await;
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.contains("# recognised as acme-rx77 by its own words \"rx-77\""), "{stdout}");

@@ -26,11 +26,15 @@ use tokio::time::{sleep, timeout};
 #[path = "common/mosquitto.rs"]
 #[expect(dead_code, unreachable_pub, reason = "other tests use more of it")]
 mod mosquitto;
+#[path = "common/port.rs"]
+#[expect(unreachable_pub, reason = "other tests share it")]
+mod port;
 #[path = "common/ws.rs"]
 #[expect(dead_code, unreachable_pub, reason = "other tests use more of it")]
 mod ws;
 
 use mosquitto::Mosquitto;
+use port::Port;
 use ws::{PATIENCE, Ws, http};
 
 /// What `serve::Patience` gives one write, so long that nothing else here lasts as long.
@@ -53,11 +57,13 @@ struct Gateway {
     port: u16,
     log: PathBuf,
     text: String,
+    _kept: Port,
 }
 
 impl Gateway {
     async fn start(folder: &Path, broker: &Mosquitto, send_queue: usize) -> Self {
-        let port = Mosquitto::absent().port();
+        let kept = Port::free();
+        let port = kept.number;
         let text = format!(
             r#"
 [gateway]
@@ -114,7 +120,7 @@ secret = "secret-of-the-quick-one"
             .stderr(fs::File::create(&log).expect("a folder of our own"))
             .spawn()
             .expect("the gateway starts");
-        let mut gateway = Self { child, port, log, text };
+        let mut gateway = Self { child, port, log, text, _kept: kept };
         let connected = async {
             while std::net::TcpStream::connect(("127.0.0.1", port)).is_err()
                 || !gateway.metrics().await.contains("pentad_link_up{link=\"local\"} 1\n")

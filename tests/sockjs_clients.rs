@@ -6,6 +6,7 @@ mod common;
 
 use common::client::Client;
 use common::world::{SECRET, World};
+use common::ws::http;
 use serde_json::{Value as Json, json};
 
 const UUID: &str = "AAAA-BBBB-CCCC-0001";
@@ -70,9 +71,16 @@ async fn heart_beats_of_both_kinds_keep_a_quiet_session_over_every_fallback() {
 async fn every_transport_tells_why_the_gateway_closes() {
     let world = World::start().await;
     let mut clients = TRANSPORTS.map(|transport| janus(&world, &[transport], "@stomp/stompjs"));
-    for client in &mut clients {
+    for (client, transport) in clients.iter_mut().zip(TRANSPORTS) {
         client.saw("receipt");
+        if transport == "xhr-polling" {
+            // What has said the last ended with it, and only the next one can tell the end.
+            let is_poll = |asked: &Json| asked["path"].as_str().is_some_and(|path| path.contains("/xhr?"));
+            client.saw_where("asked", is_poll);
+        }
     }
+    // Connections are accepted in turn, so that of the last poll is when this one is.
+    assert_eq!(http(world.port, "GET", "/healthz", &[], "").await.0, 200);
     world.pentad.signal("TERM");
     for client in &mut clients {
         let closed = client.saw("closed");

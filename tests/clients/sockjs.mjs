@@ -8,6 +8,7 @@ import { Client } from '@stomp/stompjs';
 import { obey, options, say } from './talk.mjs';
 
 const require = createRequire(import.meta.url);
+const http = require('node:http');
 const SockJS = require('sockjs-client');
 const Stomp = require('stompjs');
 
@@ -19,6 +20,14 @@ const { websocket: url, topic } = result.data;
 
 // Longer than one frame of any transport's prelude, with letters that SockJS escapes and one outside the basic plane.
 const ballast = '\u2028\u200d\ud83d\ude00\u0000x'.repeat(5_000).replaceAll('\u0000', '\\');
+
+// The test has to know when the gateway has a response again that it can speak in.
+const request = http.request;
+http.request = (...what) => {
+  const asked = request(...what);
+  asked.once('finish', () => say('asked', { path: asked.path }));
+  return asked;
+};
 
 function open() {
   const socket = new SockJS(url, null, { transports: options.transports });

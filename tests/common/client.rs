@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use super::world::lines;
 
 /// Longer than a heart-beat interval, a browser's start and a reconnection together on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running client.
 pub struct Client {

@@ -44,9 +44,12 @@ impl Gateway {
         assert_eq!(tokio::time::timeout(PATIENCE, self.ending).await.unwrap().unwrap(), Ending::Stopped);
     }
 
+    /// A session whose subscription stands.
     pub async fn sagoo(&self, secret: &str, topic: &str) -> Ws {
         let mut ws = Ws::connect(self.port, &format!("/messaging/{secret}")).await;
         ws.send(&json!({"id": "live", "type": "sub", "topic": topic}).to_string()).await;
+        ws.send(&json!({"id": "p", "type": "ping"}).to_string()).await;
+        ws.wait_json("the pong", |frame| frame["type"] == "pong").await;
         ws
     }
 
@@ -62,6 +65,15 @@ impl Gateway {
             format!("/api/v1/system/common/websocket/connect?token={secret}&app-code=core&project-id=1");
         let mut ws = Ws::connect(self.port, &path).await;
         ws.wait_json("the greeting", |frame| frame["handler"]["connectID"].is_string()).await;
+        ws
+    }
+
+    /// A session of all statuses of products of this type.
+    pub async fn uplus_statuses(&self, text: &str, client: &str, type_id: &str) -> Ws {
+        let mut ws = self.uplus(text, client).await;
+        let statuses = json!([{"topic": "DEV_STATUS", "keys": {"typeId": [type_id]}}]);
+        ws.send(&json!({"cmd": "subscribe", "data": {"subdata": statuses}}).to_string()).await;
+        ws.wait_json("the answer to the subscription", |frame| frame["cmd"] == "subscribe-ack").await;
         ws
     }
 

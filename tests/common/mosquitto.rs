@@ -2,7 +2,7 @@
 //!
 //! The broker listens on a free port of 127.0.0.1, keeps nothing on disk and dies with its handle.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,12 +12,14 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
+use crate::port::Port;
+
 /// Longest wait for anything that should happen at once; generous, since the machine may be busy.
-pub const DEADLINE: Duration = Duration::from_secs(15);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A broker that can be stopped, killed and started again on the same port.
 pub struct Mosquitto {
-    port: u16,
+    port: Port,
     folder: tempfile::TempDir,
     process: Option<Child>,
 }
@@ -25,11 +27,7 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// A broker that is not running yet, with its port.
     pub fn absent() -> Self {
-        // The port is free again when the listener is dropped; nothing else on this machine takes it meanwhile,
-        // because the kernel hands out such ports in turn.
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        Self { port, folder: tempfile::tempdir().unwrap(), process: None }
+        Self { port: Port::free(), folder: tempfile::tempdir().unwrap(), process: None }
     }
 
     /// A running broker.
@@ -40,7 +38,7 @@ impl Mosquitto {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number
     }
 
     /// Starts it and waits until it accepts connections.
@@ -51,7 +49,7 @@ impl Mosquitto {
     /// The same with these lines about its listener and who may come in.
     pub async fn run_with(&mut self, access: &str) {
         let file = self.folder.path().join("mosquitto.conf");
-        let port = self.port;
+        let port = self.port();
         // Started by root it would change to a user that cannot read the folder.
         let log = if access.contains("log_dest") { "" } else { "log_dest none" };
         let config = format!("listener {port} 127.0.0.1\n{access}\npersistence false\n{log}\nuser root\n");
@@ -60,7 +58,7 @@ impl Mosquitto {
         command.arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         self.process = Some(command.spawn().unwrap());
         let connected = async {
-            while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
+            while TcpStream::connect(self.port.address()).await.is_err() {
                 sleep(Duration::from_millis(10)).await;
             }
         };
@@ -122,7 +120,7 @@ impl Mosquitto {
             "-q",
             "1",
             "-p",
-            &self.port.to_string(),
+            &self.port().to_string(),
             "-t",
             topic,
             "-m",
@@ -134,7 +132,7 @@ impl Mosquitto {
 
     /// Begins to listen as a device would; the subscription stands when this returns.
     pub async fn subscribe(&self, filter: &str) -> Subscriber {
-        subscribe(([127, 0, 0, 1], self.port).into(), filter).await
+        subscribe(self.port.address(), filter).await
     }
 }
 

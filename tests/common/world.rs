@@ -6,7 +6,6 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::port::Port;
 use super::ws::{PATIENCE, http};
 
 /// The token and U+ key of the client that may do everything.
@@ -30,19 +30,29 @@ pub struct World {
     pub broker: Mosquitto,
     pub port: u16,
     pub folder: tempfile::TempDir,
+    timeout: &'static str,
+    _kept: Port,
 }
 
 impl World {
-    /// Starts all three and waits until the gateway has read every live device once.
+    /// Starts all three and waits until the gateway has read every device once. The units share the machine with much
+    /// else, so they are given long to answer.
     pub async fn start() -> Self {
+        Self::start_with("2s").await
+    }
+
+    /// The same with so much time for an answer on the line.
+    pub async fn start_with(timeout: &'static str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let line = Slave::start(&folder.path().join("tty"));
         seed(&line);
-        let broker = Mosquitto::start(folder.path(), free_port());
+        let broker = Mosquitto::start(folder.path());
         broker.publish("tele/plug-1/LWT", "Online", true);
-        let port = free_port();
-        let pentad = Pentad::start(folder.path(), port, broker.port);
-        let mut world = Self { pentad, line, broker, port, folder };
+        let kept = Port::free();
+        let port = kept.number;
+        let pentad =
+            Pentad::start(folder.path(), &configuration(folder.path(), port, broker.port.number, timeout));
+        let mut world = Self { pentad, line, broker, port, folder, timeout, _kept: kept };
         world.ready().await;
         world
     }
@@ -57,22 +67,69 @@ impl World {
         self.line.set(2, "input", 10, &[tenths]);
     }
 
+    /// The same, and waits until the gateway has read it.
+    pub async fn heated(&self, tenths: u16) {
+        self.heat(tenths);
+        let expected = f64::from(tenths) / 10.0;
+        let now = json!({"node": "rs485", "mediaId": "press-1"});
+        self.samples_have(&now, &[expected]).await;
+    }
+
+    /// Waits until the history gives all these temperatures of press-1: what was told to sessions may still be on its
+    /// way there.
+    pub async fn stored(&self, temperatures: &[f64]) {
+        let past = json!({"node": "rs485", "mediaId": "press-1", "time": 0, "limit": 1000});
+        self.samples_have(&past, temperatures).await;
+    }
+
+    async fn samples_have(&self, asked: &Json, temperatures: &[f64]) {
+        let had = async {
+            loop {
+                let answer: Json = serde_json::from_str(&self.samples(asked).await).unwrap_or_default();
+                let samples = answer["payload"].as_array().into_iter().flatten();
+                let found: Vec<f64> = samples.filter_map(|sample| sample["TEMPERATURE"].as_f64()).collect();
+                if temperatures.iter().all(|expected| found.contains(expected)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, had).await.unwrap_or_else(|_| panic!("never there: {temperatures:?}"));
+    }
+
     /// Ends the gateway by a signal and starts it again on the same port.
     pub async fn restart(&mut self, signal: &str) {
         self.pentad.signal(signal);
         self.pentad.exit_code().await;
-        self.pentad = Pentad::start(self.folder.path(), self.port, self.broker.port);
+        let folder = self.folder.path();
+        self.pentad =
+            Pentad::start(folder, &configuration(folder, self.port, self.broker.port.number, self.timeout));
         self.ready().await;
     }
 
-    /// Waits until the presses have been read.
+    /// Waits until every device is there and every property of the presses was read.
     pub async fn ready(&mut self) {
+        let read = async |press: &str| {
+            let known = self.current(press).await;
+            ["TEMPERATURE", "SETPOINT", "RUNNING", "LIMIT"].iter().all(|metric| known.contains(metric))
+        };
         let wait = async {
-            while !self.listens() || !self.current("press-1").await.contains("TEMPERATURE") {
+            while !self.listens() || !self.everybody_is_online().await {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            while !read("press-1").await || !read("press-2").await {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.expect("the gateway comes up and reads press-1 in time");
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .expect("the gateway comes up and reads its devices in time");
+    }
+
+    /// The plug is online by a message that its broker had kept, so the subscriptions stand then.
+    async fn everybody_is_online(&self) -> bool {
+        let (_, figures) = http(self.port, "GET", "/metrics", &[], "").await;
+        figures.lines().any(|line| line == "pentad_devices_online 4")
     }
 
     fn listens(&self) -> bool {
@@ -81,16 +138,14 @@ impl World {
 
     /// Current values of a device by the OAM call, as text.
     async fn current(&self, device: &str) -> String {
-        let body = json!({"node": "rs485", "mediaId": device}).to_string();
-        http(
-            self.port,
-            "POST",
-            "/api/stream/metrics",
-            &[("authorization", &format!("Bearer {SECRET}"))],
-            &body,
-        )
-        .await
-        .1
+        self.samples(&json!({"node": "rs485", "mediaId": device})).await
+    }
+
+    /// What the OAM call for samples answers.
+    async fn samples(&self, asked: &Json) -> String {
+        let bearer = format!("Bearer {SECRET}");
+        let headers = [("authorization", bearer.as_str())];
+        http(self.port, "POST", "/api/stream/metrics", &headers, &asked.to_string()).await.1
     }
 }
 
@@ -106,12 +161,13 @@ fn seed(line: &Slave) {
 }
 
 /// The configuration of every test.
-fn configuration(folder: &Path, port: u16, broker: u16) -> String {
+fn configuration(folder: &Path, port: u16, broker: u16, timeout: &str) -> String {
     include_str!("../counterparts/end_to_end.toml")
         .replace("TTY", &folder.join("tty").display().to_string())
         .replace("HISTORY", &folder.join("history.db").display().to_string())
         .replace("PORT", &port.to_string())
         .replace("BROKER", &broker.to_string())
+        .replace("TIMEOUT", timeout)
 }
 
 const CLIENTS: &str = r#"
@@ -137,9 +193,9 @@ pub struct Pentad {
 }
 
 impl Pentad {
-    fn start(folder: &Path, port: u16, broker: u16) -> Self {
+    fn start(folder: &Path, configuration: &str) -> Self {
         let config = folder.join("pentad.toml");
-        std::fs::write(&config, configuration(folder, port, broker)).expect("a writable folder");
+        std::fs::write(&config, configuration).expect("a writable folder");
         std::fs::write(folder.join("clients.toml"), CLIENTS).expect("a writable folder");
         let log = folder.join("pentad.log");
         let child = Command::new(binary())
@@ -263,12 +319,12 @@ impl Drop for Slave {
 pub struct Mosquitto {
     child: Option<Child>,
     folder: PathBuf,
-    pub port: u16,
+    port: Port,
 }
 
 impl Mosquitto {
-    fn start(folder: &Path, port: u16) -> Self {
-        let mut broker = Self { child: None, folder: folder.to_owned(), port };
+    fn start(folder: &Path) -> Self {
+        let mut broker = Self { child: None, folder: folder.to_owned(), port: Port::free() };
         broker.restart();
         broker
     }
@@ -276,7 +332,7 @@ impl Mosquitto {
     /// Starts it (again) and waits until it listens.
     pub fn restart(&mut self) {
         let config = self.folder.join("mosquitto.conf");
-        std::fs::write(&config, format!("listener {} 127.0.0.1\nallow_anonymous true\n", self.port))
+        std::fs::write(&config, format!("listener {} 127.0.0.1\nallow_anonymous true\n", self.port.number))
             .expect("a writable folder");
         let child = Command::new("/usr/sbin/mosquitto")
             .arg("-c")
@@ -287,9 +343,9 @@ impl Mosquitto {
             .expect("mosquitto is installed (Debian package mosquitto; tests/run installs it)");
         self.child = Some(child);
         let mut tries = 0;
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while std::net::TcpStream::connect(self.port.address()).is_err() {
             tries += 1;
-            assert!(tries < 400, "mosquitto does not listen on port {}", self.port);
+            assert!(tries < 800, "mosquitto does not listen on {}", self.port.address());
             pause();
         }
     }
@@ -302,7 +358,7 @@ impl Mosquitto {
 
     pub fn publish(&self, topic: &str, payload: &str, retain: bool) {
         let mut command = Command::new("mosquitto_pub");
-        command.args(["-p", &self.port.to_string(), "-t", topic, "-m", payload, "-q", "1"]);
+        command.args(["-p", &self.port.number.to_string(), "-t", topic, "-m", payload, "-q", "1"]);
         if retain {
             command.arg("-r");
         }
@@ -312,7 +368,7 @@ impl Mosquitto {
     /// Everything that is published to a topic from now on, as `topic payload` lines.
     pub fn subscribe(&self, topic: &str) -> Subscription {
         let mut child = Command::new("mosquitto_sub")
-            .args(["-p", &self.port.to_string(), "-t", topic, "-t", "test/ready", "-v"])
+            .args(["-p", &self.port.number.to_string(), "-t", topic, "-t", "test/ready", "-v"])
             .stdout(Stdio::piped())
             .spawn()
             .expect("mosquitto_sub is installed (Debian package mosquitto-clients)");
@@ -371,10 +427,6 @@ pub fn lines(pipe: ChildStdout) -> Receiver<String> {
         }
     });
     from
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 fn end(child: &mut Child) {

@@ -213,7 +213,7 @@ async fn a_function_runs_its_steps_in_order_and_others_are_served_while_it_waits
     world.set(1, 200, &[0, 0]);
     world.set(2, 10, &[0]);
     let line = Line::plug(&world, &folder.path().join("port"));
-    let pause = Duration::from_millis(300);
+    let pause = Duration::from_secs(1);
     let steps = vec![
         write(200, Operand::Input("code".into())),
         Step::Wait(pause),

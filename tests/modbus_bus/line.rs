@@ -54,15 +54,20 @@ async fn a_silent_unit_does_not_slow_its_neighbours_and_is_found_again() {
     world.kill(9);
     let line = Line::plug(&world, &folder.path().join("port"));
     let devices = [1, 2, 9].map(|unit| device(unit, vec![holding(10, 50)], vec![])).to_vec();
-    let mut rig = Rig::start(serial(&line.path), devices);
+    let mut rig = Rig::start_with(serial(&line.path), devices, TIMEOUT / 2);
     rig.presence(9, false).await;
+    // Counted in turns of the bus and not by the clock, since the machine may be busy.
     let from = world.log().len();
-    rig.watch(Duration::from_secs(2)).await;
     let asked = |unit: u8| world.log()[from..].iter().filter(|asked| asked.unit == unit).count();
-    for unit in [1, 2] {
-        assert!(asked(unit) >= 24, "unit {unit} was asked {} times of 40", asked(unit));
+    let deadline = now() + PATIENCE;
+    while asked(9) < 2 {
+        assert!(now() < deadline, "the silent unit is asked now and then");
+        rig.watch(Duration::from_millis(50)).await;
     }
-    assert!(asked(9) <= 3, "the silent unit was asked {} times", asked(9));
+    for unit in [1, 2] {
+        let of = asked(unit);
+        assert!(of >= 10, "unit {unit} was asked {of} times, the silent one {}", asked(9));
+    }
     let outcome = rig.command(9, DriverAction::Read(vec![0])).await;
     assert_eq!(outcome, Outcome::Offline, "an offline unit is not asked for a client either");
 
@@ -296,7 +301,8 @@ async fn a_port_on_which_one_unit_answers_is_not_opened_anew() {
     first.set(13, 10, &[13]);
     devices.push(device(13, vec![holding(10, 600_000)], vec![]));
     let _first = Line::plug(&first, &path);
-    let mut rig = Rig::start_with(serial(&path), devices, Duration::from_millis(50));
+    // The one that answers must not seem silent on a busy machine.
+    let mut rig = Rig::start_with(serial(&path), devices, TIMEOUT / 2);
     rig.value(13, 0, Value::Int(13)).await;
     let _second = Line::plug(&second, &path);
     let alive = || first.log().iter().filter(|asked| asked.unit == 13).count();

@@ -7,6 +7,9 @@ mod commands;
 mod framings;
 mod line;
 mod peers;
+#[path = "../common/port.rs"]
+#[expect(unreachable_pub, reason = "other tests share it")]
+mod port;
 mod recorder;
 mod rig;
 #[path = "../common/slave.rs"]

@@ -16,7 +16,6 @@
 //! `tests/end_to_end.rs` shows silent, late, garbled, and an adapter gone and back with the built binary and pymodbus on a
 //! pseudo-terminal, up to the clients.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -32,9 +31,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_serial::{SerialPort, SerialStream};
 
+use crate::port::Port;
 use crate::rig::{PATIENCE, Rig, TIMEOUT, device, holding, point};
 use crate::slave::{mbap, now, rtu};
-use crate::units::{Unit, free};
+use crate::units::Unit;
 
 /// What happens to one answer on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,17 +68,17 @@ impl Fault {
 pub(crate) enum Way {
     /// By a pseudo-terminal, linked as `port` in the folder.
     Line { folder: PathBuf, framing: SerialFraming },
-    /// By a connection to an address of this machine.
-    Net { address: SocketAddr, framing: TcpFraming },
+    /// By a connection to a port of this machine.
+    Net { port: Port, framing: TcpFraming },
 }
 
 impl Way {
-    fn line(folder: &Path, framing: SerialFraming) -> Self {
+    pub(crate) fn line(folder: &Path, framing: SerialFraming) -> Self {
         Self::Line { folder: folder.into(), framing }
     }
 
-    fn net(framing: TcpFraming) -> Self {
-        Self::Net { address: free(), framing }
+    pub(crate) fn net(framing: TcpFraming) -> Self {
+        Self::Net { port: Port::free(), framing }
     }
 
     /// What may happen on it. Modbus TCP has no echo.
@@ -134,21 +134,22 @@ impl Relay {
                 });
                 (link.to_str().unwrap().to_owned(), place)
             }
-            Way::Net { address, .. } => {
-                let listener = TcpListener::bind(address).await.unwrap();
-                let unit = free();
+            Way::Net { port, .. } => {
+                let listener = TcpListener::bind(port.address()).await.unwrap();
+                let unit = Port::free();
+                let far = unit.number.to_string();
                 // One connection at a time, as many devices have it.
                 task.spawn(async move {
                     loop {
                         let (near, _) = listener.accept().await.unwrap();
                         near.set_nodelay(true).unwrap();
                         own.connections.fetch_add(1, Ordering::Relaxed);
-                        if let Ok(far) = TcpStream::connect(unit).await {
+                        if let Ok(far) = TcpStream::connect(unit.address()).await {
                             own.carry(near, far).await;
                         }
                     }
                 });
-                (address.port().to_string(), unit.port().to_string())
+                (port.number.to_string(), far)
             }
         };
         Self { near, far, mischief, task }
@@ -160,12 +161,14 @@ impl Relay {
     }
 
     pub(crate) fn target(&self, way: &Way) -> Target {
-        match *way {
+        match way {
             Way::Line { framing, .. } => {
+                let framing = *framing;
                 Target::Serial(SerialSettings { framing, ..SerialSettings::at(&self.near, 115_200) })
             }
-            Way::Net { address, framing } => {
-                Target::Tcp { address: address.to_string().into(), socket: Some(address), framing }
+            Way::Net { port, framing } => {
+                let address = port.address();
+                Target::Tcp { address: address.to_string().into(), socket: Some(address), framing: *framing }
             }
         }
     }

@@ -6,6 +6,7 @@ use pentad::drivers::modbus::{Target, TcpFraming};
 use pentad::drivers::{Observation, Sample};
 use pentad::model::value::Value;
 
+use crate::port::Port;
 use crate::rig::{Rig, TIMEOUT, device, holding};
 use crate::slave::{Deed, Server, World, mbap, raw, read_answer, rtu};
 
@@ -59,8 +60,9 @@ async fn a_connection_that_the_peer_closes_is_made_again_without_a_word() {
 async fn a_server_that_is_away_takes_its_devices_offline_until_it_returns() {
     let world = World::default();
     world.set(1, 10, &[5]);
-    let server = Server::start(&world, "127.0.0.1:0").await;
-    let address = server.address;
+    let port = Port::free();
+    let address = port.address();
+    let server = Server::start(&world, &address.to_string()).await;
     let mut rig = Rig::start(target(address), vec![device(1, vec![holding(10, 20)], vec![])]);
     rig.presence(1, true).await;
     server.stop().await;

@@ -1,6 +1,5 @@
 //! Units that others have written (pymodbus, libmodbus), and mbpoll, which asks them beside the driver.
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -52,11 +51,6 @@ impl Unit {
         command.args([framing, place, "1"]);
         Self::start(command).await
     }
-}
-
-/// An address that nobody listens at.
-pub(crate) fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// What mbpoll reads of unit 1, one text for each value: `kind` is one of its types, as `4:hex`, `address` as it

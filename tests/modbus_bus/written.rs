@@ -9,7 +9,7 @@ use pentad::model::value::Value;
 
 use crate::peers::{Relay, Way};
 use crate::rig::{Rig, device, point};
-use crate::units::{Unit, free, mbpoll};
+use crate::units::{Unit, mbpoll};
 
 /// Read so rarely that only the writes and their own reads are on the line.
 const RARELY: u64 = 60_000;
@@ -78,26 +78,26 @@ async fn is_there(way: Way, unit: impl AsyncFn(&Relay) -> Unit) {
 #[tokio::test(flavor = "multi_thread")]
 async fn mbpoll_reads_back_each_kind_of_write_from_a_pymodbus_unit_on_a_line() {
     let folder = tempfile::tempdir().unwrap();
-    let way = Way::Line { folder: folder.path().into(), framing: SerialFraming::Rtu };
+    let way = Way::line(folder.path(), SerialFraming::Rtu);
     is_there(way, async |relay| Unit::pymodbus("rtu", &relay.far).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mbpoll_reads_back_each_kind_of_write_from_a_libmodbus_unit_on_a_line() {
     let folder = tempfile::tempdir().unwrap();
-    let way = Way::Line { folder: folder.path().into(), framing: SerialFraming::Rtu };
+    let way = Way::line(folder.path(), SerialFraming::Rtu);
     is_there(way, async |relay| Unit::libmodbus(folder.path(), "rtu", &relay.far).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mbpoll_reads_back_each_kind_of_write_from_a_pymodbus_unit_over_tcp() {
-    let way = Way::Net { address: free(), framing: TcpFraming::Tcp };
+    let way = Way::net(TcpFraming::Tcp);
     is_there(way, async |relay| Unit::pymodbus("tcp", &relay.far).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mbpoll_reads_back_each_kind_of_write_from_a_libmodbus_unit_over_tcp() {
     let folder = tempfile::tempdir().unwrap();
-    let way = Way::Net { address: free(), framing: TcpFraming::Tcp };
+    let way = Way::net(TcpFraming::Tcp);
     is_there(way, async |relay| Unit::libmodbus(folder.path(), "tcp", &relay.far).await).await;
 }

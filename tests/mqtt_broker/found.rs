@@ -1,6 +1,6 @@
 //! Devices that appear by themselves behind a real broker, as clients of the dialects see them.
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use crate::gateway::Gateway;
 use crate::live::{connections, head, is_written, kept, plug, reports, until};
@@ -49,9 +49,7 @@ async fn devices_appear_in_every_dialect_from_kept_and_fresh_messages_up_to_the_
     let gateway = Gateway::start(&text);
     let mut sagoo = gateway.sagoo("demo-secret", "/device/*/*/message/property/report").await;
     let mut ithings = connections(&gateway).await;
-    let mut uplus = gateway.uplus(&text, "demo").await;
-    let status = json!({"cmd": "subscribe", "data": {"subdata": [{"topic": "DEV_STATUS", "keys": {"typeId": ["1plug"]}}]}});
-    uplus.send(&status.to_string()).await;
+    let mut uplus = gateway.uplus_statuses(&text, "demo", "1plug").await;
     counts(&gateway, "pentad_mqtt_found_devices", 1).await;
 
     // One more comes while everybody listens; others do not count, or are too many.

@@ -12,6 +12,10 @@
 #[path = "../common/mosquitto.rs"]
 mod mosquitto;
 
+#[path = "../common/port.rs"]
+#[expect(unreachable_pub, reason = "other tests share it")]
+mod port;
+
 #[path = "../common/gateway.rs"]
 #[expect(unreachable_pub, reason = "other tests share it")]
 mod gateway;

@@ -496,7 +496,7 @@ fn concerns(label: &str, device: &str) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(400), ..ProptestConfig::default() })]
     #[test]
     fn each_message_of_a_lasting_relation_reaches_the_group_exactly_once(steps in prop::collection::vec(step(), 0..80)) {
         let mut world = World::new();
