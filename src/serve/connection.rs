@@ -157,6 +157,10 @@ impl Connection {
             if let Some(verdict) = self.engine.verdict.take() {
                 return over(verdict);
             }
+            if self.engine.leased() {
+                // It was told so a moment ago, or pinged as often before.
+                self.next_ping = self.next_ping.min(clock::instant() + self.patience.leased_ping);
+            }
             let wake = self.engine.timeout().map_or(self.next_ping, |timeout| timeout.min(self.next_ping));
             if timer.deadline() != wake.into() {
                 timer.as_mut().reset(wake.into());
@@ -232,11 +236,14 @@ impl Connection {
         if now < self.next_ping {
             return None;
         }
-        if now.saturating_duration_since(self.heard) >= self.patience.silence {
+        let Patience { ping, silence, leased_ping, leased_silence, .. } = *self.patience;
+        let (ping, silence) =
+            if self.engine.leased() { (leased_ping, leased_silence) } else { (ping, silence) };
+        if now.saturating_duration_since(self.heard) >= silence {
             self.engine.step(Input::Closing(Closing::Silent)).await;
             return None;
         }
-        self.next_ping = now + self.patience.ping;
+        self.next_ping = now + ping;
         let ping = timeout(self.patience.write, self.ws.send(Message::Ping(Bytes::new()))).await;
         self.taken(ping).await
     }

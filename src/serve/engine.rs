@@ -19,7 +19,7 @@ use crate::dialects::{COMMANDS_IN_FLIGHT, Closing, Context, Input, Output, Respo
 use crate::hub::handle::{Attachment, HubGone, HubHandle, HubRequest, SessionKey, SessionReply};
 use crate::meters::DialectMeters;
 use crate::model::client::{Client, Dialect};
-use crate::model::command::Outcome;
+use crate::model::command::{Lease, Outcome};
 use crate::model::message::DeviceMessage;
 use crate::model::snapshot::{Answer, Question};
 use crate::text::Text;
@@ -52,6 +52,8 @@ pub(super) struct Engine {
     lost: bool,
     commands: usize,
     questions: usize,
+    /// Whether its client has tied a value to it, as far as is known here: it may have been refused, or taken off again.
+    leased: bool,
     client: Option<Arc<Client>>,
     /// Where a session that lives long hears of a changed configuration, and the dialect that it speaks.
     live: Option<(Live, Dialect)>,
@@ -116,6 +118,7 @@ impl Engine {
             lost: false,
             commands: 0,
             questions: 0,
+            leased: false,
             client: None,
             live: None,
             meters,
@@ -150,6 +153,11 @@ impl Engine {
     /// Whether it is known who the client is.
     pub(super) fn known(&self) -> bool {
         self.session.known()
+    }
+
+    /// Whether a client has tied a value to the session.
+    pub(super) fn leased(&self) -> bool {
+        self.leased
     }
 
     /// Whether the session has so many questions under way that its client should not be read further.
@@ -330,6 +338,7 @@ impl Engine {
             }
             Output::Submit { token, client, command } => {
                 self.note(&client);
+                self.leased |= command.lease == Some(Lease::Session);
                 if self.commands >= COMMANDS_IN_FLIGHT {
                     self.meters.settled(&Outcome::Busy);
                     return Some(Input::Outcome(token, Arc::new(Outcome::Busy)));

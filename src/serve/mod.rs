@@ -85,6 +85,11 @@ pub struct Patience {
     /// Without any frame from the client, pongs included, before it is taken for dead. Several pings in a row have
     /// been lost by then.
     pub silence: Duration,
+    /// The same two for a session that a client has tied a value to: the value must not outlive its client for long, and the
+    /// client has said that it will be there.
+    pub leased_ping: Duration,
+    /// See `leased_ping`.
+    pub leased_silence: Duration,
     /// For reading on while a connection closes, so that the close frame is not lost to a reset.
     pub linger: Duration,
     /// For responses that carry sessions, and for sessions that none carries.
@@ -105,6 +110,8 @@ impl Default for Patience {
             write: Duration::from_secs(10),
             ping: Duration::from_secs(30),
             silence: Duration::from_secs(120),
+            leased_ping: Duration::from_secs(5),
+            leased_silence: Duration::from_secs(15),
             linger: Duration::from_secs(1),
             sockjs: Pace::default(),
             goodbye: Duration::from_secs(2),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pentad::dialects::shared::sockjs::{self, Base};
 use pentad::dialects::{Context, Entry, Input, Opening, Output, Request, Response, Session, Token, Upgrade};
 use pentad::model::client::{Client, DeviceFilter, Dialect, Rights, Secret};
-use pentad::model::command::{Action, Command};
+use pentad::model::command::{Action, Command, Lease};
 use pentad::model::interest::{Interest, Selector};
 use pentad::model::message::Kinds;
 use pentad::model::snapshot::Question;
@@ -113,9 +113,10 @@ impl Parrot {
                     self.say(message.clone());
                 }
             }
-            "submit" => {
+            "submit" | "lease" => {
                 for token in (0_u64..).take(number(1)) {
-                    let (client, command) = (client(), command());
+                    let lease = (words[0] == "lease").then_some(Lease::Session);
+                    let (client, command) = (client(), Command { lease, ..command() });
                     self.outputs.push_back(Output::Submit { token: Token(token), client, command });
                 }
             }

@@ -260,6 +260,54 @@ async fn a_client_that_answers_pings_may_be_silent_and_one_that_does_not_is_drop
     assert_eq!(listening.next().await, "still here");
 }
 
+/// The network vanishes without a word: what the hub hears then ends the leases of the session.
+#[tokio::test]
+async fn a_session_that_a_value_is_tied_to_is_found_dead_sooner_than_others() {
+    let (ping, silence) = (Duration::from_millis(40), Duration::from_secs(1));
+    let patience = Patience {
+        leased_ping: ping,
+        leased_silence: silence,
+        // As long as the whole test.
+        ping: PATIENCE,
+        silence: PATIENCE,
+        ..impatient().patience
+    };
+    let mut rig = Rig::with(Setup { patience, ..Setup::default() });
+    let mut held = Vec::new();
+    for order in ["submit 1", "lease 1"] {
+        // A raw socket that never answers a ping, nor says that it goes.
+        let mut dead = rig.tcp().await;
+        dead.write_all(UPGRADE.as_bytes()).await.unwrap();
+        dead.write_all(&masked(order)).await.unwrap();
+        let HubRequest::Attach { key, messages, replies, .. } = rig.asked().await else {
+            panic!("no session")
+        };
+        let HubRequest::Submit { .. } = rig.asked().await else { panic!("no command") };
+        held.push((key, dead, messages, replies));
+    }
+    let begun = pentad::clock::instant();
+    let HubRequest::Detach { key } = rig.asked().await else { panic!("the session does not end") };
+    assert_eq!(key, held[1].0, "the one that a value is tied to");
+    assert!(pentad::clock::instant() - begun + ping * 2 >= silence, "it had its time");
+    // One that answers keeps its session, and with it the lease.
+    let mut alive = rig.parrot().await;
+    alive.send("lease 1").await;
+    let HubRequest::Attach { messages: _messages, replies: _replies, .. } = rig.asked().await else {
+        panic!("no session")
+    };
+    let HubRequest::Submit { .. } = rig.asked().await else { panic!("no command") };
+    // Reading answers pings.
+    timeout(silence * 2, alive.next()).await.expect_err("nothing is said to it");
+    alive.send("still here").await;
+    assert_eq!(alive.next().await, "still here");
+}
+
+/// A text frame of a client; a mask of zeros changes nothing.
+fn masked(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap();
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
 #[tokio::test]
 async fn at_shutdown_every_session_says_goodbye_and_who_does_not_read_is_cut_off() {
     let rig = Rig::with(impatient());
