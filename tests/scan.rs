@@ -193,7 +193,7 @@ async fn a_device_that_shows_what_it_is_is_recognised_and_not_guessed() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::default();
     // The same readings everywhere: only the signs tell these apart.
-    for unit in 1..=6 {
+    for unit in 1..=7 {
         world.set(unit, 0, &[2301; 200]);
     }
     world.set(1, 40000, &text("SunS", 2));
@@ -206,9 +206,10 @@ async fn a_device_that_shows_what_it_is_is_recognised_and_not_guessed() {
     world.set(5, 40069, &[101]);
     world.set(5, 11, &[73]);
     world.set(6, 11, &[74]);
+    world.set(7, 30000, &text("SUN2000-10KTL-M1", 15));
     let line = Line::plug(&world, &folder.path().join("port"));
     let port = line.path.to_str().unwrap();
-    let options = ["--baud", "115200", "--parity", "none", "--units", "1-6", "--timeout", TIMEOUT];
+    let options = ["--baud", "115200", "--parity", "none", "--units", "1-7", "--timeout", TIMEOUT];
     let (code, stdout, stderr) =
         pentad(&[&["scan", port, "--products", PRODUCTS][..], &options].concat()).await;
     assert_eq!(code, 0, "{stderr}");
@@ -217,11 +218,12 @@ async fn a_device_that_shows_what_it_is_is_recognised_and_not_guessed() {
         "# recognised as gavazzi-em24 by input register 11\n[[device]]\nid = \"unit-2\"",
         "# recognised as deye-hybrid-1p by holding register 0\n[[device]]\nid = \"unit-3\"",
         "# recognised as schneider-iem3155 by holding registers 49 to 68\n[[device]]\nid = \"unit-4\"",
+        "# recognised as huawei-sun2000 by holding registers 30000 to 30014\n[[device]]\nid = \"unit-7\"",
         "# it could also be sunspec-inverter-103\n[[device]]\nid = \"unit-5\"\nproduct = \"gavazzi-em24\"",
     ] {
         assert!(stdout.contains(words), "{words} is missing in {stdout}");
     }
-    let last = stdout.split("unit = 5").last().unwrap();
+    let last = stdout.split("unit = 5").last().unwrap().split("# recognised as huawei").next().unwrap();
     assert!(!last.contains("recognised") && !last.contains("gavazzi-em24"), "{last}");
     checked(folder.path(), &stdout).await;
 }

@@ -312,4 +312,6 @@ pub enum Wanted {
     OneOf(Vec<Value>),
     /// A number from the first to the second.
     Range(f64, f64),
+    /// A text that begins with one of these.
+    StartsWith(Vec<Arc<str>>),
 }

@@ -180,26 +180,35 @@ fn mark(table: Table<'_>, settings: &Settings) -> Option<Mark> {
         table.finish();
         return words.map(|words| Mark::Says(words.into()));
     }
-    let (equals, range) = (table.key("equals"), table.key("range"));
-    if equals.given() == range.given() {
-        let found = if range.given() {
-            "both equals and range"
-        } else {
-            "a place without a value that tells the product"
-        };
+    let (equals, range, starts) = (table.key("equals"), table.key("range"), table.key("starts"));
+    let found = match [&equals, &range, &starts].iter().filter(|entry| entry.given()).count() {
+        0 => Some("a place without a value that tells the product"),
+        1 => None,
+        _ => Some("more than one of equals, range and starts"),
+    };
+    if let Some(found) = found {
         let problem = Problem::error(&table.spot(), found);
-        table.report().add(problem.allowed("equals or range beside a place, or says alone"));
+        table.report().add(problem.allowed("equals, range or starts beside a place, or says alone"));
     }
     let range = range.read(Node::range);
     let values = equals.read(Node::scalars);
+    let is_text = starts.given();
+    let starts = starts.read(|node| {
+        let word = |node: &Node<'_>| node.line().map(Arc::<str>::from);
+        if node.is_list() { node.list_of(word) } else { word(node).map(|word| vec![word]) }
+    });
     let kind = match values.as_deref() {
         Some([Value::Bool(_), ..]) => ValueType::Bool,
         Some([Value::Text(_), ..]) => ValueType::Text,
+        Some(_) | None if is_text => ValueType::Text,
         Some(_) | None => ValueType::Float,
     };
     let point = place::place(&table, settings, kind);
     table.finish();
-    let wanted = values.map(Wanted::OneOf).or_else(|| range.map(|(low, high)| Wanted::Range(low, high)));
+    let wanted = values
+        .map(Wanted::OneOf)
+        .or_else(|| range.map(|(low, high)| Wanted::Range(low, high)))
+        .or_else(|| starts.map(Wanted::StartsWith));
     Some(Mark::Place { point: point?, kind, wanted: wanted? })
 }
 

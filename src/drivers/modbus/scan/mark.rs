@@ -13,6 +13,10 @@ impl Mark {
         match wanted {
             Wanted::OneOf(values) => values.iter().any(|value| same(value, found)),
             Wanted::Range(low, high) => found.as_f64().is_some_and(|found| (*low..=*high).contains(&found)),
+            Wanted::StartsWith(words) => {
+                let Value::Text(found) = found else { return false };
+                words.iter().any(|word| found.trim_start().starts_with(&**word))
+            }
         }
     }
 
@@ -79,6 +83,14 @@ mod tests {
         assert!(text.fits(&Sample::Value(Value::text("iEM3155 "))));
         assert!(!text.fits(&Sample::Value(Value::text("iEM31550"))));
         assert!(!text.fits(&Sample::Value(Value::Int(3155))));
+        let begins = place(Wanted::StartsWith(vec!["SUN2000".into(), "SUN3000".into()]));
+        assert!(begins.fits(&Sample::Value(Value::text("SUN2000-10KTL-M1"))));
+        assert!(begins.fits(&Sample::Value(Value::text(" SUN3000"))));
+        for other in
+            [Value::text("sun2000-10KTL"), Value::text("MySUN2000"), Value::text(""), Value::Int(2000)]
+        {
+            assert!(!begins.fits(&Sample::Value(other)));
+        }
         let says = Mark::Says("acme em-4".into());
         assert_eq!(says.is_said(&["ACME EM-4 v2".to_owned()]), Some(true));
         assert_eq!(says.is_said(&["ACME".to_owned()]), Some(false));
