@@ -411,7 +411,9 @@ fn writes(line: &Line, devices: Vec<ModbusDevice>) -> Vec<Duration> {
             let action = DriverAction::Write(vec![(0, Value::Int(1))]);
             let deadline = clock::instant() + Duration::from_secs(10);
             let (id, device) = (CommandId(number), Arc::clone(&device.device));
-            bus.commands.blocking_send(DriverCommand { id, device, action, deadline }).unwrap();
+            bus.commands
+                .blocking_send(DriverCommand { id, device, action, deadline, urgent: false })
+                .unwrap();
             number += 1;
         }
     });

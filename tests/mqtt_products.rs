@@ -238,6 +238,13 @@ fn message(text: &str, retain: bool) -> Message {
     Message { topic: topic.into(), payload, retain, ..Message::default() }
 }
 
+/// Properties of MQTT 5, and the message that they travel with.
+fn user_properties(rest: &str) -> Result<(Vec<(Arc<str>, Arc<str>)>, &str), String> {
+    let (user, rest) = rest.split_once(' ').ok_or("properties and a message")?;
+    let user = members(user)?.into_iter().map(|(name, value)| (name, value.to_string().into()));
+    Ok((user.collect(), rest))
+}
+
 impl Stage {
     fn line(&mut self, line: &str) -> Result<(), String> {
         let (sign, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -263,9 +270,14 @@ impl Stage {
                 self.receive(rest, false, Extra { correlation, ..Extra::default() });
             }
             "<u" => {
-                let (user, rest) = rest.split_once(' ').ok_or("properties and a message")?;
-                let user = members(user)?.into_iter().map(|(name, value)| (name, value.to_string().into()));
-                self.receive(rest, false, Extra { user: user.collect(), ..Extra::default() });
+                let (user, rest) = user_properties(rest)?;
+                self.receive(rest, false, Extra { user, ..Extra::default() });
+            }
+            "<cu" => {
+                let (number, rest) = rest.split_once(' ').ok_or("a number, properties and a message")?;
+                let correlation = Some(number.as_bytes().to_vec().into());
+                let (user, rest) = user_properties(rest)?;
+                self.receive(rest, false, Extra { correlation, user, ..Extra::default() });
             }
             "!" => self.want(rest)?,
             other => return Err(format!("no line begins with {other}")),
@@ -316,6 +328,7 @@ impl Stage {
             device: Arc::clone(&self.device),
             action,
             deadline: self.now.instant + Duration::from_secs(10),
+            urgent: false,
         };
         self.state.handle_command(&command, self.now);
         Ok(())

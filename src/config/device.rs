@@ -169,7 +169,12 @@ fn check_version(version: Version, map: &MqttMap, product: &str, report: &Report
     if calls.chain(replies).any(|answer| answer.properties) {
         wrong("answers that are known by");
     }
-    if points().flat_map(|point| &point.sources).any(|source| matches!(source.part, Part::User(_))) {
+    let is_user = |part: &Part| matches!(part, Part::User(_));
+    let answers = map.functions.iter().flatten().filter_map(|call| call.answer.as_ref());
+    let outputs = answers.flat_map(|answer| &answer.outputs);
+    let params = map.events.iter().flatten().flat_map(|event| &event.params);
+    let values = points().flat_map(|point| &point.sources).map(|source| &source.part);
+    if values.chain(outputs.chain(params).flatten()).any(is_user) {
         wrong("values that travel as");
     }
     let calls = map.functions.iter().flatten().map(|call| &call.publish);

@@ -270,7 +270,7 @@ fn property(
 }
 
 /// What a property falls back to: `{ safe = 0, default = "30s", longest = "10m" }`.
-fn lease(table: Table<'_>, kind: ValueType, access: Access) -> (Option<LeaseRule>, Spot) {
+pub(super) fn lease(table: Table<'_>, kind: ValueType, access: Access) -> (Option<LeaseRule>, Spot) {
     let times = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
     if !access.writable() {
         let problem = Problem::error(&table.spot(), "a lease of a property that cannot be written");
@@ -292,7 +292,7 @@ fn lease(table: Table<'_>, kind: ValueType, access: Access) -> (Option<LeaseRule
 }
 
 /// The lease with its safe value as it is written; says where it cannot be.
-fn checked(property: &Property, rule: LeaseRule, spot: &Spot, report: &Report) -> LeaseRule {
+pub(super) fn checked(property: &Property, rule: LeaseRule, spot: &Spot, report: &Report) -> LeaseRule {
     match property_value(property, &rule.safe) {
         Ok(safe) => LeaseRule { safe, ..rule },
         Err(rejection) => {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use toml::de::{DeTable, DeValue};
@@ -12,6 +13,7 @@ use super::problem::Report;
 use super::resolve::build;
 use super::*;
 use crate::model::identity;
+use crate::model::value::Value;
 
 const PRODUCTS: [(&str, &str); 4] = [
     ("products/eastron-sdm120.toml", include_str!("../../products/eastron-sdm120.toml")),
@@ -149,6 +151,12 @@ fn alike(path: &str) -> String {
     if path.ends_with(".when.user") || path.ends_with(".ok.user") {
         "product.property.mqtt.sources.when.user".clone_into(&mut path);
     }
+    // A parameter stands where a value does.
+    let parameter =
+        path.split_once(".mqtt.parameters.").or_else(|| path.split_once(".mqtt.reply.parameters."));
+    if let Some((_, key)) = parameter.and_then(|(_, place)| place.split_once('.')) {
+        path = format!("product.property.mqtt.{key}");
+    }
     path = path.replace("product.property.mqtt.user", "product.property.mqtt.sources.user");
     path = path.replace("function.modbus", "property.modbus");
     // What a device may have otherwise than its product.
@@ -203,6 +211,29 @@ fn every_example_of_the_page_on_products_loads() {
         let loaded = resolve(&with_products(&sources)).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(lines(&loaded.warnings), "", "{example}");
     }
+}
+
+/// The lease that the page gives a device of a shipped product.
+#[test]
+fn a_device_has_a_lease_that_its_product_does_not_have() {
+    let page = include_str!("../../docs/products.md");
+    let example =
+        page.split("```toml\n").find(|rest| rest.starts_with("[[device]]\nid = \"pump-1\"")).unwrap();
+    let plant = format!(
+        "{}\n[gateway]\nid = \"g\"\n[[serial]]\nid = \"rs485\"\nport = \"/dev/ttyS0\"\nbaud_rate = 9600\n\
+         parity = \"even\"\n[[device]]\nid = \"pump-2\"\nproduct = \"danfoss-fc51\"\nbus = \"rs485\"\nunit = 4\n\
+         [[client]]\nid = \"c\"\nsecret = \"long-enough-secret\"\n",
+        example.split("```").next().unwrap()
+    );
+    let product = include_str!("../../products/danfoss-fc51.toml");
+    let sources = with_products(&[("pentad.toml", plant.as_str()), ("products/danfoss-fc51.toml", product)]);
+    let config = resolve(&sources).unwrap_or_else(|problems| panic!("{problems}")).config;
+    let lease = |at: usize| {
+        let (_, property) = config.devices[at].product.property("reference").unwrap();
+        property.lease.as_ref().map(|rule| (rule.safe.clone(), rule.default))
+    };
+    assert_eq!(lease(0), Some((Value::Float(0.0), Some(Duration::from_secs(60)))));
+    assert_eq!(lease(1), None, "the other one has none");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Reads what a device has otherwise than its product: report rules, times after which readings are stale, alarms.
+//! Reads what a device has otherwise than its product: report rules, times after which readings are stale, alarms, leases.
 //!
 //! A device keeps the shape of its product; only the rules of its properties change, key by key.
 
@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::node::{Lapse, Node};
 use super::problem::Problem;
-use super::product::unique;
+use super::product::{checked, lease, unique};
 use super::reader::Table;
 use super::rules::{self, ReportLayer};
-use crate::model::product::{AlarmRule, Product, Property};
+use crate::model::product::{AlarmRule, Product};
 
 /// The product as this device has it: the same one where the device says nothing of its own.
 pub(super) fn tuned(table: &Table<'_>, product: Option<&Arc<Product>>) -> Option<Arc<Product>> {
@@ -45,10 +45,17 @@ fn property(table: Table<'_>, product: Option<&mut Product>) {
         let ids: Vec<Arc<str>> = product.properties.iter().map(|known| Arc::clone(&known.id)).collect();
         let id = named(&table, "property", &product.id, &ids);
         let found = product.properties.iter_mut().find(|known| Some(&known.id) == id.as_ref());
-        if let Some(Property { report: rule, stale_after: stale, .. }) = found {
-            report.unwrap_or_default().over(rule);
-            *stale = stale_after.map_or(*stale, Lapse::time);
+        let own = table.table("lease");
+        if let Some(property) = found {
+            report.unwrap_or_default().over(&mut property.report);
+            property.stale_after = stale_after.map_or(property.stale_after, Lapse::time);
+            if let Some((Some(rule), spot)) = own.map(|own| lease(own, property.kind, property.access)) {
+                property.lease = Some(checked(property, rule, &spot, table.report()));
+            }
         }
+    } else {
+        // Its product is reported as missing.
+        table.key("lease");
     }
     table.finish();
 }

@@ -164,6 +164,7 @@ async fn the_ordinary_driver_reads_and_writes_the_simulated_line() {
         device: press,
         action: DriverAction::Write(vec![(at, Value::Float(20.5))]),
         deadline: clock::instant() + Duration::from_secs(60),
+        urgent: false,
     };
     commands.send(write).await.unwrap();
     wait_for(&mut queue, &mut seen, |seen| seen.outcome.is_some()).await;

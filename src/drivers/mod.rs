@@ -154,6 +154,8 @@ pub struct DriverCommand {
     pub action: DriverAction,
     /// After this it must not be started any more.
     pub deadline: Instant,
+    /// Whether it is written at once though memory wears out by it: the safe value of a lease that was lost.
+    pub urgent: bool,
 }
 
 /// What to do, by positions in the product.

@@ -170,6 +170,8 @@ pub enum Rejection {
         id: Arc<str>,
         /// Least time between two writes.
         every: Duration,
+        /// How long it would still have to wait.
+        wait: Duration,
     },
     /// The value cannot be leased as the client wants; nothing was sent.
     #[error("{id} cannot be leased so: {why}")]

@@ -142,7 +142,7 @@ pub fn settled(
         Settle::Expired => Outcome::Rejected(Rejection::Expired),
         Settle::Superseded(id) => Outcome::Rejected(Rejection::Superseded(id.as_str().into())),
         Settle::TooSoon(id, every) => {
-            Outcome::Rejected(Rejection::TooSoon { id: id.as_str().into(), every: *every })
+            Outcome::Rejected(Rejection::TooSoon { id: id.as_str().into(), every: *every, wait: *every })
         }
         Settle::TimedOut => Outcome::TimedOut,
         Settle::Busy => Outcome::Busy,

@@ -140,7 +140,8 @@ impl Rig {
         self.next += 1;
         let device = self.devices.iter().find(|device| device.unit == unit).unwrap();
         let device = Arc::clone(&device.device);
-        self.commands.send(DriverCommand { id, device, action, deadline: now() + timeout }).await.unwrap();
+        let deadline = now() + timeout;
+        self.commands.send(DriverCommand { id, device, action, deadline, urgent: false }).await.unwrap();
         id
     }
 

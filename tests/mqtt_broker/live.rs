@@ -133,6 +133,56 @@ async fn a_reload_that_changes_devices_of_a_broker_keeps_its_connection_and_the_
     gateway.stop().await;
 }
 
+/// With the broker's own log as the witness, in both versions of the protocol: that of MQTT 5 has properties and reasons.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_topics_of_a_device_that_goes_are_given_back_and_its_messages_come_no_more() {
+    for version in ["3.1.1", "5"] {
+        let mut broker = Mosquitto::absent();
+        let log = broker.folder().join("log");
+        broker
+            .run_with(&format!("allow_anonymous true\nlog_dest file {}\nlog_type all", log.display()))
+            .await;
+        let head = head(&[("local", broker.port())])
+            .replace("[[mqtt]]\n", &format!("[[mqtt]]\nversion = \"{version}\"\n"));
+        let gateway = Gateway::start(&(head.clone() + &plug("local", "a", "") + &plug("local", "b", "")));
+        let mut sagoo = gateway.sagoo("demo-secret", "/device/*/*/message/property/report").await;
+        for plug in ["a", "b"] {
+            kept(&broker, plug, 1).await;
+            reports(&mut sagoo, plug, 1.0).await;
+        }
+        gateway.reload(&(head.clone() + &plug("local", "a", ""))).await.unwrap();
+        let says = |words: &str| std::fs::read_to_string(&log).unwrap().matches(words).count();
+        let given_back = async {
+            while says("Sending UNSUBACK to pentad-barn-local") == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        let given_back = tokio::time::timeout(crate::mosquitto::DEADLINE, given_back).await;
+        given_back.unwrap_or_else(|_| panic!("MQTT {version}: the broker is never told"));
+        assert_eq!(says("Received UNSUBSCRIBE from pentad-barn-local"), 1, "MQTT {version}");
+        for topic in ["online", "state"] {
+            assert_eq!(says(&format!("pentad-barn-local plugs/b/{topic}")), 1, "MQTT {version}: {topic}");
+        }
+        // What the one that has gone says travels no more, and the other is there as before.
+        let sent = |plug: &str| {
+            let of = |line: &&str| {
+                line.contains("Sending PUBLISH to pentad-barn-local")
+                    && line.contains(&format!("'plugs/{plug}/state'"))
+            };
+            std::fs::read_to_string(&log).unwrap().lines().filter(of).count()
+        };
+        let before = sent("b");
+        kept(&broker, "b", 2).await;
+        kept(&broker, "a", 2).await;
+        reports(&mut sagoo, "a", 2.0).await;
+        assert_eq!(sent("b"), before, "MQTT {version}");
+        // Asked for again, it is sent again.
+        gateway.reload(&(head + &plug("local", "a", "") + &plug("local", "b", ""))).await.unwrap();
+        reports(&mut sagoo, "b", 2.0).await;
+        gateway.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_brokers_one_is_killed_and_the_other_goes_on() {
     let (mut one, other) = (Mosquitto::start().await, Mosquitto::start().await);

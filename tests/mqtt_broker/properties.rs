@@ -125,7 +125,11 @@ async fn writes_reads_and_calls_are_answered_by_correlation_data() {
     rig.command(measure(3)).await;
     let asked = tank.received().await;
     assert_eq!((&asked["qos"], &asked["user"]), (&json!(2), &json!({"asked-by": "gw", "for": "d-1"})));
-    let outputs = vec![("result".into(), Value::Float(4.5)), ("unit".into(), Value::text("l"))];
+    let outputs = vec![
+        ("result".into(), Value::Float(4.5)),
+        ("unit".into(), Value::text("l")),
+        ("by".into(), Value::text("tank")),
+    ];
     assert_eq!(rig.outcome().await, Outcome::Confirmed { values: vec![], outputs });
     rig.command(measure(-1)).await;
     assert_eq!(rig.outcome().await, refused(r#"{"status": "no such number of times"}"#));
@@ -146,6 +150,24 @@ async fn a_value_that_travels_beside_the_payload_is_read() {
     )
     .await;
     assert_eq!(rig.values().await, [(TEMPERATURE, Sample::Value(Value::Float(-0.5)))]);
+}
+
+#[tokio::test]
+async fn an_event_has_what_travels_beside_its_payload() {
+    let broker = Mosquitto::start().await;
+    let mut tank = Tank::start(&broker).await;
+    let mut rig = rig(&broker, "5").await;
+    subscribed(&broker, &mut rig).await;
+    let alarm = json!({"topic": "tank/alarm", "payload": "{\"code\":7}", "user": {"floor": "-2"}});
+    tank.publishes(alarm).await;
+    let told = rig
+        .find(|seen| match seen {
+            Observation::Event { event, params, .. } => Some((event.to_string(), params.clone())),
+            _ => None,
+        })
+        .await;
+    let params = vec![("code".into(), Value::Int(7)), ("floor".into(), Value::Int(-2))];
+    assert_eq!(told, ("alarm".to_owned(), params));
 }
 
 /// Waits until the subscriptions stand, by a message that arrives.

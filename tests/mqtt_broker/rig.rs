@@ -109,10 +109,8 @@ impl Rig {
         let id = CommandId(self.next_command);
         self.next_command += 1;
         let deadline = clock::instant() + DEADLINE;
-        self.commands
-            .send(DriverCommand { id, device: Arc::clone(&self.device), action, deadline })
-            .await
-            .unwrap();
+        let device = Arc::clone(&self.device);
+        self.commands.send(DriverCommand { id, device, action, deadline, urgent: false }).await.unwrap();
     }
 
     pub(crate) async fn next(&mut self) -> Observation {

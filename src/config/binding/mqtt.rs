@@ -229,6 +229,17 @@ fn part(table: &Table<'_>) -> Part {
     }
 }
 
+/// The same where it may also be a path alone.
+fn part_of(node: &Node<'_>) -> Option<Part> {
+    if !node.is_table() {
+        return path_of(node).map(Part::Path);
+    }
+    let table = node.table()?;
+    let part = part(&table);
+    table.finish();
+    Some(part)
+}
+
 /// Where a scalar stands: `path`, or `user` with the name of a property of MQTT 5 beside the payload, or all of it.
 fn path_or_user(table: &Table<'_>) -> Part {
     let user = table.key("user");
@@ -321,13 +332,13 @@ fn answer_of(table: Table<'_>, outputs: Option<&[Parameter]>) -> Option<Answer> 
     let ok = table.table("ok").and_then(|table| condition(table, true));
     let may_have = outputs.is_some();
     let outputs = outputs.unwrap_or_default();
-    let mut found: Vec<Option<Arc<str>>> =
-        outputs.iter().map(|output| Some(format!("$['{}']", output.id).into())).collect();
+    let usual = |output: &Parameter| Some(Part::Path(format!("$['{}']", output.id).into()));
+    let mut found: Vec<Option<Part>> = outputs.iter().map(usual).collect();
     let known: Vec<&str> = outputs.iter().map(|output| &*output.id).collect();
     let given = may_have.then(|| table.table("outputs")).flatten();
     for (name, node) in given.iter().flat_map(Table::pairs) {
         if let Some(output) = known.iter().position(|known| *known == name).and_then(|at| found.get_mut(at)) {
-            *output = path_of(&node);
+            *output = part_of(&node);
         } else {
             let problem = Problem::error(&node.spot(), format!("no output {name:?}"));
             node.report().add(problem.allowed(list_words(&known)));
@@ -345,7 +356,7 @@ pub(in super::super) fn occurrence(table: Table<'_>, params: &[Parameter]) -> Op
     let mut parts: Vec<Option<Part>> = vec![None; params.len()];
     for (name, node) in table.table("params").iter().flat_map(Table::pairs) {
         if let Some(part) = known.iter().position(|known| *known == name).and_then(|at| parts.get_mut(at)) {
-            *part = path_of(&node).map(Part::Path);
+            *part = part_of(&node);
         } else {
             let problem = Problem::error(&node.spot(), format!("the event has no parameter {name:?}"));
             node.report().add(problem.allowed(list_words(&known)));

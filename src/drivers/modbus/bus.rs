@@ -320,6 +320,7 @@ impl Bus {
                 }
             }
             self.tell_link(true, None).await;
+            self.tell().await;
         }
     }
 

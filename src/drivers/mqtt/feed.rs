@@ -147,9 +147,7 @@ pub struct Trigger {
 impl Trigger {
     /// Reads a product's occurrence.
     pub fn parse(event: usize, occurrence: &Occurrence, names: &Names) -> Result<Self, PartError> {
-        let part = |part: &Option<super::map::Part>| part.as_ref().map(Part::parse).transpose();
-        let params = occurrence.params.iter().map(part).collect::<Result<_, _>>()?;
-        Ok(Self { event, gate: Gate::parse(&occurrence.place, names)?, params })
+        Ok(Self { event, gate: Gate::parse(&occurrence.place, names)?, params: parts(&occurrence.params)? })
     }
 
     /// The event's parameters, if the message is one. What cannot be read of them is left out.
@@ -159,15 +157,25 @@ impl Trigger {
         retained: bool,
         known: &[Parameter],
     ) -> Option<Vec<(Arc<str>, Value)>> {
-        let read = |(parameter, part): (&Parameter, &Option<Part>)| match part
-            .as_ref()?
-            .read(body, &Form::plain(parameter.kind))?
-        {
-            Sample::Value(value) => Some((Arc::clone(&parameter.id), value)),
-            Sample::Unreadable(_) => None,
-        };
-        self.gate.lets(body, retained).then(|| known.iter().zip(&self.params).filter_map(read).collect())
+        self.gate.lets(body, retained).then(|| parameters(&self.params, known, body))
     }
+}
+
+/// Reads a product's places of parameters.
+fn parts(parts: &[Option<super::map::Part>]) -> Result<Vec<Option<Part>>, PartError> {
+    parts.iter().map(|part| part.as_ref().map(Part::parse).transpose()).collect()
+}
+
+/// The parameters that a message carries; what cannot be read of them is left out.
+fn parameters(parts: &[Option<Part>], known: &[Parameter], body: &Body<'_>) -> Vec<(Arc<str>, Value)> {
+    let read = |(parameter, part): (&Parameter, &Option<Part>)| match part
+        .as_ref()?
+        .read(body, &Form::plain(parameter.kind))?
+    {
+        Sample::Value(value) => Some((Arc::clone(&parameter.id), value)),
+        Sample::Unreadable(_) => None,
+    };
+    known.iter().zip(parts).filter_map(read).collect()
 }
 
 /// How a message tells of an update.
@@ -237,7 +245,7 @@ pub struct CallReply {
     id: Option<Path>,
     error: Option<Path>,
     ok: Option<When>,
-    outputs: Vec<Option<Path>>,
+    outputs: Vec<Option<Part>>,
 }
 
 impl CallReply {
@@ -251,7 +259,7 @@ impl CallReply {
             id: path(&answer.id)?,
             error: path(&answer.error)?,
             ok: answer.ok.as_ref().map(|ok| When::parse(ok, names)).transpose()?,
-            outputs: answer.outputs.iter().map(path).collect::<Result<_, _>>()?,
+            outputs: parts(&answer.outputs)?,
         })
     }
 
@@ -269,14 +277,7 @@ impl CallReply {
 
     /// What the answer gives of a function's outputs.
     pub fn outputs(&self, body: &Body<'_>, outputs: &[Parameter]) -> Vec<(Arc<str>, Value)> {
-        let read = |(output, path): (&Parameter, &Option<Path>)| {
-            let found = path.as_ref()?.find(body.json()?)?;
-            match Form::plain(output.kind).read_json(found) {
-                Sample::Value(value) => Some((Arc::clone(&output.id), value)),
-                Sample::Unreadable(_) => None,
-            }
-        };
-        outputs.iter().zip(&self.outputs).filter_map(read).collect()
+        parameters(&self.outputs, outputs, body)
     }
 
     /// The device's words, when the answer is that it failed.

@@ -201,8 +201,8 @@ pub struct Answer {
     pub error: Option<Arc<str>>,
     /// What an answer must say, unless the call has failed.
     pub ok: Option<Condition>,
-    /// JSON paths of the function's outputs, by position; `None` where no answer carries it.
-    pub outputs: Vec<Option<Arc<str>>>,
+    /// Where the function's outputs stand, by position; `None` where no answer carries it.
+    pub outputs: Vec<Option<Part>>,
     /// Longest wait.
     pub timeout: Duration,
 }

@@ -87,6 +87,11 @@ impl Plan {
         self.messages.push(Outgoing { ticket: Ticket(number), topic, payload, qos, retain, extra });
     }
 
+    /// Whether some of it is done when the broker has it, whatever the device does.
+    pub(super) fn trusts_broker(&self) -> bool {
+        self.steps.iter().any(|step| step.awaited.is_none())
+    }
+
     /// A step that reads: by a message that asks for the same already, or by a new one.
     pub(super) fn read(
         &mut self,

@@ -116,9 +116,15 @@ struct Presence {
     available: Vec<Option<bool>>,
     /// When the device was last heard of.
     heard: Option<Instant>,
+    /// When the broker was asked for its topics.
+    asked: Option<Instant>,
     /// What the hub was told.
     told: Option<bool>,
 }
+
+/// How long a device may be waited for whose availability is not told yet, since the broker was asked: it sends what it has
+/// kept together with its answer, so that later nothing comes that was kept.
+const AVAILABILITY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Named parameters of an event.
 type Params = Vec<(Arc<str>, Value)>;
@@ -240,6 +246,11 @@ impl Station {
         *self.topic == *topic && *self.device.product.id == *product
     }
 
+    /// Whether it is configured, at this topic.
+    pub(super) fn is_configured_at(&self, topic: &str) -> bool {
+        self.origin.is_none() && *self.topic == *topic
+    }
+
     /// Whether it was heard of on this connection.
     pub(super) fn is_heard(&self) -> bool {
         self.presence.heard.is_some()
@@ -250,6 +261,20 @@ impl Station {
         let available = &self.presence.available;
         let is_there = !available.is_empty() && available.iter().all(|known| *known == Some(true));
         self.origin.as_ref().filter(|_| !is_there)?.deadline()
+    }
+
+    /// The broker is about to be asked for its topics.
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.presence.asked = Some(now);
+    }
+
+    /// Until when it is to be waited for what its availability topics say of it, if nothing is known of it yet.
+    pub(super) fn unsure_until(&self, now: Instant) -> Option<Instant> {
+        let Presence { available, asked, told, .. } = &self.presence;
+        if available.is_empty() || *told == Some(true) || !available.iter().all(Option::is_none) {
+            return None;
+        }
+        asked.and_then(|asked| asked.checked_add(AVAILABILITY_WITHIN)).filter(|until| *until > now)
     }
 
     /// There is a sign of it, or none could have come before.

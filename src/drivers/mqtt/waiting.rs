@@ -1,4 +1,5 @@
-//! Writes that wait because their property was written a moment ago, and wears out.
+//! Writes that wait because their property was written a moment ago, and wears out, or because nothing is known yet of their
+//! device.
 //!
 //! Pure. At most as many wait as commands may be under way, and of those that wait for the same properties the last
 //! value wins.
@@ -127,10 +128,12 @@ impl Waiting {
     ) -> Result<Admitted, Outcome> {
         let worn = limits.of(&command.action);
         let device = &command.device.id;
-        let wait = self.wear.free_at(device, worn.iter().map(|(position, _)| *position), now);
-        if let Some((_, position)) = wait.filter(|(at, _)| *at >= command.deadline) {
-            let every = limits.interval(position).unwrap_or_default();
-            return Err(Outcome::Rejected(Rejection::TooSoon { id: name(&command.device, position), every }));
+        let limited = worn.iter().map(|(position, _)| *position).filter(|_| !command.urgent);
+        let wait = self.wear.free_at(device, limited, now);
+        if let Some((at, position)) = wait.filter(|(at, _)| *at >= command.deadline) {
+            let (id, every) =
+                (name(&command.device, position), limits.interval(position).unwrap_or_default());
+            return Err(Outcome::Rejected(Rejection::TooSoon { id, every, wait: at - now }));
         }
         let overtaken = if fresh { self.overtake(command) } else { Vec::new() };
         match wait {
@@ -138,6 +141,22 @@ impl Waiting {
             None => self.wear.note(device, worn, now),
         }
         Ok(Admitted { now: wait.is_none(), overtaken })
+    }
+
+    /// Lets a command wait until then, or until something is known of its device. Gives the waiting writes that it takes the
+    /// place of, each with a property of it.
+    pub(super) fn hold(&mut self, command: &DriverCommand, until: Instant) -> Vec<(CommandId, Arc<str>)> {
+        let overtaken = self.overtake(command);
+        self.later.push((until, command.clone()));
+        overtaken
+    }
+
+    /// Takes out what waits for a device.
+    pub(super) fn of_device(&mut self, device: &str) -> Vec<DriverCommand> {
+        let is_of = |(_, command): &(Instant, DriverCommand)| *command.device.id == *device;
+        let (mine, others) = std::mem::take(&mut self.later).into_iter().partition(is_of);
+        self.later = others;
+        mine.into_iter().map(|(_, command)| command).collect()
     }
 
     /// Takes out the writes that wait for this device and concern nothing but what this one writes, each with a

@@ -3,8 +3,8 @@
 //! A write may be leased, because its client says so or because its product does. A lease ends by its time, with the
 //! session that it is tied to, or by another confirmed write of the same property, which brings a lease of its own or
 //! none. One that is **lost** is followed by the property's safe value, again and again until the device has taken it.
-//! Nobody knows after a start who held what, so every property with a safe value begins as if it had been leased
-//! that moment.
+//! Nobody knows after a start who held what, nor what a device holds that is added later, so every property with a safe
+//! value begins as if it had been leased that moment.
 //!
 //! What happens is up to the owner: [`Leases::due`] names a safe value to be written, and the owner says at once what
 //! it does of it ([`Leases::writing`], [`Leases::unsent`] or [`Leases::done`]). Knows no queue and no clock.
@@ -28,9 +28,16 @@ pub(super) const LEASES: usize = 4096;
 /// hundreds of values leaves room on the lines for the commands of others.
 const AT_ONCE: usize = 64;
 
-/// First pause before a safe value is written again, and the longest. It is never given up: what was given up is what
-/// a lease is meant to prevent. A device that refuses it for ever is written to some 300 times a day.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// First pause before a safe value is written again; each is twice as long as the one before. It is never given up: what
+/// was given up is what a lease is meant to prevent.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The longest pause after a device has refused it: one that does so for ever is written to some 300 times a day.
+const RETRY_REFUSED: Duration = Duration::from_secs(300);
+
+/// The longest pause after silence. Nothing wears out by what does not arrive, and a device that only listens gives no sign
+/// when it is back.
+const RETRY_SILENT: Duration = Duration::from_secs(60);
 
 /// How long a safe value waits for a client's write of the same property that is under way, so that it does not
 /// overtake the write that renews the lease.
@@ -75,8 +82,25 @@ impl fmt::Display for Why {
     }
 }
 
-/// Whose lease it is; `None` for one that was found at the start.
-pub(super) type Holder = Option<Arc<str>>;
+/// Whose lease it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// This client's, by its write.
+    Client(Arc<str>),
+    /// Nobody's yet since the gateway has started.
+    Start,
+    /// Nobody's yet since the device was added, by a reload or because it was found.
+    Added,
+    /// Nobody's yet since a reload has given the property its safe value.
+    Gained,
+}
+
+impl Holder {
+    /// Whether nobody has written the value as far as is known.
+    pub(super) fn is_found(&self) -> bool {
+        !matches!(self, Self::Client(_))
+    }
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -126,7 +150,7 @@ enum Phase {
     Lost {
         at: Instant,
         why: Why,
-        tries: u32,
+        tries: Tries,
         /// Whether it has waited for a client's write already.
         patient: bool,
     },
@@ -134,8 +158,28 @@ enum Phase {
     Writing {
         command: CommandId,
         why: Why,
-        tries: u32,
+        tries: Tries,
     },
+}
+
+/// How often a safe value was tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tries {
+    /// In all.
+    pub(super) all: u32,
+    /// Since the device, or the way to it, was back last. The pauses go by this.
+    row: u32,
+}
+
+impl Tries {
+    fn another(self) -> Self {
+        Self { all: self.all.saturating_add(1), row: self.row.saturating_add(1) }
+    }
+
+    /// The device may take it now: what it did before says nothing any more.
+    fn anew(self) -> Self {
+        Self { row: 0, ..self }
+    }
 }
 
 /// A safe value that is to be written now.
@@ -145,7 +189,7 @@ pub(super) struct Due {
     pub(super) holder: Holder,
     pub(super) why: Why,
     /// How often it was tried before.
-    pub(super) tries: u32,
+    pub(super) tries: Tries,
 }
 
 /// What became of a safe value.
@@ -203,7 +247,7 @@ impl Leases {
     pub(super) fn begin(&mut self, id: CommandId, holder: &Arc<str>, brought: Brought) {
         let Brought { grants, several } = brought;
         if !grants.is_empty() {
-            self.begun.insert(id, Begun { holder: Some(Arc::clone(holder)), grants, several });
+            self.begun.insert(id, Begun { holder: Holder::Client(Arc::clone(holder)), grants, several });
         }
     }
 
@@ -226,20 +270,25 @@ impl Leases {
             if command != id {
                 return None;
             }
-            let tries = tries.saturating_add(1);
+            let (tries, pause) = if let Outcome::Rejected(Rejection::TooSoon { wait, .. }) = outcome {
+                // It was not tried, and the driver knows when it can be.
+                (tries, *wait)
+            } else {
+                (tries.another(), pause(tries.another().row, outcome))
+            };
             // What took its place is a client's write, which may renew the lease.
             let patient = !matches!(outcome, Outcome::Rejected(Rejection::Superseded(_)));
-            let lost = Held { holder, phase: Phase::Lost { at: now + pause(tries), why, tries, patient } };
+            let lost = Held { holder, phase: Phase::Lost { at: now + pause, why, tries, patient } };
             self.set(place, (!done).then_some(lost));
-            return Some(Returned { place, safe: done, tries });
+            return Some(Returned { place, safe: done, tries: tries.all });
         }
         let Begun { holder, grants, several } = self.begun.remove(&id)?;
         let open = leaves_open(outcome, several);
         for (place, grant) in grants {
             let held = self.held.get_mut(&place);
             // What was read before this write no longer says that a value which was only found is safe.
-            if let (true, Some(Held { holder: of @ None, .. })) = (open && grant != Grant::Free, held) {
-                of.clone_from(&holder);
+            if let Some(held) = held.filter(|held| held.holder.is_found() && open && grant != Grant::Free) {
+                held.holder.clone_from(&holder);
             }
             let known = self.held.get(&place).map(|held| held.phase);
             if !(done || open && grant != Grant::Free && known.is_none()) {
@@ -284,13 +333,14 @@ impl Leases {
         }
     }
 
-    /// The device in this slot is there for the first time: what it holds is as good as leased this moment.
-    pub(super) fn found(&mut self, slot: usize, product: &Product, now: Instant) {
+    /// The device in this slot is known for the first time: what it holds is as good as leased this moment. `holder` says
+    /// since when.
+    pub(super) fn found(&mut self, slot: usize, product: &Product, holder: &Holder, now: Instant) {
         for (at, property) in product.properties.iter().enumerate() {
             let Some(rule) = &property.lease else { continue };
             if !self.held.contains_key(&(slot, at)) {
                 let until = now + rule.default.unwrap_or(AFTER_START);
-                self.set((slot, at), Some(Held { holder: None, phase: Phase::Until(until) }));
+                self.set((slot, at), Some(Held { holder: holder.clone(), phase: Phase::Until(until) }));
             }
         }
     }
@@ -302,7 +352,7 @@ impl Leases {
         for (at, property) in new.properties.iter().enumerate() {
             let Some(rule) = property.lease.as_ref().filter(|_| !had(&property.id)) else { continue };
             let until = now + rule.default.unwrap_or(AFTER_START);
-            self.set((slot, at), Some(Held { holder: None, phase: Phase::Until(until) }));
+            self.set((slot, at), Some(Held { holder: Holder::Gained, phase: Phase::Until(until) }));
         }
     }
 
@@ -310,22 +360,37 @@ impl Leases {
     /// was only found, since they could not write it before; once, or a device that comes and goes would never be safe.
     pub(super) fn online(&mut self, slot: usize, product: &Product, now: Instant) {
         let first = self.met.insert(slot);
-        let of_slot = self.held.range((slot, 0)..=(slot, usize::MAX));
-        let waiting: Vec<(Place, Held)> = of_slot.map(|(place, held)| (*place, held.clone())).collect();
-        for (place, Held { holder, phase }) in waiting {
+        for (place, Held { holder, phase }) in self.held_of(slot) {
             let rule = product.properties.get(place.1).and_then(|property| property.lease.as_ref());
             let time = rule.and_then(|rule| rule.default).unwrap_or(AFTER_START);
             let phase = match phase {
-                Phase::Until(_) | Phase::Lost { why: Why::Time, tries: 0, .. }
-                    if first && holder.is_none() =>
+                Phase::Until(_) | Phase::Lost { why: Why::Time, tries: Tries { all: 0, .. }, .. }
+                    if first && holder.is_found() =>
                 {
                     Phase::Until(now + time)
                 }
-                Phase::Lost { why, tries, .. } => Phase::Lost { at: now, why, tries, patient: false },
+                Phase::Lost { why, tries, .. } => {
+                    Phase::Lost { at: now, why, tries: tries.anew(), patient: false }
+                }
                 Phase::Until(_) | Phase::Session(_) | Phase::Writing { .. } => continue,
             };
             self.set(place, Some(Held { holder, phase }));
         }
+    }
+
+    /// A device may be there again, and says nothing of it: what it could not take is tried in a moment, in which it may
+    /// still be told that it is away, and then with pauses that grow anew.
+    pub(super) fn doubted(&mut self, slot: usize, now: Instant) {
+        for (place, Held { holder, phase }) in self.held_of(slot) {
+            let Phase::Lost { at, why, tries, patient } = phase else { continue };
+            let phase = Phase::Lost { at: at.min(now + RETRY), why, tries: tries.anew(), patient };
+            self.set(place, Some(Held { holder, phase }));
+        }
+    }
+
+    fn held_of(&self, slot: usize) -> Vec<(Place, Held)> {
+        let of_slot = self.held.range((slot, 0)..=(slot, usize::MAX));
+        of_slot.map(|(place, held)| (*place, held.clone())).collect()
     }
 
     /// A safe value that is to be written now. What is done of it must be said before this is called again.
@@ -335,7 +400,9 @@ impl Leases {
             let Held { holder, phase } = self.held.get(&place)?.clone();
             let (why, tries, patient) = match phase {
                 Phase::Lost { why, tries, patient, .. } => (why, tries, patient),
-                Phase::Until(_) | Phase::Session(_) | Phase::Writing { .. } => (Why::Time, 0, false),
+                Phase::Until(_) | Phase::Session(_) | Phase::Writing { .. } => {
+                    (Why::Time, Tries::default(), false)
+                }
             };
             if !patient && self.is_begun(place) {
                 let phase = Phase::Lost { at: now + GRACE, why, tries, patient: true };
@@ -362,10 +429,10 @@ impl Leases {
         self.set(place, Some(Held { holder, phase: Phase::Writing { command, why, tries } }));
     }
 
-    /// The safe value that is due cannot be sent: its device is away. It is looked at again when it returns.
+    /// The safe value that is due cannot be sent: its device is away. It is looked at again when it returns, or may have.
     pub(super) fn unsent(&mut self, due: Due, now: Instant) {
         let Due { place, holder, why, tries } = due;
-        let phase = Phase::Lost { at: now + RETRY.1, why, tries, patient: false };
+        let phase = Phase::Lost { at: now + RETRY_SILENT, why, tries, patient: false };
         self.set(place, Some(Held { holder, phase }));
     }
 
@@ -462,13 +529,14 @@ impl Leases {
 
 fn lost(now: Instant, why: Why) -> Phase {
     // At the end there is no time to wait for anybody.
-    Phase::Lost { at: now, why, tries: 0, patient: why == Why::Stop }
+    Phase::Lost { at: now, why, tries: Tries::default(), patient: why == Why::Stop }
 }
 
-/// How long to wait after so many tries.
-fn pause(tries: u32) -> Duration {
+/// How long to wait after so many tries, of which the last came to this.
+fn pause(tries: u32, outcome: &Outcome) -> Duration {
+    let longest = if matches!(outcome, Outcome::Rejected(_)) { RETRY_REFUSED } else { RETRY_SILENT };
     let factor = 1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX);
-    RETRY.0.saturating_mul(factor).min(RETRY.1)
+    RETRY.saturating_mul(factor).min(longest)
 }
 
 /// Whether a write that came to this end may have changed something.

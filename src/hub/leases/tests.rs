@@ -106,9 +106,57 @@ fn a_lease_that_nobody_renews_is_lost_and_tried_until_it_is_safe() {
 
 #[test]
 fn pauses_between_tries_grow_to_a_bound() {
-    let pauses: Vec<u64> = (1..12).map(|tries| pause(tries).as_secs()).collect();
-    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-    assert_eq!(pause(u32::MAX), RETRY.1);
+    let refused = Outcome::Rejected(Rejection::ByDevice("no".to_owned()));
+    let pauses = |outcome| (1..12).map(|tries| pause(tries, outcome).as_secs()).collect::<Vec<u64>>();
+    assert_eq!(pauses(&refused), [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    assert_eq!(pauses(&Outcome::TimedOut), [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
+    assert_eq!(pause(u32::MAX, &refused), RETRY_REFUSED);
+}
+
+#[test]
+fn a_device_that_may_be_back_is_tried_soon_and_with_pauses_that_grow_anew() {
+    let mut bed = Bed::new();
+    bed.write(Grant::Session(SESSION), &confirmed());
+    bed.leases.detached(SESSION, bed.now);
+    // Long silence: the pauses are as long as they get.
+    for _ in 0..10 {
+        let sent = bed.send();
+        bed.settle(sent[0], &Outcome::TimedOut);
+        bed.now += RETRY_SILENT;
+    }
+    let due = bed.leases.due(bed.now).unwrap();
+    bed.leases.unsent(due, bed.now);
+    bed.leases.doubted(0, bed.now);
+    let mut pauses = Vec::new();
+    for _ in 0..4 {
+        let due = bed.leases.timeout().unwrap();
+        pauses.push((due - bed.now).as_secs());
+        bed.now = due;
+        let sent = bed.send();
+        bed.settle(sent[0], &Outcome::TimedOut);
+    }
+    assert_eq!(pauses, [1, 1, 2, 4]);
+    // Being told so again and again does not make it more often than that.
+    let due = bed.leases.timeout();
+    bed.leases.doubted(0, bed.now);
+    bed.leases.doubted(0, bed.now);
+    assert!(bed.leases.timeout() <= due && bed.leases.timeout() >= Some(bed.now + RETRY));
+}
+
+#[test]
+fn what_is_written_too_soon_is_written_as_soon_as_it_may_be() {
+    let mut bed = Bed::new();
+    bed.write(Grant::Session(SESSION), &confirmed());
+    bed.leases.detached(SESSION, bed.now);
+    let sent = bed.send();
+    bed.settle(sent[0], &Outcome::TimedOut);
+    bed.now += RETRY;
+    let sent = bed.send();
+    let (every, wait) = (seconds(600), seconds(599));
+    let too_soon = Outcome::Rejected(Rejection::TooSoon { id: "p".into(), every, wait });
+    let returned = bed.settle(sent[0], &too_soon);
+    assert_eq!(returned, Some(Returned { place: PLACE, safe: false, tries: 1 }), "it was not tried");
+    assert_eq!(bed.leases.timeout(), Some(bed.now + wait));
 }
 
 #[test]
@@ -183,7 +231,7 @@ fn a_write_that_took_the_place_of_a_safe_value_is_waited_for_like_one_that_renew
     let sent = bed.send();
     bed.begin(Grant::For(seconds(5)));
     bed.settle(sent[0], &Outcome::Rejected(Rejection::Superseded("p".into())));
-    bed.now += pause(1);
+    bed.now += RETRY;
     assert_eq!(bed.send(), []);
     bed.now += GRACE;
     assert_eq!(bed.send().len(), 1);
@@ -255,6 +303,7 @@ enum Event {
     Settle(u8),
     Leave,
     Return,
+    Doubt,
     Pass(u64),
 }
 
@@ -264,6 +313,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (0..6_u8).prop_map(Event::Settle),
         1 => Just(Event::Leave),
         1 => Just(Event::Return),
+        1 => Just(Event::Doubt),
         2 => (0..40_u64).prop_map(Event::Pass),
     ]
 }
@@ -350,6 +400,7 @@ proptest! {
                     there = true;
                     bed.leases.online(0, &product, bed.now);
                 }
+                Event::Doubt => bed.leases.doubted(0, bed.now),
                 Event::Pass(time) => bed.now += seconds(time),
             }
             let kept = match device.holds {

@@ -20,6 +20,7 @@ use tracing::warn;
 
 use super::HubState;
 use crate::hub::device::DeviceState;
+use crate::hub::leases::Holder;
 use crate::model::device::Device;
 use crate::model::directory::Directory;
 use crate::model::message::Body;
@@ -59,6 +60,7 @@ impl HubState {
                     state.withdraw_alarms(Some(&next.product), &mut facts);
                     if moved || anew.contains(&device.link) {
                         state.lose(now.wall, &RESTARTED.into(), now.instant, &mut facts);
+                        self.leases.doubted(slot, now.instant);
                     }
                 }
             }
@@ -100,7 +102,7 @@ impl HubState {
                 let mut state = DeviceState::new(Arc::clone(device));
                 if self.begun {
                     state.begin(now.instant);
-                    self.leases.found(*slot, &device.product, now.instant);
+                    self.leases.found(*slot, &device.product, &Holder::Added, now.instant);
                 }
                 self.devices.insert(*slot, state);
             }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::HubState;
 use crate::hub::client_alarms::Change;
+use crate::hub::leases::Holder;
 use crate::model::device::Device;
 use crate::model::message::Body;
 use crate::model::time::UnixMillis;
@@ -19,7 +20,7 @@ impl HubState {
             for slot in slots {
                 if let Some(state) = self.devices.get_mut(slot) {
                     state.begin(now);
-                    self.leases.found(slot, &state.device().product, now);
+                    self.leases.found(slot, &state.device().product, &Holder::Start, now);
                 }
                 self.arm(slot);
             }

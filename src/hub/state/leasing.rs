@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use super::HubState;
+#[cfg(test)]
+use super::LONGEST_WAIT;
 use super::orders::Order;
 use crate::dialects::Token;
 use crate::drivers::CommandId;
 use crate::hub::device::DeviceState;
 use crate::hub::handle::SessionKey;
-use crate::hub::leases::{Brought, Due, Place};
+use crate::hub::leases::{Brought, Due, Holder, Place};
+#[cfg(test)]
+use crate::hub::leases::{Grant, LEASES};
 use crate::model::check::{Checked, same};
 use crate::model::command::{ActionKind, Lease, Outcome, Rejection};
 use crate::model::device::Device;
@@ -29,6 +33,12 @@ const NOBODY: SessionKey = SessionKey(u64::MAX);
 /// Who wrote, in the journal, where nobody had leased the value since the start.
 const START: &str = "start of the gateway";
 
+/// Who wrote, in the journal, where nobody had leased the value since the device was added.
+const ADDED: &str = "addition of the device";
+
+/// Who wrote, in the journal, where nobody had leased the value since a reload gave the property its safe value.
+const GAINED: &str = "addition of its lease";
+
 impl HubState {
     /// The leases that a command of a session brings, or why it cannot have the one that it asks for.
     pub(super) fn brought(
@@ -45,8 +55,13 @@ impl HubState {
         };
         match checked {
             Checked::Read(_) => only_writes("a reading"),
-            Checked::Invoke { function, .. } => {
-                only_writes(device.product.functions.get(*function).map_or("a call", |known| &known.id))
+            Checked::Invoke { function, inputs } => {
+                let Some(function) = device.product.functions.get(*function) else {
+                    return only_writes("a call");
+                };
+                // Its steps bring their leases themselves; here it is told before the first is made that one cannot.
+                self.leases_of_steps(slot, &device.product, function, inputs, session)?;
+                only_writes(&function.id)
             }
             Checked::Write(values) => self.brought_by(slot, values, wish, session),
         }
@@ -78,6 +93,10 @@ impl HubState {
         let Some(returned) = self.leases.settled(id, outcome, now, attached) else { return };
         let Some((device, property)) = self.leased(returned.place) else { return };
         let (device, property, tries) = (&*device.id, &*property.id, returned.tries);
+        if let Outcome::Rejected(Rejection::TooSoon { wait, .. }) = outcome {
+            debug!(device, property, tries, ?wait, "the safe value waits until the property may be written");
+            return;
+        }
         match (returned.safe, tries) {
             (true, 1) => {}
             (true, _) => info!(device, property, tries, "the device has taken the safe value"),
@@ -121,7 +140,8 @@ impl HubState {
         let Some(rule) = &property.lease else { return self.leases.done(&due) };
         let state = self.devices.get(slot);
         let known = state.and_then(|state| state.good_value(at));
-        if due.holder.is_none() && due.tries == 0 && known.is_some_and(|value| same(value, &rule.safe)) {
+        let first = due.tries.all == 0;
+        if due.holder.is_found() && first && known.is_some_and(|value| same(value, &rule.safe)) {
             return self.leases.done(&due);
         }
         if state.is_none_or(DeviceState::known_offline) {
@@ -129,18 +149,17 @@ impl HubState {
             return self.leases.unsent(due, now.instant);
         }
         let client: Arc<str> = match &due.holder {
-            Some(holder) => format!("lease of {holder}").into(),
-            None => START.into(),
+            Holder::Client(holder) => format!("lease of {holder}").into(),
+            Holder::Start => START.into(),
+            Holder::Added => ADDED.into(),
+            Holder::Gained => GAINED.into(),
         };
-        if due.tries == 0 {
+        if first {
             let (device, property, value) = (&*device.id, &*property.id, rule.safe.to_string());
-            if let Some(client) = &due.holder {
+            if let Holder::Client(client) = &due.holder {
                 warn!(device, property, value, %client, why = %due.why, "a lease is lost; the safe value is written");
             } else {
-                info!(
-                    device,
-                    property, value, "nobody has leased it since the start; the safe value is written"
-                );
+                info!(device, property, value, since = %client, "nobody has leased it; the safe value is written");
             }
         }
         let id = self.commands.number();
@@ -153,8 +172,17 @@ impl HubState {
         };
         let checked = Checked::Write(vec![(at, rule.safe.clone())]);
         self.leases.writing(id, due);
-        let order =
-            Order { id, session: NOBODY, token: Token(0), timeout: FALL_BACK_WITHIN, notify: false, note };
+        let order = Order {
+            id,
+            session: NOBODY,
+            token: Token(0),
+            timeout: FALL_BACK_WITHIN,
+            notify: false,
+            // Each follows a write that waited for its turn, so that the memory wears at most twice as fast; what is
+            // tried again waits like any other write.
+            urgent: first,
+            note,
+        };
         self.route(order, slot, checked, now);
     }
 
@@ -178,6 +206,15 @@ impl HubState {
     pub fn is_released(&self) -> bool {
         let mut owed = self.leases.owed().chain(self.leases.coming());
         owed.all(|(slot, _)| self.devices.get(slot).is_none_or(DeviceState::known_offline))
+    }
+
+    /// As many values are leased as may be, none of them of a device that is there.
+    #[cfg(test)]
+    pub(in crate::hub) fn fill_leases(&mut self, now: Now) {
+        let grants = (0..LEASES).map(|at| ((usize::MAX, at), Grant::For(LONGEST_WAIT))).collect();
+        let id = self.commands.number();
+        self.leases.begin(id, &"many".into(), Brought { grants, several: true });
+        self.lease_settled(id, &Outcome::Confirmed { values: Vec::new(), outputs: Vec::new() }, now.instant);
     }
 
     /// Says what is left, at the very end.

@@ -325,7 +325,7 @@ impl HubState {
                 if let Some(slot) = self.roster.slot_of(&device) {
                     self.interrupt_alarms(slot);
                 }
-                self.look(&device, now);
+                self.look(&device, &read, now);
             }
             Observation::Presence { device, at, online, reason } => {
                 let at = self.dating.date(at, now);
@@ -339,9 +339,10 @@ impl HubState {
                 }
             }
             Observation::Doubt { device } => {
-                let state = self.roster.slot_of(&device).and_then(|slot| self.devices.get_mut(slot));
-                if let Some(state) = state {
+                let Some(slot) = self.roster.slot_of(&device) else { return };
+                if let Some(state) = self.devices.get_mut(slot) {
                     state.doubt();
+                    self.leases.doubted(slot, now.instant);
                 }
             }
             Observation::Event { device, at, event, params } => {

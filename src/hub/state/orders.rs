@@ -28,6 +28,8 @@ pub(super) struct Order {
     pub(super) timeout: Duration,
     /// Whether the session wants to hear that work has begun.
     pub(super) notify: bool,
+    /// See [`DriverCommand::urgent`].
+    pub(super) urgent: bool,
     pub(super) note: CommandNote,
 }
 
@@ -62,7 +64,7 @@ impl HubState {
                 self.leases.begin(id, &client.id, brought);
                 let note = note(id, &device, &client, &command, &checked);
                 let (timeout, notify) = (command.timeout, command.notify_accepted);
-                let order = Order { id, session: key, token, timeout, notify, note };
+                let order = Order { id, session: key, token, timeout, notify, urgent: false, note };
                 self.route(order, slot, checked, now);
             }
         }
@@ -95,12 +97,19 @@ impl HubState {
 
     /// Whether the driver can be asked for any of these properties, or what they are computed from.
     fn can_ask(&self, device: usize, properties: &[usize]) -> bool {
-        if self.readable(device) {
-            return true;
+        self.readable(device) || !self.askable(device, properties).is_empty()
+    }
+
+    /// What of these properties, or of what they are computed from, the driver can be asked for.
+    pub(super) fn askable(&self, device: usize, properties: &[usize]) -> Vec<usize> {
+        let Some(product) = self.roster.device(device).map(|device| &device.product) else {
+            return Vec::new();
+        };
+        let mut sources = product.sources(properties);
+        if !self.readable(device) {
+            sources.retain(|at| product.properties.get(*at).is_some_and(|it| it.on_request));
         }
-        let Some(product) = self.roster.device(device).map(|device| &device.product) else { return false };
-        let on_request = |at: &usize| product.properties.get(*at).is_some_and(|it| it.on_request);
-        product.sources(properties).iter().any(on_request)
+        sources
     }
 
     /// Whether every property of the device can be fetched, or those that cannot are awaited.
@@ -112,7 +121,7 @@ impl HubState {
     /// Sends a command on its way.
     pub(super) fn route(&mut self, order: Order, slot: usize, checked: Checked, now: Now) {
         let Some(device) = self.roster.device(slot).map(Arc::clone) else { return };
-        let Order { id, session, token, timeout, notify, note } = order;
+        let Order { id, session, token, timeout, notify, urgent, note } = order;
         let note = Arc::new(note);
         let deadline = now.instant + timeout.min(LONGEST_WAIT);
         let (checked, asked) = fetched(&device, checked, self.readable(slot));
@@ -149,8 +158,8 @@ impl HubState {
         };
         let link = Arc::clone(&device.link);
         let margin = DRIVERS_WORD.min(timeout / 4);
-        let command =
-            DriverCommand { id, device, action, deadline: deadline.checked_sub(margin).unwrap_or(deadline) };
+        let deadline = deadline.checked_sub(margin).unwrap_or(deadline);
+        let command = DriverCommand { id, device, action, deadline, urgent };
         self.effects.push_back(Work::Do(Effect::Route { link, command }));
     }
 

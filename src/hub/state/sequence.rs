@@ -3,8 +3,12 @@
 //! A function with steps is one command for its client and several for the device, one after the other: the next begins
 //! when the one before is confirmed. The first that is not ends the function, and the outcome says which one and why.
 //! All steps together have the deadline of the command; at its end the result is unknown, and no further step begins.
+//!
+//! Conditions and outputs go by readings. A bus is asked for them. A device behind a broker is asked as far as its product
+//! says how; of what it does not answer, or cannot be asked for, its reports count: those that come after the last step that
+//! wrote, or, when none comes within a moment, the last one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +17,7 @@ use tracing::info;
 use super::orders::DRIVERS_WORD;
 use super::{Effect, HubState, Work};
 use crate::drivers::{CommandId, DriverAction, DriverCommand};
+use crate::hub::handle::SessionKey;
 use crate::model::check::property_value;
 use crate::model::command::{Outcome, Rejection};
 use crate::model::device::Device;
@@ -27,6 +32,13 @@ const AT_ONCE: usize = 4;
 
 /// How often a condition is looked at on a device that can be asked: a person does not notice it, and a bus does.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The same of a device behind a broker, which may have to be woken by radio.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a device behind a broker has to report what a step has changed, before its last report counts: time enough for a
+/// few hops by radio, and short for a person.
+const REPORT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Functions under way, by the command that called them. Bounded by the commands that may be under way.
 #[derive(Debug, Default)]
@@ -50,6 +62,10 @@ struct Sequence {
     wake: Option<Instant>,
     /// When the condition that it waits for must hold.
     until: Option<Instant>,
+    /// When the last step that wrote or called was confirmed.
+    acted: Option<Instant>,
+    /// What was reported since it was sent.
+    heard: BTreeSet<usize>,
     deadline: Instant,
 }
 
@@ -62,6 +78,10 @@ impl Sequences {
     /// When one of them goes on by itself.
     pub(super) fn timeout(&self) -> Option<Instant> {
         self.running.values().filter_map(|sequence| sequence.wake).min()
+    }
+
+    fn get_mut(&mut self, id: CommandId) -> Option<&mut Sequence> {
+        self.running.get_mut(&id)
     }
 
     fn parent(&self, child: CommandId) -> Option<CommandId> {
@@ -100,6 +120,8 @@ impl HubState {
             child: None,
             wake: None,
             until: None,
+            acted: None,
+            heard: BTreeSet::new(),
             deadline,
         };
         self.sequences.running.insert(id, sequence);
@@ -111,46 +133,77 @@ impl HubState {
         let Some(id) = self.sequences.parent(command) else { return Some(outcome) };
         self.lease_settled(command, &outcome, now.instant);
         let (device, function) = self.place(id)?;
-        let sequence = self.sequences.running.get_mut(&id)?;
+        let sequence = self.sequences.get_mut(id)?;
         sequence.child = None;
-        if !matches!(outcome, Outcome::Confirmed { .. }) {
+        let (step, position) = (sequence.step, sequence.device);
+        let step = function.steps.get(step);
+        let was_read = matches!(step, None | Some(Step::Until { .. }));
+        // Of a device that reports by itself, what it has told counts where it does not answer.
+        let told = was_read && !self.readable(position) && outcome != Outcome::Offline;
+        if !matches!(outcome, Outcome::Confirmed { .. }) && !told {
             self.give_up(id, outcome, now);
             return None;
         }
-        let step = sequence.step;
-        match function.steps.get(step) {
+        if let Some(sequence) = self.sequences.get_mut(id).filter(|_| !was_read) {
+            sequence.acted = Some(now.instant);
+        }
+        match step {
             // Its fresh readings came before it.
             Some(Step::Until { condition, .. }) if !self.holds(&device, condition) => {
                 self.look_later(id, now);
             }
             Some(_) => self.next_step(id, now),
-            None => self.finish(id, now),
+            None => self.finish_when_told(id, now),
         }
         None
     }
 
-    /// A device that cannot be asked has given readings: a condition on them may hold now.
-    pub(super) fn look(&mut self, device: &Device, now: Now) {
-        let Some(position) = self.roster.slot(&device.id) else { return };
-        let waiting = |sequence: &Sequence| {
-            sequence.device == position && sequence.until.is_some() && sequence.child.is_none()
-        };
-        if self.sequences.running.is_empty() || self.readable(position) {
+    /// A device that reports by itself has given these readings: a condition on them may hold now, or the outputs be there.
+    pub(super) fn look(&mut self, device: &Device, read: &[(usize, Value)], now: Now) {
+        if self.sequences.running.is_empty() {
             return;
         }
-        let ids: Vec<CommandId> =
-            self.sequences.running.iter().filter(|(_, it)| waiting(it)).map(|(id, _)| *id).collect();
-        for id in ids {
-            let Some((device, function)) = self.place(id) else { continue };
-            let Some(sequence) = self.sequences.running.get(&id) else { continue };
-            let met = match function.steps.get(sequence.step) {
-                Some(Step::Until { condition, .. }) => self.holds(&device, condition),
-                Some(_) | None => false,
-            };
-            if met {
-                self.next_step(id, now);
+        let Some(position) = self.roster.slot(&device.id).filter(|at| !self.readable(*at)) else { return };
+        let mut concerned = Vec::new();
+        for (id, sequence) in &mut self.sequences.running {
+            if sequence.device == position {
+                sequence.heard.extend(read.iter().map(|(at, _)| *at));
+                concerned.push(*id);
             }
         }
+        for id in concerned {
+            let Some((device, function)) = self.place(id) else { continue };
+            let Some(sequence) = self.sequences.running.get(&id) else { continue };
+            match function.steps.get(sequence.step) {
+                Some(Step::Until { condition, .. }) => {
+                    if !self.is_awaited(id, condition.inputs(), now) && self.holds(&device, condition) {
+                        // What it was asked for beside that is of no use any more.
+                        self.next_step(id, now);
+                    }
+                }
+                None if sequence.child.is_none() => self.finish_when_told(id, now),
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Whether a report of these properties, or of what they are computed from, may still come that tells what the last step
+    /// has changed.
+    fn is_awaited(&self, id: CommandId, properties: &[usize], now: Now) -> bool {
+        let Some(sequence) = self.sequences.running.get(&id) else { return false };
+        let Some(device) = self.roster.device(sequence.device).filter(|_| !self.readable(sequence.device))
+        else {
+            return false;
+        };
+        let may_come = |acted: Instant| now.instant < (acted + REPORT_WITHIN).min(sequence.deadline);
+        let heard = |at: &usize| sequence.heard.contains(at);
+        sequence.acted.is_some_and(may_come) && !device.product.sources(properties).iter().all(heard)
+    }
+
+    /// When that is over.
+    fn awaited_until(&self, id: CommandId) -> Option<Instant> {
+        let sequence = self.sequences.running.get(&id)?;
+        Some((sequence.acted? + REPORT_WITHIN).min(sequence.deadline))
     }
 
     /// The device in this slot goes, or is of another product from now on: what its functions had still to do is not
@@ -180,18 +233,47 @@ impl HubState {
                     self.fail(id, why, now);
                 }
                 (Some(Step::Until { condition, .. }), Some(_)) => {
-                    let sources = device.product.sources(condition.inputs());
-                    self.send_step(id, DriverAction::Read(sources), now);
+                    self.look_at(id, &device, condition, now);
                 }
+                // Nobody waits for its last word any longer.
+                (None, _) => self.finish(id, now),
                 _ => self.next_step(id, now),
             }
         }
     }
 
+    /// Asks for what a condition goes by, or looks at what is known of it.
+    fn look_at(&mut self, id: CommandId, device: &Device, condition: &Expression, now: Now) {
+        let Some(sequence) = self.sequences.get_mut(id) else { return };
+        let (position, until) = (sequence.device, sequence.until);
+        let askable = self.askable(position, condition.inputs());
+        if !askable.is_empty() {
+            self.send_step(id, DriverAction::Read(askable), now);
+            // A device that does not answer must not hold the condition up.
+            return self.wait_at_most(id, position, until);
+        }
+        let awaited = self.is_awaited(id, condition.inputs(), now);
+        if !awaited && self.holds(device, condition) {
+            return self.next_step(id, now);
+        }
+        let later = self.awaited_until(id).filter(|_| awaited);
+        if let Some(sequence) = self.sequences.get_mut(id) {
+            sequence.wake = [later, until].into_iter().flatten().min();
+        }
+    }
+
+    /// Goes on then, if the device has not answered; a bus always has a word in time.
+    fn wait_at_most(&mut self, id: CommandId, position: usize, until: Option<Instant>) {
+        let by_itself = !self.readable(position);
+        if let Some(sequence) = self.sequences.get_mut(id).filter(|_| by_itself) {
+            sequence.wake = until;
+        }
+    }
+
     fn next_step(&mut self, id: CommandId, now: Now) {
-        let Some(sequence) = self.sequences.running.get_mut(&id) else { return };
+        let Some(sequence) = self.sequences.get_mut(id) else { return };
         sequence.step += 1;
-        (sequence.wake, sequence.until) = (None, None);
+        (sequence.child, sequence.wake, sequence.until) = (None, None, None);
         self.advance(id, now);
     }
 
@@ -201,13 +283,13 @@ impl HubState {
             let Some((device, function)) = self.place(id) else { return };
             let Some(sequence) = self.sequences.running.get_mut(&id) else { return };
             let Some(step) = function.steps.get(sequence.step) else {
-                let sources = function.reads.iter().map(|(_, at)| *at).collect::<Vec<_>>();
-                let sources = device.product.sources(&sources);
-                let position = sequence.device;
-                if sources.is_empty() || !self.readable(position) {
-                    return self.finish(id, now);
+                let (position, deadline) = (sequence.device, sequence.deadline);
+                let askable = self.askable(position, &outputs_of(&function));
+                if askable.is_empty() || (!self.readable(position) && deadline <= now.instant) {
+                    return self.finish_when_told(id, now);
                 }
-                return self.send_step(id, DriverAction::Read(sources), now);
+                self.send_step(id, DriverAction::Read(askable), now);
+                return self.wait_at_most(id, position, Some(deadline));
             };
             match step {
                 Step::Wait(time) => {
@@ -216,15 +298,8 @@ impl HubState {
                 }
                 Step::Until { condition, within } => {
                     let until = now.instant.checked_add(*within);
-                    (sequence.until, sequence.wake) = (until, until);
-                    let position = sequence.device;
-                    if self.readable(position) {
-                        let sources = device.product.sources(condition.inputs());
-                        return self.send_step(id, DriverAction::Read(sources), now);
-                    }
-                    if !self.holds(&device, condition) {
-                        return;
-                    }
+                    sequence.until = until;
+                    return self.look_at(id, &device, condition, now);
                 }
                 Step::Call { function, inputs } => {
                     let inputs = inputs.iter().filter_map(|(id, operand)| {
@@ -256,8 +331,10 @@ impl HubState {
 
     /// Looks at a condition again after a while, at the latest when it must hold.
     fn look_later(&mut self, id: CommandId, now: Now) {
-        let Some(sequence) = self.sequences.running.get_mut(&id) else { return };
-        let soon = now.instant.checked_add(LOOK_EVERY);
+        let Some(sequence) = self.sequences.running.get(&id) else { return };
+        let every = if self.readable(sequence.device) { LOOK_EVERY } else { ASK_EVERY };
+        let Some(sequence) = self.sequences.get_mut(id) else { return };
+        let soon = now.instant.checked_add(every);
         sequence.wake = [soon, sequence.until].into_iter().flatten().min();
     }
 
@@ -270,22 +347,68 @@ impl HubState {
             return;
         }
         (sequence.child, sequence.wake) = (Some(child), None);
+        if !matches!(action, DriverAction::Read(_)) {
+            sequence.heard.clear();
+        }
         let (position, deadline) = (sequence.device, sequence.deadline);
         let Some(device) = self.roster.device(position).map(Arc::clone) else { return };
-        self.lease_step(id, child, position, &action);
+        if let Err(rejection) = self.lease_step(id, child, position, &action) {
+            // Nothing may hold that nobody stands behind.
+            return self.fail(id, rejection.to_string(), now);
+        }
         let link = Arc::clone(&device.link);
-        let command = DriverCommand { id: child, device, action, deadline };
+        let command = DriverCommand { id: child, device, action, deadline, urgent: false };
         self.effects.push_back(Work::Do(Effect::Route { link, command }));
     }
 
     /// A step that writes is a write like any other: it takes a lease off, or brings that of the product.
-    fn lease_step(&mut self, id: CommandId, child: CommandId, slot: usize, action: &DriverAction) {
+    fn lease_step(
+        &mut self,
+        id: CommandId,
+        child: CommandId,
+        slot: usize,
+        action: &DriverAction,
+    ) -> Result<(), Rejection> {
         let (DriverAction::Write(values), Some(command)) = (action, self.commands.get_mut(id)) else {
-            return;
+            return Ok(());
         };
         let (session, client) = (command.session, Arc::clone(&command.note.client));
-        if let Ok(brought) = self.brought_by(slot, values, None, session) {
-            self.leases.begin(child, &client, brought);
+        let brought = self.brought_by(slot, values, None, session)?;
+        self.leases.begin(child, &client, brought);
+        Ok(())
+    }
+
+    /// Why a function cannot be begun: its steps write what could not be leased as its product wants.
+    pub(super) fn leases_of_steps(
+        &self,
+        slot: usize,
+        product: &Product,
+        function: &Function,
+        inputs: &[(Arc<str>, Value)],
+        session: SessionKey,
+    ) -> Result<(), Rejection> {
+        let written = |(at, operand): &(usize, Operand)| {
+            let property = product.properties.get(*at)?;
+            Some((*at, property_value(property, &given(operand, inputs)?).ok()?))
+        };
+        for step in &function.steps {
+            if let Step::Write(values) = step {
+                let values: Vec<(usize, Value)> = values.iter().filter_map(written).collect();
+                self.brought_by(slot, &values, None, session)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All steps are done: tells the outputs, when the reports are there that tell of what was done, or come no more.
+    fn finish_when_told(&mut self, id: CommandId, now: Now) {
+        let Some((_, function)) = self.place(id) else { return };
+        if !self.is_awaited(id, &outputs_of(&function), now) {
+            return self.finish(id, now);
+        }
+        let until = self.awaited_until(id);
+        if let Some(sequence) = self.sequences.get_mut(id) {
+            sequence.wake = until;
         }
     }
 
@@ -360,6 +483,11 @@ impl HubState {
         };
         condition.evaluate(ValueType::Bool, &|at| state.good(at)) == Some(Value::Bool(true))
     }
+}
+
+/// The properties that a function reads at its end.
+fn outputs_of(function: &Function) -> Vec<usize> {
+    function.reads.iter().map(|(_, at)| *at).collect()
 }
 
 /// The value of an operand, if there is one.

@@ -391,6 +391,109 @@ fn a_reload_keeps_leases_of_devices_that_stay_and_forgets_those_of_others() {
 }
 
 #[test]
+fn a_device_that_keeps_silent_gets_its_safe_value_soon_after_its_broker_is_back() {
+    let mut rig = rig(None);
+    rig.submit(1, 1, &all_rights("demo"), leased(50.0, Some(Lease::For(seconds(30)))));
+    take(&mut rig);
+    rig.presence("press-1", false);
+    rig.pass(seconds(3000));
+    assert_eq!(take(&mut rig), [], "nothing can be sent");
+    let device = rig.device("press-1");
+    rig.observe(Observation::Doubt { device });
+    rig.pass(seconds(1));
+    let first = rig.routed.pop().expect("it is tried within a second");
+    assert!(first.urgent);
+    rig.settle(first.id, Outcome::TimedOut);
+    // And then ever more rarely.
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        let before = rig.now.instant;
+        rig.pass(rig.state.timeout().unwrap() - before);
+        pauses.push((rig.now.instant - before).as_secs());
+        let again = rig.routed.pop().expect("it is tried again");
+        assert!(!again.urgent, "only the first one goes before its time");
+        rig.settle(again.id, Outcome::TimedOut);
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+}
+
+#[test]
+fn a_link_that_begins_anew_has_the_safe_values_that_were_due_tried_soon() {
+    let mut rig = rig(None);
+    rig.submit(1, 1, &all_rights("demo"), leased(50.0, Some(Lease::For(seconds(30)))));
+    take(&mut rig);
+    rig.presence("press-1", false);
+    rig.pass(seconds(3000));
+    let devices = vec![rig.device("press-1")];
+    rig.adopt_anew(devices, &["rs485"]);
+    rig.pass(seconds(1));
+    assert_eq!(take(&mut rig), float(20.0));
+}
+
+#[test]
+fn a_function_whose_step_could_not_be_leased_is_refused_before_anything_is_written() {
+    let mut product = leasable(Some(30));
+    let write = |at, value| Step::Write(vec![(at, Operand::Constant(value))]);
+    product.properties.push(Property { access: Access::ReadWrite, ..Property::new("note", ValueType::Int) });
+    let note = product.properties.len() - 1;
+    let steps = vec![write(note, Value::Int(1)), write(SETPOINT, Value::Float(70.0))];
+    product.functions.push(Function { steps, ..Function::new("boost") });
+    let mut rig = Rig::of(plant(product));
+    rig.attach(SessionKey(1));
+    rig.presence("press-1", true);
+    rig.values("press-1", &[(SETPOINT, Value::Float(20.0))]);
+    rig.pass(seconds(60));
+    rig.state.fill_leases(rig.now);
+    let call = command("press-1", Action::Invoke { function: "boost".into(), inputs: vec![] });
+    rig.submit(1, 1, &all_rights("demo"), call);
+    let words = format!(
+        "outcome 1 rejected: {LEASES} values are leased already, which is the most; nothing was changed"
+    );
+    assert_eq!(rig.heard(1), [words]);
+    assert!(rig.routed.is_empty(), "{:?}", rig.routed);
+}
+
+#[test]
+fn a_step_that_cannot_be_leased_any_more_is_not_made() {
+    let mut product = leasable(Some(30));
+    let steps =
+        vec![Step::Wait(seconds(5)), Step::Write(vec![(SETPOINT, Operand::Constant(Value::Float(70.0)))])];
+    product.functions.push(Function { steps, ..Function::new("boost") });
+    let mut rig = Rig::of(plant(product));
+    rig.attach(SessionKey(1));
+    rig.presence("press-1", true);
+    rig.values("press-1", &[(SETPOINT, Value::Float(20.0))]);
+    rig.pass(seconds(60));
+    rig.submit(
+        1,
+        1,
+        &all_rights("demo"),
+        command("press-1", Action::Invoke { function: "boost".into(), inputs: vec![] }),
+    );
+    rig.state.fill_leases(rig.now);
+    rig.pass(seconds(5));
+    let told = rig.heard(1).join("; ");
+    assert!(told.contains("step 2 of 2 (write setpoint) failed: 4096 values are leased already"), "{told}");
+    assert!(rig.routed.is_empty(), "{:?}", rig.routed);
+}
+
+#[test]
+fn the_journal_tells_a_device_that_was_added_from_a_start_of_the_gateway() {
+    let product = Arc::new(leasable(None));
+    let both = || ["press-1", "press-2"].map(|id| device(id, &product, "rs485", "1")).to_vec();
+    let link = Arc::new(Link { id: "rs485".into(), address: "?".into(), readable: true });
+    let mut rig = Rig::of(Directory::new(both()[..1].to_vec(), vec![link]));
+    rig.presence("press-1", true);
+    rig.adopt(both());
+    rig.presence("press-2", true);
+    rig.values("press-2", &[(SETPOINT, Value::Float(70.0))]);
+    rig.pass(seconds(30));
+    let told = rig.heard(0).join("; ");
+    assert!(told.contains("by addition of the device setpoint=20"), "{told}");
+    assert!(told.contains("by start of the gateway setpoint=20"), "{told}");
+}
+
+#[test]
 fn the_bound_is_more_than_a_plant_of_this_kind_has() {
     const { assert!(LEASES >= crate::hub::commands::COMMANDS) }
 }

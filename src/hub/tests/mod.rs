@@ -13,6 +13,7 @@ mod memory;
 mod retention;
 mod rules;
 mod slow;
+mod steps;
 mod task;
 
 use std::sync::Arc;

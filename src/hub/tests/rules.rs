@@ -303,7 +303,12 @@ fn a_read_of_a_computed_property_fetches_its_inputs_and_answers_with_what_they_g
 }
 
 /// A rig whose device has the function `start`: write, call `beep`, wait a second, wait for `speed > 10`, read `speed`.
-fn stepwise(link: &str) -> Rig {
+pub(super) fn stepwise(link: &str) -> Rig {
+    stepwise_asked(link, false)
+}
+
+/// The same; the speed can be asked for over a broker, or not.
+pub(super) fn stepwise_asked(link: &str, on_request: bool) -> Rig {
     let names = ["setpoint", "speed"];
     let lookup = |name: &str| {
         let at = names.iter().position(|known| *known == name);
@@ -325,7 +330,8 @@ fn stepwise(link: &str) -> Rig {
     let setpoint =
         Property { range: Some((0.0, 100.0)), ..property("setpoint", ValueType::Float, Access::ReadWrite) };
     let functions = vec![Function::new("beep"), start];
-    let product = Product { events: vec![], functions, ..press_with(vec![setpoint, float("speed")]) };
+    let speed = Property { on_request, ..float("speed") };
+    let product = Product { events: vec![], functions, ..press_with(vec![setpoint, speed]) };
     let devices = vec![device("d", &Arc::new(product), link, "1")];
     let link = |id: &str, readable| Arc::new(Link { id: id.into(), address: "?".into(), readable });
     let mut rig = Rig::of(Directory::new(devices, vec![link("rs485", true), link("local", false)]));
@@ -334,14 +340,14 @@ fn stepwise(link: &str) -> Rig {
     rig
 }
 
-fn start(rig: &mut Rig, token: u64, target: f64) {
+pub(super) fn start(rig: &mut Rig, token: u64, target: f64) {
     let inputs = vec![("target".into(), Value::Float(target))];
     let action = Action::Invoke { function: "start".into(), inputs };
     rig.submit(1, token, &all_rights("demo"), command("d", action));
 }
 
 /// Settles the only command that reached the driver, which must be this one.
-fn step(rig: &mut Rig, action: &DriverAction, outcome: Outcome) {
+pub(super) fn step(rig: &mut Rig, action: &DriverAction, outcome: Outcome) {
     assert_eq!(rig.routed.len(), 1, "{:?}", rig.routed);
     let routed = rig.routed.pop().expect("a command");
     assert_eq!(routed.action, *action);

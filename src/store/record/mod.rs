@@ -509,7 +509,8 @@ fn write_rejection(w: &mut Writer, rejection: &Rejection) {
             w.byte(17);
             w.size(*most);
         }
-        Rejection::TooSoon { id, every } => {
+        // How long it had to wait is of no use later.
+        Rejection::TooSoon { id, every, wait: _ } => {
             plain(w, 14, id);
             w.millis(*every);
         }
@@ -550,7 +551,10 @@ fn read_rejection(r: &mut Reader<'_>) -> Result<Rejection, Damaged> {
         11 => Rejection::Mismatch { id: r.text()?, expected: r.value()?, found: r.value()? },
         12 => Rejection::Expired,
         13 => Rejection::Superseded(r.text()?),
-        14 => Rejection::TooSoon { id: r.text()?, every: Duration::from_millis(r.number()?) },
+        14 => {
+            let (id, every) = (r.text()?, Duration::from_millis(r.number()?));
+            Rejection::TooSoon { id, every, wait: Duration::ZERO }
+        }
         16 => Rejection::Lease { id: r.text()?, why: r.text()?.to_string() },
         17 => Rejection::TooManyLeases(r.size()?),
         _ => return Err(r.damaged("a rejection")),

@@ -77,8 +77,9 @@ fn rejection() -> impl Strategy<Value = Rejection> {
         text().prop_map(Rejection::Superseded),
         (text(), ".{0,8}").prop_map(|(id, why)| Rejection::Lease { id, why }),
         any::<usize>().prop_map(Rejection::TooManyLeases),
-        (text(), any::<u32>())
-            .prop_map(|(id, millis)| Rejection::TooSoon { id, every: Duration::from_millis(millis.into()) }),
+        (text(), any::<u32>()).prop_map(|(id, millis)| {
+            Rejection::TooSoon { id, every: Duration::from_millis(millis.into()), wait: Duration::ZERO }
+        }),
         ".{0,8}".prop_map(Rejection::ByDevice),
         (text(), value(), value()).prop_map(|(id, expected, found)| Rejection::Mismatch {
             id,

@@ -88,7 +88,8 @@ impl Rig {
 
     async fn command(&mut self, device: &Arc<Device>, action: DriverAction) -> Outcome {
         let deadline = clock::instant() + DEADLINE;
-        let command = DriverCommand { id: CommandId(1), device: Arc::clone(device), action, deadline };
+        let (id, device) = (CommandId(1), Arc::clone(device));
+        let command = DriverCommand { id, device, action, deadline, urgent: false };
         self.commands.send(command).await.unwrap();
         loop {
             if let Observation::Settled { outcome, .. } = self.next().await {

@@ -19,7 +19,7 @@ use crate::model::time::Now;
 use crate::proto::modbus::breaker::Presence;
 use crate::proto::modbus::frame::{Answer, Request};
 use crate::proto::modbus::plan::Group;
-use crate::proto::modbus::schedule::{Lane, Miss, Next, Schedule};
+use crate::proto::modbus::schedule::{Miss, Next, Schedule};
 
 mod setup;
 mod waiting;
@@ -96,6 +96,8 @@ struct Entry {
     job: Job,
     station: usize,
     started: bool,
+    /// Whether it does not wait until what it writes may be written again.
+    urgent: bool,
     /// What it writes; empty for reads and functions.
     writes: Vec<usize>,
     /// What of that, or of what a function writes, wears out, and the least time between two writes of it.
@@ -333,6 +335,12 @@ impl Core {
     pub(super) fn link_found(&mut self, now: Instant) {
         self.link_up = true;
         self.schedule.link_found(now);
+        for station in self.stations.values() {
+            let (unit, device) = (station.unit, Arc::clone(&station.device.device));
+            if self.schedule.presence(unit) == Presence::Offline && !self.schedule.is_polled(unit) {
+                self.out.push(Observation::Doubt { device });
+            }
+        }
     }
 
     /// Settles everything that is held, at the end.
@@ -578,21 +586,6 @@ impl Core {
 
     fn address(&self, unit: usize) -> u8 {
         self.units.get(unit).copied().unwrap_or_default()
-    }
-}
-
-impl Entry {
-    fn lane(&self) -> Lane {
-        match self.job {
-            Job::Change(_) | Job::Setup(_) => Lane::Write,
-            Job::Fetch(_) => Lane::Read,
-        }
-    }
-
-    /// Whether another read of the device may join. A command that expires earlier than the first would go unnoticed.
-    fn takes_reads(&self, station: usize, deadline: Instant) -> bool {
-        let first = self.deadlines.first().is_none_or(|(_, first)| *first <= deadline);
-        self.station == station && !self.started && first && matches!(self.job, Job::Fetch(_))
     }
 }
 

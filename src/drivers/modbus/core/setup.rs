@@ -133,7 +133,7 @@ impl Core {
         self.jobs_ever += 1;
         let job = Job::Setup(setup);
         let (writes, worn, deadlines) = (Vec::new(), Vec::new(), Vec::new());
-        let entry = Entry { job, station, started: false, writes, worn, deadlines };
+        let entry = Entry { job, station, started: false, urgent: false, writes, worn, deadlines };
         self.jobs.insert(self.jobs_ever, entry);
         self.schedule.push(unit, Lane::Write, self.jobs_ever, now + SETUP_LIFETIME);
     }

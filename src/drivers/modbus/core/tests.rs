@@ -14,6 +14,8 @@ use crate::proto::modbus::frame::Exception;
 
 #[path = "field_tests.rs"]
 mod field;
+#[path = "safe_tests.rs"]
+mod safe;
 #[path = "setup_tests.rs"]
 mod setup;
 
@@ -42,8 +44,19 @@ impl Rig {
     }
 
     fn submit(&mut self, id: u64, device: &ModbusDevice, action: DriverAction, timeout: Duration) {
+        self.order(id, device, action, timeout, false);
+    }
+
+    fn order(
+        &mut self,
+        id: u64,
+        device: &ModbusDevice,
+        action: DriverAction,
+        timeout: Duration,
+        urgent: bool,
+    ) {
         let (id, device) = (CommandId(id), Arc::clone(&device.device));
-        let command = DriverCommand { id, device, action, deadline: self.now + timeout };
+        let command = DriverCommand { id, device, action, deadline: self.now + timeout, urgent };
         self.core.submit(&command, self.now());
         self.collect();
     }

@@ -11,6 +11,7 @@ use super::{Core, Entry, Station};
 use crate::drivers::{CommandId, DriverAction, DriverCommand};
 use crate::model::command::{Outcome, Rejection};
 use crate::model::time::Now;
+use crate::proto::modbus::schedule::Lane;
 
 impl Core {
     /// Takes a command in. Gives the waiting writes that it overtakes, each with a property of it.
@@ -56,15 +57,17 @@ impl Core {
             DriverAction::Read(_) | DriverAction::Invoke { .. } => Vec::new(),
         };
         let worn = worn(device, &command.action);
-        let wait = self.wear.free_at(&station, worn.iter().map(|(at, _)| *at), now);
-        if let Some((_, position)) = wait.filter(|(at, _)| *at >= command.deadline) {
-            return Err(too_soon(device, position));
+        let limited = worn.iter().map(|(at, _)| *at).filter(|_| !command.urgent);
+        let wait = self.wear.free_at(&station, limited, now);
+        if let Some((at, position)) = wait.filter(|(at, _)| *at >= command.deadline) {
+            return Err(too_soon(device, position, at - now));
         }
         let overtaken = self.overtake(unit, station, &writes);
         self.jobs_ever += 1;
         let id = self.jobs_ever;
         let deadlines = vec![(command.id, command.deadline)];
-        let entry = Entry { job, station, started: false, writes, worn, deadlines };
+        let urgent = command.urgent;
+        let entry = Entry { job, station, started: false, urgent, writes, worn, deadlines };
         match wait {
             Some((at, _)) => self.later.push((at, id)),
             None => self.schedule.push(unit, entry.lane(), id, command.deadline),
@@ -130,14 +133,16 @@ impl Core {
     /// Lets a job that was not begun wait until its properties may be written, or refuses it where its time is over before.
     /// `false` when they may be now.
     fn wait_longer(&mut self, id: u64, now: Now) -> bool {
-        let Some(entry) = self.jobs.get(&id).filter(|entry| !entry.started) else { return false };
+        let Some(entry) = self.jobs.get(&id).filter(|entry| !entry.started && !entry.urgent) else {
+            return false;
+        };
         let worn = entry.worn.iter().map(|(at, _)| *at);
         let Some((at, position)) = self.wear.free_at(&entry.station, worn, now.instant) else { return false };
         let deadline = entry.deadlines.first().map_or(now.instant, |(_, deadline)| *deadline);
         if at < deadline {
             self.later.push((at, id));
         } else if let Some(Station { device, .. }) = self.stations.get(&entry.station) {
-            let outcome = too_soon(device, position);
+            let outcome = too_soon(device, position, at - now.instant);
             self.drop_job(id, &outcome, now);
         }
         true
@@ -178,11 +183,26 @@ impl Core {
     }
 }
 
+impl Entry {
+    pub(super) fn lane(&self) -> Lane {
+        match self.job {
+            Job::Change(_) | Job::Setup(_) => Lane::Write,
+            Job::Fetch(_) => Lane::Read,
+        }
+    }
+
+    /// Whether another read of the device may join. A command that expires earlier than the first would go unnoticed.
+    fn takes_reads(&self, station: usize, deadline: Instant) -> bool {
+        let first = self.deadlines.first().is_none_or(|(_, first)| *first <= deadline);
+        self.station == station && !self.started && first && matches!(self.job, Job::Fetch(_))
+    }
+}
+
 /// Why a write cannot wait until its property may be written again.
-fn too_soon(device: &ModbusDevice, position: usize) -> Outcome {
+fn too_soon(device: &ModbusDevice, position: usize, wait: Duration) -> Outcome {
     let property = device.device.product.properties.get(position);
     let id = property.map_or_else(|| position.to_string().into(), |property| Arc::clone(&property.id));
-    Outcome::Rejected(Rejection::TooSoon { id, every: limit(device, position).unwrap_or_default() })
+    Outcome::Rejected(Rejection::TooSoon { id, every: limit(device, position).unwrap_or_default(), wait })
 }
 
 /// The properties with a least time between two writes that an action writes. A function writes a property when one

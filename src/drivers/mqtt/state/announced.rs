@@ -250,7 +250,7 @@ impl State {
             None if keeps_out => {}
             None => {
                 info!(device = %id, name = %member.device.name, product = %member.device.product.name, "device found");
-                self.add(&member, Some(Origin { rule: None, heard: now.instant }));
+                self.add(&member, Some(Origin { rule: None, heard: now.instant }), now.instant);
                 self.discovery.announce(&member.device);
             }
         }
@@ -302,7 +302,7 @@ impl State {
             observe(&mut self.observations, &old, change, now.wall);
         }
         let added = self.next_station;
-        self.add(member, Some(Origin { rule: None, heard: now.instant }));
+        self.add(member, Some(Origin { rule: None, heard: now.instant }), now.instant);
         if let Some(station) = self.stations.get_mut(&added).filter(|_| follows) {
             station.follow(old);
         }

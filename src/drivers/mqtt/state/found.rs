@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
+use super::super::MqttDevice;
 use super::super::body::Body;
 use super::super::discover::Rule;
 use super::super::packet::Message;
@@ -271,11 +272,25 @@ impl State {
         watch.devices += 1;
         let member = rule.device(&captures);
         info!(device = %id, product = %rule.product.id, topic = %member.topic, "device found");
-        for error in self.add(&member, Some(Origin { rule: Some(rule), heard: now.instant })) {
+        if let Some(twin) = self.twin(&member) {
+            warn!(
+                device = %id, product = %member.device.product.id, topic = %member.topic, configured = %twin.id,
+                of = %twin.product.id,
+                "a configured device of another product has the same topic; if it is this one, name it in the rule's deny"
+            );
+        }
+        for error in self.add(&member, Some(Origin { rule: Some(rule), heard: now.instant }), now.instant) {
             debug!(device = %id, %error, "left out");
         }
         self.discovery.announce(&member.device);
         self.take_topic(topic, &id, now);
+    }
+
+    /// The configured device that one that is about to appear may be a second time: it speaks at the same topic, as another
+    /// product. Products of different makers may well share one, so it is only a suspicion.
+    pub(super) fn twin(&self, member: &MqttDevice) -> Option<&Arc<Device>> {
+        let twin = self.stations.values().find(|station| station.is_configured_at(&member.topic));
+        twin.map(|station| &station.device)
     }
 
     /// Forgets the devices that were silent for too long.

@@ -66,6 +66,27 @@ pub(super) fn seen_device(seen: &Observation) -> Option<Arc<str>> {
 }
 
 #[test]
+fn a_configured_device_that_may_appear_a_second_time_as_another_product_is_noticed() {
+    let other = rule(|rule| {
+        rule.product = Arc::new(Product { id: "other".into(), ..Product::clone(&rule.product) });
+        rule.pattern = Pattern::parse("{device}/other").unwrap();
+        rule.id = "found-{device}".into();
+    });
+    let mut bed = bed(vec![Arc::clone(&other)]);
+    let twin = |bed: &Bed, topic: &str| {
+        let member = MqttDevice { device: device(), topic: topic.into(), map: Arc::new(map()) };
+        bed.state.twin(&member).map(|device| Arc::clone(&device.id))
+    };
+    assert_eq!(twin(&bed, "d"), Some(Arc::clone(&bed.device.id)), "it is configured at this topic");
+    assert_eq!(twin(&bed, "e"), None);
+    // It appears all the same: products of different makers may share a topic's name.
+    bed.retained("d/other", "x");
+    bed.retained("e/other", "x");
+    assert_eq!(announced(&mut bed), ["+found-d", "+found-e"]);
+    assert_eq!(twin(&bed, "e"), None, "one that was found is no reason to warn of");
+}
+
+#[test]
 fn a_kept_message_makes_a_device_appear_with_what_it_says() {
     let mut bed = bed(vec![rule(|rule| rule.name = "Plug {device}".into())]);
     bed.retained("plug 7/state", r#"{"power":true}"#);

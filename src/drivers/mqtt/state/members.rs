@@ -74,7 +74,7 @@ impl State {
         come.into_iter()
             .flat_map(|member| {
                 let id = Arc::clone(&member.device.id);
-                self.add(member, None).into_iter().map(move |error| (Arc::clone(&id), error))
+                self.add(member, None, now.instant).into_iter().map(move |error| (Arc::clone(&id), error))
             })
             .collect()
     }
@@ -122,11 +122,19 @@ impl State {
         self.asked_again.clear();
         self.resubscribe = true;
         self.joining += 1;
-        self.stations.values_mut().for_each(|station| station.sign(now));
+        for station in self.stations.values_mut() {
+            station.sign(now);
+            station.asked(now);
+        }
     }
 
     /// Takes a device in.
-    pub(super) fn add(&mut self, member: &MqttDevice, origin: Option<Origin>) -> Vec<RouteError> {
+    pub(super) fn add(
+        &mut self,
+        member: &MqttDevice,
+        origin: Option<Origin>,
+        now: Instant,
+    ) -> Vec<RouteError> {
         let names = Names {
             topic: Arc::clone(&member.topic),
             device: Arc::clone(&member.device.id),
@@ -138,6 +146,7 @@ impl State {
         let mut station = Station::new(member, &names);
         station.origin = origin;
         station.joined = self.joining;
+        station.asked(now);
         self.stations.insert(number, station);
         self.resubscribe = true;
         errors

@@ -24,7 +24,7 @@ pub use super::plan::{Outgoing, Ticket};
 use super::route::{RouteError, Routes, matches};
 use super::station::{Change, Station, Verdict};
 use super::template::Unwritable;
-use super::waiting::Waiting;
+use super::waiting::{Admitted, Waiting};
 use crate::drivers::{CommandId, DriverAction, DriverCommand, Observation, Sample};
 use crate::meters::Dropped;
 use crate::model::command::{Outcome, Rejection};
@@ -161,14 +161,14 @@ impl State {
         let announces = self.announcement(message, now);
         self.discover(message, &body, now);
         let (mut used, mut unreadable, mut too_large) = (false, false, false);
-        let mut reports = Vec::new();
-        let mut answers = Vec::new();
+        let (mut reports, mut answers, mut known) = (Vec::new(), Vec::new(), Vec::new());
         let replayed = retained && self.asked_again.iter().any(|filter| matches(filter, topic));
         for feed in self.routes.feeds(topic) {
             let Some(station) = self.stations.get_mut(&feed.device) else { continue };
             let is_own = station.is_own_topic(topic);
             // What the gateway itself has said is of no use, and no loss.
             used |= !is_own || feed.says_presence(&body, retained);
+            let was_unsure = station.unsure_until(now.instant).is_some();
             let change = station.hear_availability(feed, &body, retained, now.instant);
             tell(&mut self.observations, station, change, at);
             // What is sent again for the sake of those that came last may be older than what the others know.
@@ -188,6 +188,8 @@ impl State {
                 let change = station.hear(retained, now.instant);
                 tell(&mut self.observations, station, change, at);
             }
+            let is_known = was_unsure && station.unsure_until(now.instant).is_none();
+            known.extend(is_known.then(|| Arc::clone(&station.device.id)));
             let tells = !samples.is_empty();
             let device = || Arc::clone(&station.device);
             if !samples.is_empty() {
@@ -230,6 +232,7 @@ impl State {
         if let Some((reason, _)) = dropped.into_iter().find(|(_, is_so)| *is_so) {
             self.drop_one(reason);
         }
+        self.go_on(&known, now);
         for (station, samples) in reports {
             self.compare(station, &samples, retained, now);
         }
@@ -238,17 +241,31 @@ impl State {
         }
     }
 
+    /// Something is known of these devices now: what waited for it goes on.
+    fn go_on(&mut self, known: &[Arc<str>], now: Now) {
+        for command in known.iter().flat_map(|device| self.waiting.of_device(device)).collect::<Vec<_>>() {
+            self.admit(&command, false, now);
+        }
+    }
+
     /// The hub wants something done.
     pub fn handle_command(&mut self, command: &DriverCommand, now: Now) {
         self.admit(command, true, now);
     }
 
-    /// Begins a command, or lets it wait until its property may be written again.
+    /// Begins a command, or lets it wait until its property may be written again, or something is known of its device.
     fn admit(&mut self, command: &DriverCommand, fresh: bool, now: Now) {
         let prepared = self.prepare(command, now).and_then(|plan| {
-            let limits = self.stations.get(&plan.station).map(|station| &station.limits);
-            let admit = |limits| self.waiting.admit(limits, command, fresh, now.instant);
-            Ok((limits.map(admit).transpose()?, plan))
+            let Some(station) = self.stations.get(&plan.station) else { return Ok((None, plan)) };
+            // Nobody but the broker would say what became of it. It leaves the broker time for that.
+            let unsure = station.unsure_until(now.instant).filter(|_| fresh && plan.trusts_broker());
+            if let Some(until) = unsure {
+                let half = now.instant + command.deadline.saturating_duration_since(now.instant) / 2;
+                let overtaken = self.waiting.hold(command, until.min(half));
+                return Ok((Some(Admitted { now: false, overtaken }), plan));
+            }
+            let admitted = self.waiting.admit(&station.limits, command, fresh, now.instant)?;
+            Ok((Some(admitted), plan))
         });
         match prepared {
             Ok((admitted, plan)) => {
