@@ -75,7 +75,7 @@ async fn tell(
 async fn answer(seat: &mut Attachment) -> Result<Arc<Snapshot>, HubGone> {
     loop {
         if let SessionReply::Answer(_, Answer::Snapshot(snapshot)) =
-            *seat.replies.recv().await.ok_or(HubGone)?
+            seat.replies.recv().await.ok_or(HubGone)?.reply
         {
             return Ok(snapshot);
         }

@@ -278,6 +278,10 @@ impl Difference {
                 self.say(format!("limit {name} changes from {before} to {after}"));
             }
         }
+        if old.flush_interval != new.flush_interval {
+            let (before, after) = (old.flush_interval.as_millis(), new.flush_interval.as_millis());
+            self.say(format!("server.flush_interval changes from {before}ms to {after}ms"));
+        }
         if old.public_url != new.public_url {
             self.say("server.public_url changes");
         }

@@ -135,6 +135,8 @@ pub struct Server {
     pub trusted_proxies: Vec<IpAddr>,
     /// Whether the local network is told where the gateway is.
     pub advertise: bool,
+    /// How long device messages for one connection may gather before they are written together; zero is not at all.
+    pub flush_interval: Duration,
     /// Bounds.
     pub limits: Limits,
 }

@@ -20,6 +20,9 @@ const DEFAULT_ID: &str = "pentad";
 /// Where clients come in when nothing is configured.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 
+/// The longest that messages may gather: what a person calls at once.
+const LONGEST_FLUSH: Duration = Duration::from_millis(500);
+
 /// A listener and where it was configured.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -81,6 +84,7 @@ pub(super) fn server(root: &Table<'_>, surroundings: &dyn Surroundings) -> (Serv
         public_url: None,
         trusted_proxies: Vec::new(),
         advertise: false,
+        flush_interval: Duration::ZERO,
         limits: Limits::default(),
     };
     let mut listeners = Vec::new();
@@ -123,6 +127,8 @@ pub(super) fn server(root: &Table<'_>, surroundings: &dyn Surroundings) -> (Serv
         server.tls = tls;
     }
     set(&mut server.advertise, table.key("advertise").read(Node::bool));
+    let gathering = table.key("flush_interval").read(|node| node.duration(Duration::ZERO..=LONGEST_FLUSH));
+    set(&mut server.flush_interval, gathering);
     if let Some(limits) = table.table("limits") {
         server.limits = read_limits(limits);
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::dialects::{COMMANDS_IN_FLIGHT, Token};
@@ -52,10 +52,9 @@ pub enum HubRequest {
         messages: mpsc::Sender<Arc<DeviceMessage>>,
         /// Where its replies go. The session's driver keeps no more under way than fit. Boxed, because a queue has room for
         /// thirty-two from the beginning, and most sessions hardly ever get one.
-        replies: mpsc::Sender<Box<SessionReply>>,
-        /// How many of the device messages that were sent to it the session has written, counted from its beginning.
-        /// Nobody else writes it, so it has its last value when the session's ends of the queues are dropped.
-        written: Arc<AtomicU64>,
+        replies: mpsc::Sender<Box<Told>>,
+        /// How far it is.
+        account: Arc<Account>,
     },
     /// A session has ended. Its commands run on; their outcomes go nowhere. What its counter says was not written
     /// of balanced messages goes to another member of its group.
@@ -134,6 +133,26 @@ pub enum SessionReply {
     Evicted,
 }
 
+/// What the hub tells one session, and its place among the session's device messages.
+#[derive(Debug)]
+pub struct Told {
+    /// How many device messages it was sent before this, counted from its beginning. The two queues have no common order;
+    /// whoever takes so many messages first has the one in which the hub said things.
+    pub after: u64,
+    /// What it is told.
+    pub reply: SessionReply,
+}
+
+/// What a session and the hub know of each other beside their queues.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// How many of the device messages that were sent to it the session has written, counted from its beginning. Nobody
+    /// else writes it, so it has its last value when the session's ends of the queues are dropped.
+    pub written: AtomicU64,
+    /// Told when half of the message queue is taken: for a session that lets messages gather there before it takes them.
+    pub pressed: Notify,
+}
+
 /// Cloneable access to the hub.
 #[derive(Clone, Debug)]
 pub struct HubHandle {
@@ -197,10 +216,10 @@ impl HubHandle {
         let (messages, message_queue) = mpsc::channel(queue.max(1));
         let (replies, reply_queue) = mpsc::channel(REPLIES_TO_COMMANDS + NOTICES + FAREWELL);
         let origin = Arc::clone(&self.origin);
-        let written = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&written);
-        self.send(HubRequest::Attach { key, origin, messages, replies, written: counter }).await?;
-        Ok(Attachment { key, messages: message_queue, replies: reply_queue, written })
+        let account = Arc::<Account>::default();
+        let own = Arc::clone(&account);
+        self.send(HubRequest::Attach { key, origin, messages, replies, account: own }).await?;
+        Ok(Attachment { key, messages: message_queue, replies: reply_queue, account })
     }
 
     /// Sends one request, waiting for room.
@@ -230,7 +249,7 @@ impl HubHandle {
             self.send(HubRequest::Ask { key, token: Token(0), client: Arc::new(everybody), question })
                 .await?;
             let snapshot = loop {
-                match attachment.replies.recv().await.map(|reply| *reply) {
+                match attachment.replies.recv().await.map(|told| told.reply) {
                     Some(SessionReply::Answer(_, Answer::Snapshot(snapshot))) => break Ok(snapshot),
                     Some(_) => {}
                     None => break Err(HubGone),
@@ -288,7 +307,7 @@ pub struct Attachment {
     /// Its device messages, in order of their numbers.
     pub messages: mpsc::Receiver<Arc<DeviceMessage>>,
     /// Its replies. Closed together with `messages` when the hub ends.
-    pub replies: mpsc::Receiver<Box<SessionReply>>,
-    /// See [`HubRequest::Attach`]; to be kept up to date by who drives the session.
-    pub written: Arc<AtomicU64>,
+    pub replies: mpsc::Receiver<Box<Told>>,
+    /// To be kept up to date by who drives the session.
+    pub account: Arc<Account>,
 }

@@ -19,6 +19,7 @@ mod leases;
 mod links;
 mod outcomes;
 mod point;
+mod queues;
 mod revive;
 mod roster;
 mod slow;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use super::handle::SessionReply;
+use super::handle::{SessionReply, Told};
 use crate::model::message::DeviceMessage;
 
 /// How often slow sessions are looked at: short against what a person notices, long against a turn of the hub.
@@ -66,7 +66,7 @@ impl Lag {
     pub(super) fn repair(
         &mut self,
         messages: &Sender<Arc<DeviceMessage>>,
-        replies: &Sender<Box<SessionReply>>,
+        replies: &Sender<Box<Told>>,
         given: &mut u64,
         now: Instant,
         newest: impl Fn(&str) -> Option<Arc<DeviceMessage>>,
@@ -76,7 +76,8 @@ impl Lag {
             return if hopeless { Progress::Hopeless("no room for a minute") } else { Progress::Waits };
         }
         if self.missed > self.told {
-            match replies.try_send(Box::new(SessionReply::Lagged(self.missed - self.told))) {
+            let reply = SessionReply::Lagged(self.missed - self.told);
+            match replies.try_send(Box::new(Told { after: *given, reply })) {
                 Ok(()) => self.told = self.missed,
                 Err(TrySendError::Full(_)) => return Progress::Hopeless("no room for a reply"),
                 Err(TrySendError::Closed(_)) => return Progress::Gone,

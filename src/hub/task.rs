@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, error::TryRecvError, error::TrySendError};
@@ -14,7 +13,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::handle::{Adoption, HubRequest, SessionKey, SessionReply};
+use super::handle::{Adoption, HubRequest, SessionKey, SessionReply, Told};
+use super::queues::{Ledger, Queues};
 use super::slow::{self, Lag};
 use super::state::{Effect, HubState};
 use crate::clock;
@@ -156,40 +156,6 @@ struct Hub {
     clock_changes: u64,
 }
 
-/// What leads to one session.
-struct Queues {
-    messages: mpsc::Sender<Arc<DeviceMessage>>,
-    replies: mpsc::Sender<Box<SessionReply>>,
-    /// Room for the reply that ends the session, kept from its beginning.
-    farewell: Option<mpsc::OwnedPermit<Box<SessionReply>>>,
-    lag: Option<Lag>,
-    ledger: Ledger,
-}
-
-/// Which balanced messages a session was given and has not written.
-#[derive(Debug)]
-struct Ledger {
-    /// Messages given in all, balanced or not.
-    given: u64,
-    /// Of the balanced ones: which one it was, and its number.
-    open: VecDeque<(u64, u64)>,
-    written: Arc<AtomicU64>,
-}
-
-impl Ledger {
-    /// Takes out the numbers of those that are written.
-    fn settle(&mut self) -> Vec<u64> {
-        let written = self.written.load(Ordering::Acquire);
-        let settled = self.open.partition_point(|(place, _)| *place <= written);
-        self.open.drain(..settled).map(|(_, seq)| seq).collect()
-    }
-
-    /// Whether nobody is left who could write anything.
-    fn is_final(&self) -> bool {
-        Arc::strong_count(&self.written) == 1
-    }
-}
-
 impl Hub {
     fn new(
         directory: Arc<Directory>,
@@ -243,8 +209,8 @@ impl Hub {
 
     fn request(&mut self, request: HubRequest, now: Now) {
         match request {
-            HubRequest::Attach { key, origin, messages, replies, written } => {
-                let ledger = Ledger { given: 0, open: VecDeque::new(), written };
+            HubRequest::Attach { key, origin, messages, replies, account } => {
+                let ledger = Ledger { given: 0, open: VecDeque::new(), account };
                 let farewell = replies.clone().try_reserve_owned().ok();
                 self.sessions.insert(key, Queues { messages, replies, farewell, lag: None, ledger });
                 self.state.attach(key);
@@ -442,8 +408,8 @@ impl Hub {
                 return;
             }
         }
-        match queues.messages.try_send(Arc::clone(message)) {
-            Ok(()) => queues.ledger.given += 1,
+        match queues.give(message) {
+            Ok(()) => {}
             Err(TrySendError::Full(message)) if report => {
                 debug!(session = key.0, "the client reads too slowly");
                 queues.lag = Some(Lag::new(&message.device.id, now.instant));
@@ -461,9 +427,8 @@ impl Hub {
         let mut taker = None;
         for key in candidates {
             let Some(queues) = self.sessions.get_mut(key) else { continue };
-            match queues.messages.try_send(Arc::clone(message)) {
+            match queues.give(message) {
                 Ok(()) => {
-                    queues.ledger.given += 1;
                     queues.ledger.open.push_back((queues.ledger.given, message.seq));
                     self.owing.insert(*key);
                     taker = Some(*key);
@@ -497,7 +462,7 @@ impl Hub {
     /// Tells one session something that it cannot do without.
     fn reply(&mut self, key: SessionKey, reply: SessionReply) {
         let Some(queues) = self.sessions.get(&key) else { return };
-        match queues.replies.try_send(Box::new(reply)) {
+        match queues.tell(reply) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => self.evict(key, "no room for a reply"),
             Err(TrySendError::Closed(_)) => self.forget(key),
@@ -567,7 +532,7 @@ impl Hub {
             info!(session = key.0, why, "a session is no longer served because its client reads too slowly");
             // Without it the closed queues would say that the gateway ends.
             if let Some(farewell) = queues.farewell {
-                farewell.send(Box::new(SessionReply::Evicted));
+                farewell.send(Box::new(Told { after: 0, reply: SessionReply::Evicted }));
             }
             let mut ledger = queues.ledger;
             if ledger.open.is_empty() {

@@ -4,8 +4,10 @@
 //! off and never holds anybody up, that a client that does not speak is never punished for it as long as it answers
 //! pings, and that what the session said before a close arrives before the close.
 
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,13 +20,16 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, error::ProtocolError};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{Instrument, Span, info};
 
 use super::Patience;
+use super::bell::Bell;
 use super::engine::{Engine, News, Verdict};
+use super::gather::Gather;
 use super::socket::{Metered, Socket};
 use crate::clock;
 use crate::dialects::{Closing, Input};
+use crate::hub::handle::Account;
 use crate::model::message::DeviceMessage;
 
 /// Allocated for as long as the connection lives, and the most that one call to the kernel reads. Larger messages grow the
@@ -58,6 +63,7 @@ pub(super) struct Connection {
     heard: Instant,
     next_ping: Instant,
     patience: Arc<Patience>,
+    gather: Gather,
     received: u64,
     sent: u64,
 }
@@ -90,6 +96,8 @@ enum Wake {
     News(News),
     Time,
     Stop,
+    /// Half of the message queue is taken while messages gather.
+    Pressed,
 }
 
 impl Connection {
@@ -99,6 +107,7 @@ impl Connection {
         early: Bytes,
         mut engine: Engine,
         frame_bytes: usize,
+        flush_interval: Duration,
         patience: Arc<Patience>,
     ) -> Box<Self> {
         engine.count();
@@ -116,42 +125,40 @@ impl Connection {
         let ws = WebSocketStream::from_partially_read(socket, part, Role::Server, Some(config)).await;
         let begun = clock::instant();
         let next_ping = begun + patience.ping;
-        Box::new(Self { ws, engine, begun, heard: begun, next_ping, patience, received: 0, sent: 0 })
+        let gather = Gather::new(flush_interval);
+        Box::new(Self { ws, engine, begun, heard: begun, next_ping, patience, gather, received: 0, sent: 0 })
     }
 
     /// Runs the session until either side ends it.
-    pub(super) async fn run(mut self: Box<Self>, stop: &CancellationToken) {
-        info!("session opened");
-        let end = self.converse(stop).await;
+    ///
+    /// What happens to it is logged in the span, but for the device messages that it only passes on: to enter and leave
+    /// a span for each of them costs as much as the session does.
+    pub(super) async fn run(mut self: Box<Self>, stop: &CancellationToken, span: Span) {
+        span.in_scope(|| info!("session opened"));
+        let end = self.converse(stop, &span).await;
         let (received, sent, begun) = (self.received, self.sent, self.begun);
         // Boxed: every idle connection would otherwise keep room for it.
-        let (end, code) = Box::pin(self.end(end)).await;
-        info!(
-            received,
-            sent,
-            seconds = clock::instant().saturating_duration_since(begun).as_secs(),
-            code,
-            end,
-            "session closed"
-        );
+        let (end, code) = Box::pin(self.end(end)).instrument(span.clone()).await;
+        let seconds = clock::instant().saturating_duration_since(begun).as_secs();
+        span.in_scope(|| info!(received, sent, seconds, code, end, "session closed"));
     }
 
     /// Runs until the conversation is over; what it was over for is then still to be said.
-    async fn converse(&mut self, stop: &CancellationToken) -> End {
+    async fn converse(&mut self, stop: &CancellationToken, span: &Span) -> End {
         let mut batch: Vec<Arc<DeviceMessage>> = Vec::new();
         let timer = sleep_until(self.next_ping.into());
         tokio::pin!(timer);
         // Asked for once: to begin and give up such a wait takes a lock that all connections share.
         let stopped = stop.cancelled();
         tokio::pin!(stopped);
-        self.engine.step(Input::Open).await;
+        // A message that comes alone costs a look at its queue before and after it, and none at anything else.
+        let (bell, mut after_news) = (Bell::new(), false);
+        let rings = bell.waker();
+        Box::pin(self.engine.step(Input::Open)).instrument(span.clone()).await;
         loop {
-            match self.write_out(self.patience.write).await {
-                Ok(()) => self.engine.confirm(),
-                Err(Unsent::Lost) => return End::Lost,
-                Err(Unsent::Slow) => {
-                    self.engine.lose();
-                    self.engine.step(Input::Closing(Closing::TooSlow)).await;
+            if let Err(unsent) = self.write_out(self.patience.write).await {
+                if let Some(end) = Box::pin(self.failed(unsent)).instrument(span.clone()).await {
+                    return end;
                 }
             }
             if let Some(verdict) = self.engine.verdict.take() {
@@ -161,35 +168,100 @@ impl Connection {
                 // It was told so a moment ago, or pinged as often before.
                 self.next_ping = self.next_ping.min(clock::instant() + self.patience.leased_ping);
             }
-            let wake = self.engine.timeout().map_or(self.next_ping, |timeout| timeout.min(self.next_ping));
+            let others = [self.engine.timeout(), self.gather.until()];
+            let wake = others.into_iter().flatten().fold(self.next_ping, Instant::min);
             if timer.deadline() != wake.into() {
                 timer.as_mut().reset(wake.into());
+                bell.ring();
             }
-            let wake = tokio::select! {
-                // Cancel-safe: the stream keeps a half-read frame in its buffer.
-                frame = self.ws.next(), if !self.engine.saturated() => Wake::Frame(frame),
-                // Cancel-safe by its documentation.
-                news = self.engine.news(&mut batch) => Wake::News(news),
-                // Cancel-safe: a sleep holds nothing.
-                () = &mut timer => Wake::Time,
-                // Cancel-safe: a cancelled token stays cancelled.
-                () = &mut stopped => Wake::Stop,
-            };
-            match wake {
-                Wake::Frame(frame) => {
-                    if let Some(end) = self.hear(frame).await {
-                        return end;
+            // While messages gather, their queue wakes nobody before it is half full.
+            let account = if self.gather.until().is_some() { self.engine.account() } else { None };
+            let gathering = account.is_some();
+            // Boxed: every idle connection would otherwise keep room for it.
+            let mut half_full = account.map(|account| Box::pin(pressed(account)));
+            if gathering {
+                bell.ring();
+            }
+            // Cancel-safe throughout: the stream keeps a half-read frame in its buffer and the queues what was not taken, a
+            // timer and a cancelled token stay what they are, and a queue that is half full is noticed with the next message.
+            let wake = poll_fn(|task| {
+                // What is told and everything else come in turns.
+                let others_first = after_news && bell.rings();
+                if !others_first {
+                    if let Poll::Ready(news) = self.engine.poll_news(&mut batch, gathering, task) {
+                        return Poll::Ready(Wake::News(news));
                     }
                 }
-                Wake::News(news) => self.engine.take(news, &mut batch).await,
-                Wake::Time => {
-                    if let Some(end) = self.tick().await {
-                        return end;
+                if bell.take(task.waker()) {
+                    let waking = &mut Context::from_waker(&rings);
+                    let found = if timer.as_mut().poll(waking).is_ready() {
+                        Poll::Ready(Wake::Time)
+                    } else if stopped.as_mut().poll(waking).is_ready() {
+                        Poll::Ready(Wake::Stop)
+                    } else if half_full.as_mut().is_some_and(|half| half.as_mut().poll(waking).is_ready()) {
+                        Poll::Ready(Wake::Pressed)
+                    } else if let Poll::Ready(news) = self.engine.poll_rare_news(waking) {
+                        Poll::Ready(Wake::News(news))
+                    } else if self.engine.saturated() {
+                        // For when it no longer is, of which the hub will tell.
+                        bell.ring();
+                        Poll::Pending
+                    } else {
+                        self.ws.poll_next_unpin(waking).map(Wake::Frame)
+                    };
+                    if found.is_ready() {
+                        // There may be more.
+                        bell.ring();
+                        return found;
                     }
                 }
-                Wake::Stop => self.engine.step(Input::Closing(Closing::Shutdown)).await,
+                if others_first {
+                    return self.engine.poll_news(&mut batch, gathering, task).map(Wake::News);
+                }
+                Poll::Pending
+            })
+            .await;
+            after_news = matches!(wake, Wake::News(_));
+            if matches!(wake, Wake::News(News::Messages)) && !self.engine.hears() {
+                self.engine.take(News::Messages, &mut batch).await;
+            } else {
+                // Boxed: every idle connection would otherwise keep room for it.
+                let reacting = Box::pin(self.react(wake, gathering, &mut batch));
+                if let Some(end) = reacting.instrument(span.clone()).await {
+                    return end;
+                }
             }
         }
+    }
+
+    /// What follows from anything but messages. Gives the end, if it is that.
+    async fn react(
+        &mut self,
+        wake: Wake,
+        gathering: bool,
+        batch: &mut Vec<Arc<DeviceMessage>>,
+    ) -> Option<End> {
+        // Messages that gather in their queue come before what happens after them, and in time before they are written.
+        if gathering && !matches!(wake, Wake::News(_)) {
+            if let Err(unsent) = self.catch_up(batch).await {
+                if let Some(end) = self.failed(unsent).await {
+                    return Some(end);
+                }
+            }
+        }
+        match wake {
+            Wake::Frame(frame) => return self.hear(frame).await,
+            Wake::News(news) => {
+                if let News::Changed(shared) = &news {
+                    self.gather.every(shared.server.flush_interval);
+                }
+                self.engine.take(news, batch).await;
+            }
+            Wake::Time => return self.tick().await,
+            Wake::Stop => self.engine.step(Input::Closing(Closing::Shutdown)).await,
+            Wake::Pressed => {}
+        }
+        None
     }
 
     /// Takes one frame, or the end of them.
@@ -248,6 +320,18 @@ impl Connection {
         self.taken(ping).await
     }
 
+    /// What follows when something that the session has said cannot be written.
+    async fn failed(&mut self, unsent: Unsent) -> Option<End> {
+        match unsent {
+            Unsent::Lost => Some(End::Lost),
+            Unsent::Slow => {
+                self.engine.lose();
+                self.engine.step(Input::Closing(Closing::TooSlow)).await;
+                None
+            }
+        }
+    }
+
     /// What follows from sending a control frame.
     async fn taken(&mut self, sent: Result<Result<(), WsError>, Elapsed>) -> Option<End> {
         match sent {
@@ -260,21 +344,51 @@ impl Connection {
         }
     }
 
-    /// Sends what the session has said. Each message has the deadline for itself, so that a slow client that does
-    /// read is not cut off for the length of a batch.
+    /// Lets the session take the messages that wait for it now, and hands the socket what it makes of them.
+    async fn catch_up(&mut self, batch: &mut Vec<Arc<DeviceMessage>>) -> Result<(), Unsent> {
+        let mut left = self.engine.waiting();
+        while left > 0 && self.engine.verdict.is_none() {
+            self.engine.pull(batch, left);
+            if batch.is_empty() {
+                break;
+            }
+            left -= batch.len().min(left);
+            self.engine.take(News::Messages, batch).await;
+            self.feed(self.patience.write).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands over what the session has said, and sends it unless it may wait for more.
     async fn write_out(&mut self, deadline: Duration) -> Result<(), Unsent> {
-        if self.engine.outbox.is_empty() {
+        let fed = self.feed(deadline).await?;
+        let at_once = std::mem::take(&mut self.engine.urgent) || self.engine.verdict.is_some();
+        if self.gather.holds(fed, at_once, clock::instant) {
             return Ok(());
         }
-        let slow = |_| Unsent::Slow;
-        for text in self.engine.outbox.drain(..) {
-            self.sent += 1;
-            timeout(deadline, self.ws.feed(Message::Text(text)))
+        let held = self.gather.end();
+        if fed || held {
+            within(deadline, self.ws.flush())
                 .await
-                .map_err(slow)?
+                .map_err(|_| Unsent::Slow)?
                 .map_err(|error| unsent(&error))?;
         }
-        timeout(deadline, self.ws.flush()).await.map_err(slow)?.map_err(|error| unsent(&error))
+        self.engine.confirm();
+        Ok(())
+    }
+
+    /// Hands over what the session has said, and says whether it has said anything. Each message has the deadline for
+    /// itself, so that a slow client that does read is not cut off for the length of a batch.
+    async fn feed(&mut self, deadline: Duration) -> Result<bool, Unsent> {
+        let some = !self.engine.outbox.is_empty();
+        for text in self.engine.outbox.drain(..) {
+            self.sent += 1;
+            within(deadline, self.ws.feed(Message::Text(text)))
+                .await
+                .map_err(|_| Unsent::Slow)?
+                .map_err(|error| unsent(&error))?;
+        }
+        Ok(some)
     }
 
     /// Says the last words and lets go of the socket. Gives what goes into the log.
@@ -283,8 +397,8 @@ impl Connection {
         match end {
             End::Closed { code, reason } => {
                 let words = async {
+                    self.engine.urgent = true;
                     self.write_out(linger).await?;
-                    self.engine.confirm();
                     self.close(code, &reason).await
                 };
                 // Whoever does not read does not get a goodbye either.
@@ -341,6 +455,20 @@ impl Connection {
             Ok::<_, std::io::Error>(())
         };
         drop(timeout(linger, parting).await);
+    }
+}
+
+/// Waits until half of the message queue is taken.
+async fn pressed(account: Arc<Account>) {
+    account.pressed.notified().await;
+}
+
+/// Waits for something that is mostly there at once, for so long at most: a timer is made only where it is not.
+async fn within<T>(deadline: Duration, done: impl Future<Output = T>) -> Result<T, Elapsed> {
+    tokio::pin!(done);
+    match poll_fn(|context| Poll::Ready(done.as_mut().poll(context))).await {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => timeout(deadline, done).await,
     }
 }
 

@@ -7,16 +7,19 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context as Waking, Poll};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tracing::{Span, debug, warn};
 
 use super::Shared;
-use super::live::Live;
+use super::live::{Coming, Live};
 use crate::clock;
 use crate::dialects::{COMMANDS_IN_FLIGHT, Closing, Context, Input, Output, Response, Session, Token};
-use crate::hub::handle::{Attachment, HubGone, HubHandle, HubRequest, SessionKey, SessionReply};
+use crate::hub::handle::{
+    Account, Attachment, HubGone, HubHandle, HubRequest, SessionKey, SessionReply, Told,
+};
 use crate::meters::DialectMeters;
 use crate::model::client::{Client, Dialect};
 use crate::model::command::{Lease, Outcome};
@@ -46,7 +49,11 @@ pub(super) struct Engine {
     attachment: Option<Attachment>,
     /// Where the history store answers, once it was asked something.
     answers: Option<Box<Answers>>,
-    /// Device messages that the session has taken in.
+    /// Replies whose turn comes after messages that are still in their queue; as many as the queue of replies holds.
+    told: VecDeque<Box<Told>>,
+    /// Device messages that came out of their queue.
+    seen: u64,
+    /// Those of them that the session has taken in.
     taken: u64,
     /// Whether something that the session said was lost, so that nothing later can be called delivered.
     lost: bool,
@@ -56,12 +63,14 @@ pub(super) struct Engine {
     leased: bool,
     client: Option<Arc<Client>>,
     /// Where a session that lives long hears of a changed configuration, and the dialect that it speaks.
-    live: Option<(Live, Dialect)>,
+    live: Option<(Coming, Dialect)>,
     meters: Arc<DialectMeters>,
     /// Whether it is counted among the open sessions; a call is not.
     counted: bool,
     /// What the session wants sent, in order.
     pub(super) outbox: Vec<Text>,
+    /// Whether something in the outbox, or in it before, answers something: it is no device message that may wait for others.
+    pub(super) urgent: bool,
     /// Set when the session has spoken its last word.
     pub(super) verdict: Option<Verdict>,
 }
@@ -92,8 +101,10 @@ pub(super) enum Verdict {
 pub(super) enum News {
     /// The batch has device messages.
     Messages,
-    /// A reply.
-    Reply(Box<SessionReply>),
+    /// A reply of the hub whose turn it is.
+    Reply(Box<Told>),
+    /// An answer of the history store.
+    Answer(Token, Answer),
     /// The configuration has changed.
     Changed(Arc<Shared>),
     /// The hub has ended.
@@ -114,6 +125,8 @@ impl Engine {
             queue,
             attachment: None,
             answers: None,
+            told: VecDeque::new(),
+            seen: 0,
             taken: 0,
             lost: false,
             commands: 0,
@@ -124,6 +137,7 @@ impl Engine {
             meters,
             counted: false,
             outbox: Vec::new(),
+            urgent: false,
             verdict: None,
         }
     }
@@ -141,7 +155,7 @@ impl Engine {
     /// made from.
     #[must_use]
     pub(super) fn following(mut self, live: Live, dialect: Dialect) -> Self {
-        self.live = Some((live, dialect));
+        self.live = Some((live.coming(), dialect));
         self
     }
 
@@ -165,62 +179,136 @@ impl Engine {
         self.questions >= QUESTIONS_IN_FLIGHT
     }
 
-    /// Waits for news from the hub; for ever when not attached. Messages are put into `batch`.
+    /// What it and the hub know of each other beside their queues.
+    pub(super) fn account(&self) -> Option<Arc<Account>> {
+        self.attachment.as_ref().map(|attachment| Arc::clone(&attachment.account))
+    }
+
+    /// Device messages that wait in their queue.
+    pub(super) fn waiting(&self) -> usize {
+        self.attachment.as_ref().map_or(0, |attachment| attachment.messages.len())
+    }
+
+    /// Puts messages that are there into the batch, so many at most.
+    pub(super) fn pull(&mut self, batch: &mut Vec<Arc<DeviceMessage>>, most: usize) {
+        let most = most.min(self.most());
+        let Some(attachment) = &mut self.attachment else { return };
+        while batch.len() < most {
+            let Ok(message) = attachment.messages.try_recv() else { break };
+            batch.push(message);
+        }
+        if !batch.is_empty() {
+            self.listen();
+        }
+    }
+
+    /// How many messages the session is given before what it makes of them is written.
+    fn most(&self) -> usize {
+        if self.session.one_by_one() { 1 } else { BATCH }
+    }
+
+    /// Takes note of the replies that are there, after messages were taken: those that stand before one of them are.
+    fn listen(&mut self) {
+        while let Some(Ok(told)) = self.attachment.as_mut().map(|own| own.replies.try_recv()) {
+            self.hear(told);
+        }
+    }
+
+    /// Whether there are replies that the session has not been told.
+    pub(super) fn hears(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    /// Takes note of a reply. A session that is no longer served hears of it before everything else.
+    fn hear(&mut self, told: Box<Told>) {
+        if matches!(told.reply, SessionReply::Evicted) {
+            self.told.push_front(told);
+        } else {
+            self.told.push_back(told);
+        }
+    }
+
+    /// A reply that came and whose turn it is, or the messages before it.
+    fn due(&mut self, batch: &mut Vec<Arc<DeviceMessage>>) -> Option<News> {
+        let before = self.told.front()?.after.saturating_sub(self.seen);
+        self.pull(batch, usize::try_from(before).unwrap_or(BATCH));
+        if batch.is_empty() { self.told.pop_front().map(News::Reply) } else { Some(News::Messages) }
+    }
+
+    /// Waits for news; for ever when there can be none. Messages are put into `batch`.
     ///
-    /// Cancel-safe: both queues keep what has not been returned.
+    /// Cancel-safe: what has not been returned stays where it is.
     pub(super) async fn news(&mut self, batch: &mut Vec<Arc<DeviceMessage>>) -> News {
-        let answered = async {
-            match &mut self.answers {
-                Some(answers) => answers.receiver.recv().await,
-                None => std::future::pending().await,
+        std::future::poll_fn(|waking| match self.poll_rare_news(waking) {
+            Poll::Pending => self.poll_news(batch, false, waking),
+            ready @ Poll::Ready(_) => ready,
+        })
+        .await
+    }
+
+    /// Looks for news from the hub. While messages are to gather, they stay in their queue, but for those that come
+    /// before a reply. The queues are polled and not awaited: a future for each would be made and dropped with every
+    /// message.
+    pub(super) fn poll_news(
+        &mut self,
+        batch: &mut Vec<Arc<DeviceMessage>>,
+        gathering: bool,
+        waking: &mut Waking<'_>,
+    ) -> Poll<News> {
+        loop {
+            if let Some(news) = self.due(batch) {
+                return Poll::Ready(news);
             }
-        };
-        let changed = async {
-            match &mut self.live {
-                Some((live, _)) => live.changed().await,
-                None => std::future::pending().await,
-            }
-        };
-        let most = if self.session.one_by_one() { 1 } else { BATCH };
-        let Some(attachment) = &mut self.attachment else {
-            return tokio::select! {
-                // Cancel-safe by its documentation.
-                Some((token, answer)) = answered => News::Reply(Box::new(SessionReply::Answer(token, answer))),
-                // Cancel-safe, see there.
-                shared = changed => News::Changed(shared),
-            };
-        };
-        tokio::select! {
-            // Cancel-safe, see there.
-            shared = changed => News::Changed(shared),
-            // Cancel-safe by its documentation.
-            Some((token, answer)) = answered => News::Reply(Box::new(SessionReply::Answer(token, answer))),
-            // Cancel-safe by its documentation.
-            reply = attachment.replies.recv() => reply.map_or(News::Gone, News::Reply),
-            // Cancel-safe by its documentation: nothing is taken out when dropped.
-            taken = attachment.messages.recv_many(batch, most) => {
-                if taken == 0 { News::Gone } else { News::Messages }
+            let most = self.most();
+            let Some(attachment) = &mut self.attachment else { return Poll::Pending };
+            match attachment.replies.poll_recv(waking) {
+                Poll::Ready(Some(told)) => self.hear(told),
+                Poll::Ready(None) => return Poll::Ready(News::Gone),
+                Poll::Pending if gathering => return Poll::Pending,
+                Poll::Pending => {
+                    let taken = attachment.messages.poll_recv_many(waking, batch, most);
+                    return taken.map(|taken| {
+                        self.listen();
+                        if taken == 0 { News::Gone } else { News::Messages }
+                    });
+                }
             }
         }
+    }
+
+    /// Looks for what comes now and then: another configuration, and answers of the history store.
+    pub(super) fn poll_rare_news(&mut self, waking: &mut Waking<'_>) -> Poll<News> {
+        if let Some((coming, _)) = &mut self.live {
+            if let Poll::Ready(shared) = coming.poll(waking) {
+                return Poll::Ready(News::Changed(shared));
+            }
+        }
+        if let Some(answers) = &mut self.answers {
+            if let Poll::Ready(Some((token, answer))) = answers.receiver.poll_recv(waking) {
+                return Poll::Ready(News::Answer(token, answer));
+            }
+        }
+        Poll::Pending
     }
 
     /// Feeds the news.
     pub(super) async fn take(&mut self, news: News, batch: &mut Vec<Arc<DeviceMessage>>) {
         match news {
             News::Messages => {
-                // A reply was sent before the messages that follow from it; two queues may hand them over in another
-                // order.
-                while let Some(Ok(reply)) = self.attachment.as_mut().map(|own| own.replies.try_recv()) {
-                    self.reply(reply).await;
-                }
                 self.meters.delivered.inc_by(u64::try_from(batch.len()).unwrap_or_default());
                 for message in batch.drain(..) {
+                    while self.told.front().is_some_and(|told| told.after <= self.seen) {
+                        let Some(told) = self.told.pop_front() else { break };
+                        self.reply(told.reply).await;
+                    }
+                    self.seen += 1;
                     // After its last word the session takes nothing in.
                     self.taken += u64::from(self.verdict.is_none());
                     self.step(Input::Message(message)).await;
                 }
             }
-            News::Reply(reply) => self.reply(reply).await,
+            News::Reply(told) => self.reply(told.reply).await,
+            News::Answer(token, answer) => self.reply(SessionReply::Answer(token, answer)).await,
             News::Changed(shared) => {
                 self.hub = shared.hub.clone().like(&self.hub);
                 self.step(Input::Reconfigured(Arc::clone(&shared.context))).await;
@@ -230,8 +318,9 @@ impl Engine {
             }
             News::Gone => {
                 // The last words may lie in the other queue.
-                while let Some(Ok(reply)) = self.attachment.as_mut().map(|own| own.replies.try_recv()) {
-                    self.reply(reply).await;
+                self.listen();
+                while let Some(told) = self.told.pop_front() {
+                    self.reply(told.reply).await;
                 }
                 self.attachment = None;
                 self.step(Input::Closing(Closing::Shutdown)).await;
@@ -243,7 +332,7 @@ impl Engine {
     pub(super) fn confirm(&self) {
         if let (Some(attachment), false) = (&self.attachment, self.lost) {
             let holding = u64::try_from(self.session.holding()).unwrap_or(u64::MAX);
-            attachment.written.store(self.taken.saturating_sub(holding), Ordering::Release);
+            attachment.account.written.store(self.taken.saturating_sub(holding), Ordering::Release);
         }
     }
 
@@ -252,8 +341,8 @@ impl Engine {
         self.lost = true;
     }
 
-    async fn reply(&mut self, reply: Box<SessionReply>) {
-        let input = self.input(*reply);
+    async fn reply(&mut self, reply: SessionReply) {
+        let input = self.input(reply);
         self.step(input).await;
     }
 
@@ -296,12 +385,14 @@ impl Engine {
                 self.meters.evicted.inc();
                 warn!("the client does not read fast enough and is cut off");
             }
+            let (may_wait, before) = (matches!(input, Input::Message(_)), self.outbox.len());
             self.session.handle(input, clock::now());
             // What goes to the hub is boxed: every idle connection would otherwise keep room for it.
             while let Some(wish) = self.wish() {
                 let carrying = Box::pin(self.carry(wish));
                 inputs.extend(carrying.await);
             }
+            self.urgent |= !may_wait && self.outbox.len() > before;
             if let Some(closing) = closing {
                 self.verdict.get_or_insert_with(|| own_words(closing));
             }

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, debug, error, info, info_span, warn};
+use tracing::{Span, debug, error, info, info_span, warn};
 
 use super::Patience;
 use super::admission::Permit;
@@ -327,7 +327,7 @@ impl Guest {
     /// Everything until the WebSocket begins is boxed and freed again: TLS and HTTP need much more than what stays.
     async fn serve(self, stream: TcpStream, tls: Option<Tls>) {
         let Some((connection, span)) = Box::pin(self.begin(stream, tls)).await else { return };
-        connection.run(&self.stop).instrument(span).await;
+        connection.run(&self.stop, span).await;
         drop(self.permit);
     }
 
@@ -417,7 +417,7 @@ impl Guest {
             return None;
         };
         let shared = self.live.clone().now();
-        let limits = shared.server.limits;
+        let (limits, flush_interval) = (shared.server.limits, shared.server.flush_interval);
         let meters = shared.meters.dialect(dialect);
         let hub = shared.hub.clone().of(dialect, peer);
         let engine = Engine::new(session, hub, limits.send_queue, meters).following(live, dialect);
@@ -425,7 +425,8 @@ impl Guest {
         let span = info_span!("session", dialect = dialect.name(), %peer, client = tracing::field::Empty);
         let patience = Arc::clone(&self.patience);
         let io = parts.io.into_inner();
-        let connection = Connection::new(io, parts.read_buf, engine, limits.frame_bytes, patience).await;
+        let connection =
+            Connection::new(io, parts.read_buf, engine, limits.frame_bytes, flush_interval, patience).await;
         Some((connection, span))
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Whoever serves for long holds a [`Live`]; whoever answers one request takes what there is and keeps it to its end.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use tokio::sync::watch;
 
@@ -42,6 +45,29 @@ impl Live {
             std::future::pending::<()>().await;
         }
         self.now()
+    }
+
+    /// The same, again and again.
+    pub fn coming(mut self) -> Coming {
+        Coming(Box::pin(async move { (self.changed().await, self) }))
+    }
+}
+
+/// A wait that is begun once and kept: to begin and give up one takes a lock that all connections share.
+pub struct Coming(Pin<Box<dyn Future<Output = (Arc<Shared>, Live)> + Send>>);
+
+impl Coming {
+    /// What has come, each once.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Arc<Shared>> {
+        let (shared, live) = ready!(self.0.as_mut().poll(context));
+        *self = live.coming();
+        Poll::Ready(shared)
+    }
+}
+
+impl fmt::Debug for Coming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Coming")
     }
 }
 

@@ -22,11 +22,15 @@ use crate::proto::sockjs::Pace;
 
 pub mod admission;
 pub mod advertise;
+mod bell;
 mod bodies;
 mod body;
 mod captures;
 mod connection;
 mod engine;
+mod gather;
+#[cfg(test)]
+mod gather_tests;
 mod http;
 pub mod inherited;
 pub mod listener;

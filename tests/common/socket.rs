@@ -78,6 +78,7 @@ impl SocketStage {
             tls: None,
             public_url: None,
             advertise: false,
+            flush_interval: Duration::ZERO,
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
         };

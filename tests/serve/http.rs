@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::common::ws::{PATIENCE, http};
-use crate::rig::{Rig, Setup};
+use crate::rig::{Rig, Setup, told};
 
 /// Sends raw bytes and gives the status line and everything else up to the end of the connection.
 async fn raw(rig: &Rig, request: &str) -> String {
@@ -177,7 +177,7 @@ async fn a_call_asks_the_hub_and_detaches_when_answered() {
         let HubRequest::Ask { key: asking, token, .. } = rig.asked().await else { panic!("no question") };
         assert_eq!(asking, key);
         let answer = Answer::Snapshot(Snapshot::default().into());
-        replies.send(Box::new(SessionReply::Answer(token, answer))).await.unwrap();
+        replies.send(Box::new(told(SessionReply::Answer(token, answer)))).await.unwrap();
         let HubRequest::Detach { key: leaving } = rig.asked().await else { panic!("no detach") };
         assert_eq!(leaving, key);
         drop(messages);

@@ -10,7 +10,7 @@ use pentad::serve::Patience;
 
 use crate::common::bed;
 use crate::common::ws::http;
-use crate::rig::{Rig, Setup};
+use crate::rig::{Rig, Setup, told};
 
 /// Answers the next question with a plant of which one link and one device are well.
 async fn play_hub(rig: &mut Rig) {
@@ -43,7 +43,10 @@ async fn play_hub(rig: &mut Rig) {
     };
     let snapshot =
         Snapshot { seq: 1, devices: devices.collect(), links: vec![link("good", true), link("bad", false)] };
-    replies.send(Box::new(SessionReply::Answer(token, Answer::Snapshot(Arc::new(snapshot))))).await.unwrap();
+    replies
+        .send(Box::new(told(SessionReply::Answer(token, Answer::Snapshot(Arc::new(snapshot))))))
+        .await
+        .unwrap();
 }
 
 async fn asked(rig: &mut Rig, path: &str, headers: &[(&str, &str)]) -> (u16, String) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use pentad::config::{Limits, Server};
-use pentad::hub::handle::{HubHandle, HubRequest};
+use pentad::hub::handle::{HubHandle, HubRequest, SessionReply, Told};
 use pentad::serve::admission::Admission;
 use pentad::serve::listener::Listener;
 use pentad::serve::tls::Tls;
@@ -36,6 +36,7 @@ pub(crate) struct Rig {
 /// What a test may change.
 pub(crate) struct Setup {
     pub(crate) limits: Limits,
+    pub(crate) flush_interval: Duration,
     pub(crate) patience: Patience,
     pub(crate) trusted_proxies: Vec<std::net::IpAddr>,
     pub(crate) tls: Option<Tls>,
@@ -45,6 +46,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             limits: Limits { frame_bytes: 64 * 1024, ..Limits::default() },
+            flush_interval: Duration::ZERO,
             patience: Patience { linger: Duration::from_millis(300), ..Patience::default() },
             trusted_proxies: Vec::new(),
             tls: None,
@@ -81,6 +83,7 @@ impl Rig {
                 tls: None,
                 public_url: None,
                 advertise: false,
+                flush_interval: setup.flush_interval,
                 trusted_proxies: setup.trusted_proxies,
                 limits,
             },
@@ -122,6 +125,11 @@ impl Rig {
     pub(crate) async fn ended(mut self) {
         timeout(PATIENCE, self.tasks.join_next()).await.expect("the listener ends in time").unwrap().unwrap();
     }
+}
+
+/// What a hub tells a session that was sent no message before.
+pub(crate) fn told(reply: SessionReply) -> Told {
+    Told { after: 0, reply }
 }
 
 /// A WebSocket client that shows what a test looks at.

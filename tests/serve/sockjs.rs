@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pentad::config::Limits;
-use pentad::hub::handle::HubRequest;
+use pentad::hub::handle::{HubRequest, SessionReply};
 use pentad::proto::sockjs::Pace;
 use pentad::serve::Patience;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::common::ws::{PATIENCE, http};
-use crate::rig::{Rig, Setup};
+use crate::rig::{Rig, Setup, told};
 
 const ABC: &str = "/sockjs/000/abc";
 
@@ -152,7 +152,7 @@ async fn what_the_hub_says_reaches_the_response_at_once() {
     };
     let HubRequest::Submit { token, .. } = rig.asked().await else { panic!("no command") };
     let outcome = pentad::model::command::Outcome::Offline;
-    replies.send(Box::new(pentad::hub::handle::SessionReply::Outcome(token, outcome.into()))).await.unwrap();
+    replies.send(Box::new(told(SessionReply::Outcome(token, outcome.into())))).await.unwrap();
     assert_eq!(stream.piece().await, "a[\"outcome 0 Offline\"]\n");
 }
 

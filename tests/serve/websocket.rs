@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::common::ws::PATIENCE;
-use crate::rig::{Rig, Setup};
+use crate::rig::{Rig, Setup, told};
 
 const UPGRADE: &str = "GET /parrot HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -192,7 +192,7 @@ async fn commands_beyond_the_limit_are_answered_busy_without_the_hub() {
     assert_eq!(client.next().await, format!("outcome {COMMANDS_IN_FLIGHT} Busy"));
     assert_eq!(client.next().await, format!("outcome {} Busy", COMMANDS_IN_FLIGHT + 1));
     // One outcome makes room for one command.
-    replies.send(Box::new(SessionReply::Outcome(Token(0), Outcome::Offline.into()))).await.unwrap();
+    replies.send(Box::new(told(SessionReply::Outcome(Token(0), Outcome::Offline.into())))).await.unwrap();
     assert_eq!(client.next().await, "outcome 0 Offline");
     client.send("submit 1").await;
     assert!(matches!(rig.asked().await, HubRequest::Submit { token: Token(0), .. }));
@@ -219,8 +219,8 @@ async fn an_evicted_session_says_goodbye() {
     let HubRequest::Attach { messages: _messages, replies, .. } = rig.asked().await else {
         panic!("no attach")
     };
-    replies.send(Box::new(SessionReply::Lagged(3))).await.unwrap();
-    replies.send(Box::new(SessionReply::Evicted)).await.unwrap();
+    replies.send(Box::new(told(SessionReply::Lagged(3)))).await.unwrap();
+    replies.send(Box::new(told(SessionReply::Evicted))).await.unwrap();
     assert_eq!(client.rest().await, ["lagged 3", "bye TooSlow", "close 4001 bye"]);
 }
 

@@ -93,7 +93,7 @@ async fn take(member: &mut Attachment, count: usize, written: u64) -> Vec<i64> {
         let Value::Int(value) = reports[0].value else { panic!("{message:?}") };
         values.push(value);
     }
-    member.written.store(written, std::sync::atomic::Ordering::Release);
+    member.account.written.store(written, std::sync::atomic::Ordering::Release);
     values
 }
 

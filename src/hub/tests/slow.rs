@@ -1,5 +1,7 @@
 //! Slow sessions against the running hub: gaps are made good, and what may not be lost ends the session.
 
+use tokio::time::timeout;
+
 use super::task::{World, beside_a_hub, next};
 use super::*;
 use crate::hub::handle::{Attachment, HubRequest};
@@ -43,7 +45,7 @@ async fn a_slow_session_is_told_what_it_missed_and_gets_the_newest_values() {
         }
         let before = ["setpoint=1", "setpoint=2", "setpoint=3", "setpoint=4"];
         assert_eq!(heard, before.map(|report| format!("press-1 {report}")));
-        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap()), "lagged 26");
+        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap().reply), "lagged 26");
         let mut newest = Vec::new();
         for _ in 0..2 {
             let message = next(&mut slow.messages).await.unwrap();
@@ -76,7 +78,7 @@ async fn a_gap_that_is_larger_than_the_queue_is_made_good_bit_by_bit() {
             next(&mut quick.messages).await.expect("a report");
         }
         assert_eq!(line(&next(&mut slow.messages).await.unwrap()), "press-1 setpoint=0");
-        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap()), "lagged 2");
+        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap().reply), "lagged 2");
         report(&world, "press-1", 1..=4, &mut quick).await;
         let mut newest = Vec::new();
         for _ in 0..3 {
@@ -84,7 +86,11 @@ async fn a_gap_that_is_larger_than_the_queue_is_made_good_bit_by_bit() {
         }
         newest.sort_unstable();
         assert_eq!(newest, ["lamp-1 setpoint=0", "press-1 setpoint=4", "press-2 setpoint=0"]);
-        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap()), "lagged 4", "nothing is told twice");
+        assert_eq!(
+            reply_line(&next(&mut slow.replies).await.unwrap().reply),
+            "lagged 4",
+            "nothing is told twice"
+        );
     })
     .await;
 }
@@ -104,7 +110,7 @@ async fn what_a_slow_session_does_not_want_any_more_is_not_made_good() {
         for _ in 0..QUEUE {
             next(&mut slow.messages).await.unwrap();
         }
-        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap()), "lagged 18");
+        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap().reply), "lagged 18");
         assert_eq!(line(&next(&mut slow.messages).await.unwrap()), "press-2 setpoint=2");
     })
     .await;
@@ -118,7 +124,7 @@ async fn a_session_that_has_no_room_for_an_alarm_is_no_longer_served() {
         begin(&world, &mut slow, &mut quick).await;
         report(&world, "press-1", 1..=20, &mut quick).await;
         world.observe("press-1", &[(TEMPERATURE, Value::Float(81.0))]).await;
-        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap()), "evicted");
+        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap().reply), "evicted");
         assert!(next(&mut slow.replies).await.is_none(), "and its queues close");
         for _ in 0..QUEUE {
             assert!(next(&mut slow.messages).await.is_some(), "what was in the queue is still there");
@@ -139,7 +145,7 @@ async fn a_session_that_does_not_read_for_a_minute_is_no_longer_served() {
         begin(&world, &mut slow, &mut quick).await;
         report(&world, "press-1", 1..=20, &mut quick).await;
         let start = clock::instant();
-        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap()), "evicted");
+        assert_eq!(reply_line(&next(&mut slow.replies).await.unwrap().reply), "evicted");
         let waited = clock::instant() - start;
         assert!((Duration::from_secs(60)..Duration::from_secs(61)).contains(&waited), "{waited:?}");
     })
@@ -170,7 +176,7 @@ async fn a_member_that_vanished_without_a_word_leaves_its_place_in_the_group() {
             let question =
                 Question::Group(GroupAsk::Join { group: "system".into(), limit: 2, retain: Duration::ZERO });
             world.ask(HubRequest::Ask { key, token: Token(1), client, question }).await;
-            match reply_line(&next(&mut session.replies).await.expect("an answer")).as_str() {
+            match reply_line(&next(&mut session.replies).await.expect("an answer").reply).as_str() {
                 "Joined" => break,
                 other => assert_eq!(other, "Full"),
             }
@@ -237,7 +243,7 @@ async fn somebody_who_changes_documents_all_the_time_ends_nobody_who_looks_at_th
         // All that time the reader's connection was busy.
         let mut heard = Vec::new();
         while let Ok(reply) = reader.replies.try_recv() {
-            heard.push(reply_line(&reply));
+            heard.push(reply_line(&reply.reply));
         }
         assert_eq!(heard.len(), 2, "the list, and that it has changed: {} replies", heard.len());
         ask(reader.key, DocumentAsk::List { collection: "c".into() }).await;
@@ -256,9 +262,30 @@ async fn a_session_without_room_for_a_reply_is_told_that_it_was_too_slow() {
         }
         let mut last = String::new();
         while let Some(reply) = next(&mut slow.replies).await {
-            last = reply_line(&reply);
+            last = reply_line(&reply.reply);
         }
         assert_eq!(last, "evicted");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_hears_when_half_of_its_queue_is_taken_and_where_its_replies_stand() {
+    beside_a_hub(async |world| {
+        let mut slow = world.watcher(QUEUE).await;
+        let mut quick = world.watcher(64).await;
+        begin(&world, &mut slow, &mut quick).await;
+        let moment = Duration::from_millis(1);
+        // Four messages were in the queue at times, and all are taken: what was noticed of that is no news any more.
+        drop(timeout(moment, slow.account.pressed.notified()).await);
+        report(&world, "press-1", 1..=1, &mut quick).await;
+        assert!(timeout(moment, slow.account.pressed.notified()).await.is_err(), "a quarter is taken");
+        report(&world, "press-1", 2..=2, &mut quick).await;
+        assert!(timeout(moment, slow.account.pressed.notified()).await.is_ok());
+        let (key, client) = (slow.key, all_rights("demo"));
+        let question = Question::Snapshot(Selector::All);
+        world.ask(HubRequest::Ask { key, token: Token(1), client, question }).await;
+        assert_eq!(next(&mut slow.replies).await.unwrap().after, 6, "behind all that it was sent");
     })
     .await;
 }

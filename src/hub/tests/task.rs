@@ -80,7 +80,7 @@ impl World {
             let question = Question::Snapshot(Selector::All);
             let client = Arc::clone(&client);
             self.ask(HubRequest::Ask { key: session.key, token: Token(1), client, question }).await;
-            match next(&mut session.replies).await.map(|reply| *reply) {
+            match next(&mut session.replies).await.map(|told| told.reply) {
                 Some(SessionReply::Answer(_, Answer::Snapshot(snapshot))) if enough(&snapshot) => {
                     return snapshot;
                 }
@@ -103,7 +103,7 @@ async fn a_write_goes_down_and_its_outcome_comes_back() {
         let settled = Observation::Settled { command: routed.id, at: UnixMillis(0), outcome: confirmed() };
         world.observations.send(settled).await.expect("the hub runs");
         let reply = next(&mut session.replies).await.expect("a reply");
-        assert_eq!(reply_line(&reply), "outcome 1 confirmed");
+        assert_eq!(reply_line(&reply.reply), "outcome 1 confirmed");
         let sent = next(&mut session.messages).await.expect("a message");
         assert_eq!(line(&sent), "press-1 sent Write m-1 by demo setpoint=20");
         let reply = next(&mut session.messages).await.expect("a message");
@@ -123,10 +123,10 @@ async fn a_link_that_takes_no_commands_means_busy_and_a_silent_one_a_timeout() {
             world.ask(HubRequest::Submit { key, token, client, command }).await;
         }
         let reply = next(&mut session.replies).await.expect("a reply");
-        assert_eq!(reply_line(&reply), format!("outcome {COMMAND_QUEUE} busy"));
+        assert_eq!(reply_line(&reply.reply), format!("outcome {COMMAND_QUEUE} busy"));
         let start = clock::instant();
         let reply = next(&mut session.replies).await.expect("a reply");
-        assert_eq!(reply_line(&reply), "outcome 0 timed out");
+        assert_eq!(reply_line(&reply.reply), "outcome 0 timed out");
         let waited = clock::instant() - start;
         assert!((Duration::from_secs(9)..Duration::from_secs(11)).contains(&waited), "{waited:?}");
     })
@@ -156,7 +156,7 @@ async fn every_reply_to_as_many_commands_as_a_session_may_have_finds_room() {
         for token in 0..COMMANDS_IN_FLIGHT {
             for expected in [format!("accepted {token}"), format!("outcome {token} confirmed")] {
                 let reply = next(&mut session.replies).await.expect("a reply");
-                assert_eq!(reply_line(&reply), expected);
+                assert_eq!(reply_line(&reply.reply), expected);
             }
         }
     })
@@ -171,7 +171,7 @@ async fn a_device_behind_a_link_that_does_not_run_is_busy() {
         let command = write("lamp-1", "setpoint", Value::Int(20));
         world.ask(HubRequest::Submit { key, token: Token(1), client, command }).await;
         let reply = next(&mut session.replies).await.expect("a reply");
-        assert_eq!(reply_line(&reply), "outcome 1 busy");
+        assert_eq!(reply_line(&reply.reply), "outcome 1 busy");
     })
     .await;
 }
@@ -200,7 +200,7 @@ async fn at_the_end_drivers_last_words_count_and_every_queue_closes() {
     let mut session = session.expect("a session");
     let mut replies = Vec::new();
     while let Some(reply) = next(&mut session.replies).await {
-        replies.push(reply_line(&reply));
+        replies.push(reply_line(&reply.reply));
     }
     assert_eq!(replies, ["outcome 1 confirmed", "outcome 2 timed out", "outcome 3 busy"]);
     assert!(next(&mut session.messages).await.is_none());
@@ -235,7 +235,9 @@ async fn many_requests_do_not_keep_an_observation_waiting() {
         let mut known = Vec::new();
         for _ in 0..100 {
             let answer = next(&mut session.replies).await.expect("an answer");
-            let SessionReply::Answer(_, Answer::Snapshot(snapshot)) = *answer else { panic!("{answer:?}") };
+            let SessionReply::Answer(_, Answer::Snapshot(snapshot)) = answer.reply else {
+                panic!("no snapshot")
+            };
             known.push(snapshot.devices[0].online);
         }
         assert_eq!((known[0], known[99]), (false, true));

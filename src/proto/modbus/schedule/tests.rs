@@ -133,6 +133,25 @@ fn polls_of_one_interval_are_spread_over_it() {
 }
 
 #[test]
+fn polls_that_fall_due_soon_are_made_together_and_none_twice() {
+    let polls: Vec<(usize, usize, u64)> = (0..50).map(|at| (at, at, 1000)).collect();
+    let mut bus = Bus::new(50, &polls);
+    bus.run_until(2000);
+    let mut wakes = 0;
+    while bus.at() < Duration::from_secs(12) {
+        wakes += u32::from(matches!(bus.turn(Duration::from_secs(12)), Next::Idle { .. }));
+    }
+    assert!(wakes <= 200, "500 polls were made in {wakes} wakes");
+    for unit in 0..50 {
+        let at: Vec<Duration> = bus.polls_of(unit).into_iter().filter(|at| at.as_millis() >= 2000).collect();
+        assert!((9..=11).contains(&at.len()), "unit {unit}: {at:?}");
+        let apart = at.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
+        let (least, most) = (Duration::from_millis(940), Duration::from_millis(1060));
+        assert!(apart.into_iter().all(|apart| (least..=most).contains(&apart)), "unit {unit}: {at:?}");
+    }
+}
+
+#[test]
 fn a_bus_that_cannot_keep_up_serves_all_units_alike_and_is_never_idle() {
     let polls: Vec<(usize, usize, u64)> = (0..10).map(|at| (at, at, if at == 0 { 0 } else { 20 })).collect();
     let mut bus = Bus::new(10, &polls);
