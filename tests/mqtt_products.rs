@@ -238,8 +238,11 @@ fn message(text: &str, retain: bool) -> Message {
     Message { topic: topic.into(), payload, retain, ..Message::default() }
 }
 
+/// Names and values, in the order of a message.
+type UserProperties = Vec<(Arc<str>, Arc<str>)>;
+
 /// Properties of MQTT 5, and the message that they travel with.
-fn user_properties(rest: &str) -> Result<(Vec<(Arc<str>, Arc<str>)>, &str), String> {
+fn user_properties(rest: &str) -> Result<(UserProperties, &str), String> {
     let (user, rest) = rest.split_once(' ').ok_or("properties and a message")?;
     let user = members(user)?.into_iter().map(|(name, value)| (name, value.to_string().into()));
     Ok((user.collect(), rest))

@@ -65,8 +65,8 @@ pub(super) struct Engine {
     /// Where a session that lives long hears of a changed configuration, and the dialect that it speaks.
     live: Option<(Coming, Dialect)>,
     meters: Arc<DialectMeters>,
-    /// Whether it is counted among the open sessions; a call is not.
-    counted: bool,
+    /// Its place among the open sessions; a call has none.
+    counted: Option<Counted>,
     /// What the session wants sent, in order.
     pub(super) outbox: Vec<Text>,
     /// Whether something in the outbox, or in it before, answers something: it is no device message that may wait for others.
@@ -135,7 +135,7 @@ impl Engine {
             client: None,
             live: None,
             meters,
-            counted: false,
+            counted: None,
             outbox: Vec::new(),
             urgent: false,
             verdict: None,
@@ -144,11 +144,7 @@ impl Engine {
 
     /// Counts it among the open sessions for as long as it lives.
     pub(super) fn count(&mut self) {
-        if !self.counted {
-            self.counted = true;
-            self.meters.opened.inc();
-            self.meters.sessions.inc();
-        }
+        self.counted.get_or_insert_with(|| Counted::among(&self.meters));
     }
 
     /// Lets a session that outlives a request follow the configuration. `live` must have given what the session was
@@ -511,12 +507,27 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.counted {
-            self.meters.sessions.dec();
-        }
         if let Some(attachment) = &self.attachment {
             self.hub.detach(attachment.key);
         }
+    }
+}
+
+/// One of the open sessions of a dialect, for as long as this lives.
+#[derive(Debug)]
+struct Counted(Arc<DialectMeters>);
+
+impl Counted {
+    fn among(meters: &Arc<DialectMeters>) -> Self {
+        meters.opened.inc();
+        meters.sessions.inc();
+        Self(Arc::clone(meters))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.sessions.dec();
     }
 }
 

@@ -161,9 +161,9 @@ async fn an_event_has_what_travels_beside_its_payload() {
     let alarm = json!({"topic": "tank/alarm", "payload": "{\"code\":7}", "user": {"floor": "-2"}});
     tank.publishes(alarm).await;
     let told = rig
-        .find(|seen| match seen {
-            Observation::Event { event, params, .. } => Some((event.to_string(), params.clone())),
-            _ => None,
+        .find(|seen| {
+            let Observation::Event { event, params, .. } = seen else { return None };
+            Some((event.to_string(), params.clone()))
         })
         .await;
     let params = vec![("code".into(), Value::Int(7)), ("floor".into(), Value::Int(-2))];
