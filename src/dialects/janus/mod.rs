@@ -137,7 +137,7 @@ fn address(request: &Request, context: &Context, now: Now, service: Service) -> 
             client: client.id.to_string(),
             uuid: device.uuid.to_string(),
         };
-        format!("?ticket={}", ticket.seal(&context.seal))
+        format!("?ticket={}", ticket.seal(&context.seal, &client.secret))
     };
     let (address, prefix) = match service {
         Service::WebSocket => (request.origin.websocket(&format!("/websocket{query}")), session::TOPICS[0]),

@@ -49,8 +49,12 @@ impl Telemetry {
         Self { context, client: None, only: None, subscriptions: Vec::new() }
     }
 
-    /// The device behind a topic, if this client may hear of it.
+    /// The device behind a topic, if this client may hear of it. On an endpoint that it shares, a session goes on when a
+    /// reload switches this dialect off.
     fn device(&self, destination: &str) -> Option<Arc<Device>> {
+        if !self.context.settings.janus.common.enabled {
+            return None;
+        }
         let uuid = TOPICS.iter().find_map(|topic| destination.strip_prefix(topic))?;
         let device = self.context.directory.by_uuid(uuid)?;
         let opened = self.only.as_ref().is_none_or(|only| only == uuid);
@@ -62,13 +66,12 @@ impl Telemetry {
 impl App for Telemetry {
     fn admit(&mut self, credentials: &Credentials, now: Now) -> Option<Arc<Client>> {
         let context = &self.context;
-        let open = |text| Ticket::open(text, &context.seal, now.instant);
-        let ticket = credentials.ticket.as_deref().and_then(open);
-        self.client = match ticket {
-            Some(ticket) => {
-                let client = context.clients.by_id(Dialect::Janus, &ticket.client).map(Arc::clone);
+        let find = |id: &str| context.clients.by_id(Dialect::Janus, id).map(Arc::clone);
+        let open = |text| Ticket::open(text, &context.seal, now.instant, find);
+        self.client = match credentials.ticket.as_deref().and_then(open) {
+            Some((ticket, client)) => {
                 self.only = Some(ticket.uuid);
-                client
+                Some(client)
             }
             // A ticket that is no longer good is a wrong credential, not the lack of one.
             None if credentials.ticket.is_some() && credentials.tokens.is_empty() => None,

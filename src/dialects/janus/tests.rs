@@ -6,7 +6,7 @@ use super::*;
 use crate::dialects::shared::fixture;
 use crate::dialects::shared::stomp::rig::{Rig, context, report, upgrade};
 use crate::dialects::{Input, Token};
-use crate::model::client::{Anonymous, Client, DeviceFilter, Rights, Secret};
+use crate::model::client::{Anonymous, Client, ClientBook, DeviceFilter, Rights, Secret};
 use crate::model::device::Device;
 use crate::model::directory::Directory;
 use crate::model::history::{History, HistoryRow};
@@ -104,6 +104,21 @@ fn a_ticket_of_a_client_that_is_gone_opens_nothing() {
     let ticket = ticket(&full, "reader", "press-1");
     let without = context(|context| context.clients = Arc::default());
     assert!(!connect(&without, &[("ticket", &ticket)], fixture::now()).1);
+}
+
+#[test]
+fn a_ticket_ends_with_the_secret_of_its_client() {
+    let before = fixture::context();
+    let ticket = ticket(&before, "demo", "press-1");
+    let after = context(|context| {
+        let anew = |client: &Arc<Client>| {
+            let secret = Secret::new(format!("{}, another one", client.secret.reveal()));
+            Arc::new(Client { secret, ..Client::clone(client) })
+        };
+        context.clients = Arc::new(ClientBook::new(context.clients.clients().iter().map(anew).collect()));
+    });
+    assert!(connect(&before, &[("ticket", &ticket)], fixture::now()).1);
+    assert!(!connect(&after, &[("ticket", &ticket)], fixture::now()).1);
 }
 
 fn with_anonymous(network: &str) -> Arc<Context> {
@@ -263,6 +278,25 @@ fn a_topic_finds_its_device_when_a_reload_brings_changes_or_takes_it() {
     assert_eq!(rig.send("UNSUBSCRIBE\nid:0\n\n\0"), [""; 0]);
     rig.input(Input::Reconfigured(both));
     assert_eq!(rig.said, [""; 0], "it is not subscribed any more");
+}
+
+#[test]
+fn on_a_shared_path_topics_are_silent_while_a_reload_has_switched_this_dialect_off() {
+    let on = fixture::context();
+    let off = context(|context| context.settings.janus.common.enabled = false);
+    let request = upgrade("/ws", &[("token", "demo")]);
+    let shared = crate::dialects::endpoints::ws(&request, &on, fixture::now(), Dialect::Oam, true);
+    let mut rig = Rig::upgraded(shared);
+    assert!(rig.send(CONNECT)[0].starts_with("CONNECTED\n"));
+    assert_eq!(rig.send("SUBSCRIBE\nid:b\ndestination:/ws/deviceData/press-1\n\n\0"), ["watch"]);
+    rig.input(Input::Reconfigured(off));
+    assert_eq!((std::mem::take(&mut rig.said), rig.watched.len()), (vec!["watch".to_owned()], 0));
+    rig.input(reported(&on, "press-1"));
+    assert_eq!(rig.said, [""; 0]);
+    rig.input(Input::Reconfigured(Arc::clone(&on)));
+    assert_eq!((std::mem::take(&mut rig.said), rig.watched.len()), (vec!["watch".to_owned()], 1));
+    rig.input(reported(&on, "press-1"));
+    assert_eq!(rig.said.len(), 1);
 }
 
 #[test]
