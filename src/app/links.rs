@@ -42,8 +42,8 @@ pub(super) struct Links {
 struct Running {
     stop: CancellationToken,
     announcer: Option<Announcer>,
-    /// Cancelled when the driver has ended.
-    ended: CancellationToken,
+    /// Cancelled when the driver has ended, and those whose end it may still have waited for.
+    ended: Vec<CancellationToken>,
     /// Where the driver goes on with other devices.
     roll: Keeper,
 }
@@ -190,14 +190,16 @@ impl Links {
                 running.stop.cancel();
                 // What was found under the old settings has been forgotten already.
                 running.announcer.iter().for_each(Announcer::silence);
-                before.push(running.ended);
+                before.extend(running.ended);
             }
         }
+        before.retain(|ended| !ended.is_cancelled());
         for start in steps.start {
             let stop = supervisor.token(Stage::Drivers).child_token();
             let ended = CancellationToken::new();
-            let first = others_end(before.clone());
+            let first = others_end(before.clone(), stop.clone());
             let guard = ended.clone().drop_guard();
+            let ended = before.iter().cloned().chain([ended]).collect();
             let announcer = start.port().announcer.clone();
             let (id, roll) = match start {
                 Start::Bus(bus, port) => {
@@ -240,14 +242,31 @@ fn members(broker: &Broker) -> Members {
     Members { devices: broker.devices.clone(), rules: broker.rules.clone(), scheme: broker.scheme.clone() }
 }
 
-/// Waits until these drivers have let go of their ports.
-async fn others_end(drivers: Vec<CancellationToken>) {
+/// Waits until these drivers have let go of their ports, unless the one that waits is told to stop: it ends at once then.
+async fn others_end(drivers: Vec<CancellationToken>, stop: CancellationToken) {
     let all = async {
         for ended in drivers {
             ended.cancelled().await;
         }
     };
-    if timeout(HAND_OVER, all).await.is_err() {
+    if let Some(Err(_)) = stop.run_until_cancelled(timeout(HAND_OVER, all)).await {
         warn!("a driver that was stopped takes longer to end than it should");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_driver_waits_for_those_before_it_and_no_longer_than_it_may_run_itself() {
+        let (begun, stop) = (clock::instant(), CancellationToken::new());
+        others_end(vec![CancellationToken::new()], stop.clone()).await;
+        assert!(clock::instant() - begun >= HAND_OVER);
+        let begun = clock::instant();
+        stop.cancel();
+        others_end(vec![CancellationToken::new()], stop).await;
+        assert!(clock::instant() - begun < HAND_OVER);
     }
 }
