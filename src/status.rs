@@ -3,18 +3,15 @@
 //! Asks the hub like any client does, so it knows nothing of the hub's insides; outside of systemd nobody would see
 //! the line, and the task is not started. A reload that was refused is told in it until another is not.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::dialects::Token;
-use crate::hub::handle::{Attachment, HubGone, HubHandle, HubRequest, SessionReply};
-use crate::model::client::{Client, DeviceFilter, Rights, Secret};
+use crate::hub::handle::{HubHandle, NoAnswer};
 use crate::model::interest::Selector;
-use crate::model::snapshot::{Answer, Question, Snapshot};
+use crate::model::snapshot::Snapshot;
 use crate::notify;
 use crate::serve::admission::Admission;
 
@@ -45,39 +42,24 @@ async fn tell(
     hub: &HubHandle,
     admission: &Admission,
     mut notices: watch::Receiver<Option<String>>,
-) -> Result<(), HubGone> {
-    // It watches nothing, so no device message ever comes.
-    let mut seat = hub.attach(1).await?;
-    let client = Arc::new(Client {
-        id: "status".into(),
-        secret: Secret::new(""),
-        dialects: Vec::new(),
-        devices: DeviceFilter::new(["*"]),
-        rights: Rights::READ,
-    });
+) -> Result<(), NoAnswer> {
     loop {
-        let question = Question::Snapshot(Selector::All);
-        let client = Arc::clone(&client);
-        hub.send(HubRequest::Ask { key: seat.key, token: Token(0), client, question }).await?;
-        let snapshot = answer(&mut seat).await?;
+        let seen = match hub.look(Selector::All, EVERY).await {
+            Ok(snapshot) => Some(snapshot),
+            // A hub that is stuck is for the watchdog; the line stays as it was.
+            Err(NoAnswer::Late) => None,
+            Err(gone @ NoAnswer::Gone) => return Err(gone),
+        };
         let notice = notices.borrow_and_update().clone();
         // Said again even where nothing has changed: a reload puts a line of its own there.
-        notify::status(&line(&snapshot, admission.count(), notice.as_deref()));
+        if let Some(snapshot) = seen {
+            notify::status(&line(&snapshot, admission.count(), notice.as_deref()));
+        }
         // Each end of a reload is a notice, so a line of the time before it does not stay. Cancel-safe: a notice that
         // was not taken stays one.
         if let Ok(Err(_)) = tokio::time::timeout(EVERY, notices.changed()).await {
             // Nobody is left who could reload.
             tokio::time::sleep(EVERY).await;
-        }
-    }
-}
-
-async fn answer(seat: &mut Attachment) -> Result<Arc<Snapshot>, HubGone> {
-    loop {
-        if let SessionReply::Answer(_, Answer::Snapshot(snapshot)) =
-            seat.replies.recv().await.ok_or(HubGone)?.reply
-        {
-            return Ok(snapshot);
         }
     }
 }

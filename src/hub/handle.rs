@@ -235,19 +235,28 @@ impl HubHandle {
     /// What the hub knows of some devices and of all links, for the gateway's own use. Fails when the hub has ended or
     /// does not answer in this time.
     pub async fn look(&self, selector: Selector, patience: Duration) -> Result<Arc<Snapshot>, NoAnswer> {
-        let everybody = Client {
+        let gateway = Client {
             id: "gateway".into(),
             secret: Secret::new(""),
             dialects: Vec::new(),
             devices: DeviceFilter::new(["*"]),
             rights: Rights::READ,
         };
+        self.look_as(Arc::new(gateway), selector, patience).await
+    }
+
+    /// The same for a client, of whose devices alone it tells.
+    pub async fn look_as(
+        &self,
+        client: Arc<Client>,
+        selector: Selector,
+        patience: Duration,
+    ) -> Result<Arc<Snapshot>, NoAnswer> {
         let looking = async {
             let mut attachment = self.attach(1).await?;
             let key = attachment.key;
             let question = Question::Snapshot(selector);
-            self.send(HubRequest::Ask { key, token: Token(0), client: Arc::new(everybody), question })
-                .await?;
+            self.send(HubRequest::Ask { key, token: Token(0), client, question }).await?;
             let snapshot = loop {
                 match attachment.replies.recv().await.map(|told| told.reply) {
                     Some(SessionReply::Answer(_, Answer::Snapshot(snapshot))) => break Ok(snapshot),

@@ -13,7 +13,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, S
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
-use percent_encoding::percent_decode_str;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +29,7 @@ use super::monitor;
 use super::origin::{Ends, origin, peer};
 use super::sockjs::{self, Delivery, Receiver, Reply, Visit};
 use crate::clock;
+use crate::dialects::shared::form;
 use crate::dialects::{Carry, Closing, Entry, Errand, Input, Opening, Request, Response, Session, Upgrade};
 use crate::model::client::Dialect;
 
@@ -158,7 +158,7 @@ impl Door {
         let request = Request {
             method: parts.method.as_str().to_owned(),
             path: parts.uri.path().to_owned(),
-            query: decode_query(parts.uri.query().unwrap_or_default()),
+            query: form::pairs(parts.uri.query().unwrap_or_default()),
             headers,
             body,
             peer,
@@ -390,19 +390,6 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
         .any(|each| each.trim().eq_ignore_ascii_case(token))
 }
 
-/// Pairs of a query, as forms encode them.
-fn decode_query(query: &str) -> Vec<(String, String)> {
-    let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key), decode(value))
-        })
-        .collect()
-}
-
 fn wants_json(path: &str, headers: &HeaderMap) -> bool {
     let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     path.starts_with("/api/") || accepts.is_some_and(|accept| accept.contains("json"))
@@ -455,13 +442,6 @@ fn convert(response: Response) -> HttpResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_query_is_decoded_as_forms_encode_it() {
-        let pairs = decode_query("a=1&b=%E4%BD%A0+x&&flag&a=2%3D3&bad=%zz");
-        let expected = [("a", "1"), ("b", "\u{4f60} x"), ("flag", ""), ("a", "2=3"), ("bad", "%zz")];
-        assert_eq!(pairs, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
-    }
 
     #[test]
     fn a_key_is_sixteen_bytes_in_base64() {

@@ -1,11 +1,13 @@
 //! The pages for whoever watches the gateway: is it alive, is it ready, and what does it count.
 //!
 //! `/healthz` answers anybody, and says only whether the hub answers. `/readyz` and `/metrics` tell ids of buses and
-//! devices: they answer loopback without a credential, unless a proxy has passed the request on, and everybody else with the secret of any client that may read,
-//! as `Authorization: Bearer`.
+//! devices: they answer loopback without a credential, unless a proxy has passed the request on, and everybody else with the
+//! secret of any client that may read, as `Authorization: Bearer`. Such a client is told of the devices that it may see, and of
+//! links only if these are all.
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::{HeaderMap, Method, header};
 use serde_json::json;
@@ -22,6 +24,9 @@ use crate::model::time::Clock;
 
 /// Reasons that a page names. What is left out is counted.
 const REASONS: usize = 50;
+
+/// What stands in the lines that count something of a bus or broker.
+const OF_A_LINK: &str = "{link=\"";
 
 /// One of the pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,14 +57,23 @@ pub(super) async fn answer(
     if method != Method::GET && method != Method::HEAD {
         return Response::text(405, "only GET is answered here\n").with("allow", "GET, HEAD");
     }
+    let (mut viewer, mut whole) = (None, true);
     if page != Page::Health && !is_local(headers, peer) {
-        if let Err(refusal) = admit(headers, peer, shared, |client| client.rights.read) {
-            return refusal;
+        match admit(headers, peer, shared, |client| client.rights.read) {
+            Ok(client) => {
+                whole = shared.context.directory.devices().iter().all(|device| client.sees(device));
+                viewer = Some(client);
+            }
+            Err(refusal) => return refusal,
         }
     }
     // Health looks at nobody in particular, so that it costs the hub next to nothing.
     let selector = if page == Page::Health { Selector::Device("".into()) } else { Selector::All };
-    let seen = shared.hub.look(selector, shared.patience.hub).await;
+    let seen = match viewer {
+        Some(client) => shared.hub.look_as(client, selector, shared.patience.hub).await,
+        None => shared.hub.look(selector, shared.patience.hub).await,
+    };
+    let seen = seen.map(|snapshot| if whole { snapshot } else { without_links(snapshot) });
     let response = match (page, seen) {
         (Page::Health, Ok(_)) => Response::text(200, "ok\n"),
         (Page::Health, Err(error)) => Response::text(503, format!("{error}\n")),
@@ -68,9 +82,14 @@ pub(super) async fn answer(
             let body = json!({ "ready": false, "reasons": [error.to_string()] });
             Response::json(503, format!("{body}\n"))
         }
-        (Page::Metrics, seen) => metrics(seen.ok().as_deref(), shared),
+        (Page::Metrics, seen) => metrics(seen.ok().as_deref(), whole, shared),
     };
     response.with("cache-control", "no-store")
+}
+
+/// What a client is shown that may not see everything behind the links.
+fn without_links(snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+    Arc::new(Snapshot { links: Vec::new(), ..Arc::unwrap_or_clone(snapshot) })
 }
 
 /// Lets a client in of which this holds, unless somebody guesses at its address.
@@ -79,7 +98,7 @@ pub(super) fn admit(
     peer: IpAddr,
     shared: &Shared,
     may: impl Fn(&Client) -> bool,
-) -> Result<(), Response> {
+) -> Result<Arc<Client>, Response> {
     let logins = shared.admission.logins(shared.server.limits.failed_logins);
     let now = clock::instant();
     if let Some(wait) = logins.blocked(peer, now) {
@@ -93,7 +112,7 @@ pub(super) fn admit(
     let token = token.map(|(_, token)| token.trim());
     let client = token.and_then(|token| shared.context.clients.by_secret(token));
     match (client, token) {
-        (Some(client), _) if may(client) => return Ok(()),
+        (Some(client), _) if may(client) => return Ok(Arc::clone(client)),
         (None, Some(token)) => logins.failed(peer, "monitor", token, now),
         (Some(_) | None, _) => {}
     }
@@ -143,8 +162,14 @@ fn up(snapshot: &Snapshot) -> usize {
     snapshot.links.iter().filter(|link| link.up).count()
 }
 
-fn metrics(snapshot: Option<&Snapshot>, shared: &Shared) -> Response {
+fn metrics(snapshot: Option<&Snapshot>, whole: bool, shared: &Shared) -> Response {
     let mut text = shared.meters.text();
+    if !whole {
+        text = text
+            .lines()
+            .filter(|line| !line.contains(OF_A_LINK))
+            .fold(String::new(), |kept, line| kept + line + "\n");
+    }
     write!(
         text,
         "# HELP pentad_build_info Which version runs\n# TYPE pentad_build_info gauge\npentad_build_info{{version=\"{}\"}} 1\n",

@@ -26,9 +26,10 @@ async fn play_hub(rig: &mut Rig) {
             | HubRequest::Release { .. }) => panic!("{other:?} before a session is opened"),
         }
     };
-    let HubRequest::Ask { token, .. } = rig.asked().await else { panic!("nothing was asked") };
+    let HubRequest::Ask { token, client, .. } = rig.asked().await else { panic!("nothing was asked") };
     let directory = bed::context().directory;
-    let devices = directory.devices().iter().enumerate().map(|(at, device)| DeviceSnapshot {
+    let seen = directory.devices().iter().filter(|device| client.sees(device));
+    let devices = seen.enumerate().map(|(at, device)| DeviceSnapshot {
         device: Arc::clone(device),
         online: at == 0,
         since: None,
@@ -131,6 +132,25 @@ async fn from_elsewhere_only_who_may_read_sees_more_than_health() {
         assert_eq!(asked(&mut rig, path, &[elsewhere, right]).await.0, 200, "{path}");
     }
     assert_eq!(asked(&mut rig, "/healthz", &[elsewhere]).await.0, 200);
+}
+
+#[tokio::test]
+async fn from_elsewhere_a_client_sees_its_own_devices_and_links_only_with_all_of_them() {
+    let proxy = vec![[127, 0, 0, 1].into()];
+    let mut rig = Rig::with(Setup { trusted_proxies: proxy, ..Setup::default() });
+    rig.shared.meters.bus("good").bus.requests.inc();
+    let counted = "pentad_bus_requests_total{link=\"good\"} 1";
+    for (secret, devices, links) in [("bearer reader-secret", 2, 0), ("bearer demo", 5, 2)] {
+        let headers = [("x-forwarded-for", "192.0.2.7"), ("authorization", secret)];
+        let (_, body) = asked(&mut rig, "/readyz", &headers).await;
+        let ready: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&ready["devices"]["total"], &ready["links"]["total"]), (&devices.into(), &links.into()));
+        let (_, text) = asked(&mut rig, "/metrics", &headers).await;
+        assert_eq!(body.contains("lamp-1") && body.contains("link bad"), links > 0, "{body}");
+        assert_eq!(text.contains("link=\"bad\""), links > 0, "{text}");
+        assert_eq!(text.lines().any(|line| line == counted), links > 0, "{text}");
+        assert!(text.lines().any(|line| line == format!("pentad_devices {devices}")), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Bodies of HTML forms (`application/x-www-form-urlencoded`).
+//! Bodies of HTML forms (`application/x-www-form-urlencoded`), and queries, which have the same form.
 //!
 //! Whatever is sent is pairs of something: what is no valid percent-encoding stands for itself.
 
