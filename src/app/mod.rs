@@ -258,9 +258,6 @@ fn keep_time(
     clock::begin(config.gateway.clock);
     let troubled = meters.hub().history_troubled;
     let kept = keep_history(supervisor, config.history.clone(), directory, &troubled);
-    if config.history.is_some() && kept.is_none() {
-        troubled.set(1);
-    }
     if let Some((keeper, _)) = &kept {
         clock::passed(keeper.recovered.last, keeper.recovered.last_right);
     }
@@ -269,24 +266,26 @@ fn keep_time(
     kept
 }
 
-/// Opens the history store and starts its thread. A gateway whose history cannot be opened serves without one: that
-/// somebody sees the present matters more.
+/// Opens the history store and starts its thread. A gateway whose history cannot be opened serves without one until it
+/// can: that somebody sees the present matters more.
 fn keep_history(
     supervisor: &mut Supervisor,
     history: Option<History>,
     directory: &Arc<Directory>,
     troubled: &Gauge,
 ) -> Option<(Keeper, Archive)> {
-    let (keeper, archive, worker) = match store::open(history?, Arc::clone(directory)) {
+    let history = history?;
+    let (keeper, archive, worker) = match store::open(history.clone(), Arc::clone(directory)) {
         Ok(opened) => opened,
         Err(error) => {
-            error!(error = %Chain(&error), "no history is kept");
-            return None;
+            error!(error = %Chain(&error), "no history is kept until it can be opened; it is tried again");
+            store::wait(history, Arc::clone(directory))
         }
     };
     let (runtime, worker) = (Handle::current(), worker.telling(troubled.clone()));
     if let Err(error) = supervisor.spawn_thread(Stage::Hub, "history", move || worker.run(&runtime)) {
         error!(%error, "no history is kept: cannot start its thread");
+        troubled.set(1);
         return None;
     }
     Some((keeper, archive))

@@ -44,6 +44,15 @@ impl Documents {
         }
     }
 
+    /// Who has asked about any collection, since all may have changed.
+    pub(super) fn tell_all(&mut self) -> Vec<(SessionKey, Arc<str>)> {
+        let watchers = std::mem::take(&mut self.watchers).into_iter();
+        let of_one = |(collection, keys): (Arc<str>, BTreeSet<SessionKey>)| {
+            keys.into_iter().map(move |key| (key, Arc::clone(&collection)))
+        };
+        watchers.flat_map(of_one).collect()
+    }
+
     /// Everything, to be written into a store that was begun anew.
     pub(super) fn all(&self) -> impl Iterator<Item = Write> {
         self.collections.iter().flat_map(|(collection, documents)| {

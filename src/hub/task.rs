@@ -167,7 +167,7 @@ impl Hub {
         let mut state = HubState::new(directory);
         let (mut jobs, mut news) = (None, None);
         if let Some(keeper) = keeper {
-            state.remember(keeper.recovered, now);
+            state.begin_with(keeper.recovered, keeper.is_open, now);
             (jobs, news) = (Some(keeper.jobs), Some(keeper.news));
         }
         let counted = state.last_number();
@@ -264,6 +264,8 @@ impl Hub {
                 self.next_replay = now.instant;
             }
             News::Anew => self.state.rewrite(),
+            // Numbers that were passed over are no messages.
+            News::Opened(recovered) => self.counted += self.state.remember(*recovered, now),
         }
         self.drain(now);
     }

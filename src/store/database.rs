@@ -4,7 +4,7 @@
 //! them at once. The file gives freed pages back, and grows no further than it may: the oldest messages go first.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,8 +58,13 @@ pub enum Trouble {
     #[error("the history database cannot be used")]
     Sqlite(#[from] rusqlite::Error),
     /// The tables are of another version of this program.
-    #[error("the history database has format {found}, this version knows {FORMAT}")]
+    #[error(
+        "it has format {found}, this version knows {FORMAT}: run the version that wrote it, or move {path} away \
+         and a new history is begun"
+    )]
     Format {
+        /// Which file.
+        path: PathBuf,
         /// Its format.
         found: i64,
     },
@@ -128,7 +133,7 @@ impl Database {
                 "BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {FORMAT}; COMMIT;"
             ))?,
             FORMAT => {}
-            found => return Err(Trouble::Format { found }),
+            found => return Err(Trouble::Format { path: path.to_owned(), found }),
         }
         let mut database = Self {
             connection,
@@ -196,6 +201,11 @@ impl Database {
             });
         }
         Ok(recovered)
+    }
+
+    /// The last number that was given is this one at least, also if nothing is kept before the process ends.
+    pub(super) fn begin_above(&self, number: u64) -> Result<(), Trouble> {
+        self.raise("seq", number)
     }
 
     fn last_time(&self) -> Result<Option<UnixMillis>, Trouble> {

@@ -32,12 +32,14 @@ use crate::model::time::{Clock, UnixMillis};
 
 mod bytes;
 mod database;
+mod opening;
 pub mod record;
 mod scan;
 mod tail;
 mod worker;
 
-pub use worker::{OpenError, Worker, open};
+pub use opening::OpenError;
+pub use worker::{Worker, open, wait};
 
 /// Jobs of the hub that wait for the store. When only [`RESERVE`] places are left, messages are no longer kept
 /// until there is room again, and counted: the plant goes on, the history has a gap.
@@ -172,6 +174,8 @@ pub enum News {
     Chunk(Chunk),
     /// The file was damaged and another one begun, which lacks everything.
     Anew,
+    /// The file could not be opened at first, and now it is: this is what it had.
+    Opened(Box<Recovered>),
 }
 
 /// Past messages.
@@ -241,6 +245,9 @@ pub struct Keeper {
     pub news: mpsc::Receiver<News>,
     /// What there is.
     pub recovered: Recovered,
+    /// Whether the file is open. Where it is not, only the number to begin above is known; what is there is told
+    /// later, and nothing but messages may be handed over before.
+    pub is_open: bool,
 }
 
 /// Whose answers go where.

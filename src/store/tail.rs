@@ -17,7 +17,8 @@ use crate::model::time::UnixMillis;
 /// The file.
 #[derive(Debug)]
 pub(super) struct Tail {
-    file: File,
+    /// Missing while it cannot be opened.
+    file: Option<File>,
     bytes: usize,
 }
 
@@ -31,18 +32,21 @@ impl Tail {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let (writes, garbage) = parse(&bytes);
-        let mut tail = Self { file, bytes: bytes.len().saturating_sub(garbage) };
+        let mut tail = Self { file: Some(file), bytes: bytes.len().saturating_sub(garbage) };
         tail.cut()?;
         Ok((tail, writes))
+    }
+
+    /// None yet: what is appended is only in memory.
+    pub(super) fn absent() -> Self {
+        Self { file: None, bytes: 0 }
     }
 
     /// While the database takes nothing the tail grows no further than [`MOST_BYTES`]; what comes then is only in
     /// memory.
     pub(super) fn append(&mut self, writes: &[u8]) -> io::Result<()> {
-        if self.bytes > MOST_BYTES {
-            return Ok(());
-        }
-        let written = self.file.write_all(writes);
+        let Some(file) = self.file.as_mut().filter(|_| self.bytes <= MOST_BYTES) else { return Ok(()) };
+        let written = file.write_all(writes);
         match written {
             Ok(()) => self.bytes += writes.len(),
             // Half a record would hide all that follow it. Where even cutting it off fails, the next one hides.
@@ -67,14 +71,15 @@ impl Tail {
     /// A file that takes nothing.
     #[cfg(test)]
     pub(super) fn refusing(path: &Path) -> Self {
-        Self { file: File::open(path).unwrap(), bytes: 0 }
+        Self { file: Some(File::open(path).unwrap()), bytes: 0 }
     }
 
     /// Nothing is behind what counts.
     fn cut(&mut self) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
         let end = u64::try_from(self.bytes).unwrap_or(u64::MAX);
-        self.file.set_len(end)?;
-        self.file.seek(SeekFrom::Start(end)).map(drop)
+        file.set_len(end)?;
+        file.seek(SeekFrom::Start(end)).map(drop)
     }
 }
 

@@ -1,11 +1,8 @@
 //! The store's thread: takes jobs and queries, commits in time, and survives whatever happens to its file.
 
 use std::collections::VecDeque;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::runtime::Handle;
@@ -13,15 +10,16 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
 use super::database::{Database, Trouble};
+use super::opening::{Files, OpenError, high_number, oldest, open_database, open_files, set_aside};
 use super::scan::Scan;
 use super::tail::{self, Tail};
 use super::{
     Archive, Asked, Chunk, Fetch, JOB_QUEUE, Job, Keeper, NEWS_QUEUE, News, QUERY_QUEUE, Recovered, Write,
 };
+use crate::backoff::Backoff;
 use crate::clock;
 use crate::config::History;
 use crate::model::directory::Directory;
-use crate::model::time::UnixMillis;
 use crate::report::Chain;
 
 /// Jobs that are taken in one turn.
@@ -33,30 +31,19 @@ const COMMIT_BYTES: usize = 1 << 20;
 /// Bytes that wait while the disk takes nothing. When full the oldest are dropped and counted.
 const PENDING_BYTES: usize = 4 << 20;
 
+/// Pauses between attempts to open what could not be opened at the start.
+const REOPEN_FIRST: Duration = Duration::from_secs(1);
+const REOPEN_MAX: Duration = Duration::from_secs(60);
+
 /// Queries under way at a time; the others wait in their queue.
 const SCANS: usize = 4;
 
-/// Why there is no store.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Its folder or the tail.
-    #[error("cannot open {path}")]
-    File {
-        /// Which file or folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The database.
-    #[error("cannot open {path}")]
-    Database {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Trouble,
-    },
+/// Files that cannot be opened.
+#[derive(Debug)]
+struct Closed {
+    backoff: Backoff,
+    /// When it is tried again.
+    next: Instant,
 }
 
 /// The owner of the store's files. Runs on a thread of its own.
@@ -65,9 +52,11 @@ pub struct Worker {
     settings: History,
     /// What they are to be from the next commit on.
     next_settings: watch::Receiver<History>,
-    /// Missing only while none can be begun, since the disk takes nothing.
+    /// Missing only while it cannot be opened, or none can be begun since the disk takes nothing.
     database: Option<Database>,
     tail: Tail,
+    /// Set until the files could be opened for the first time.
+    closed: Option<Closed>,
     /// Whether the tail took what was last given to it.
     tail_fails: bool,
     jobs: mpsc::Receiver<Job>,
@@ -86,53 +75,39 @@ pub struct Worker {
     dropped: u64,
 }
 
-/// Opens the store and takes in what a process that was killed has left behind. A damaged file is set aside. On a disk that
-/// takes nothing, a history that is there is read, and one that is not is begun when there is room.
+/// Opens the store, see [`open_files`].
 pub fn open(settings: History, directory: Arc<Directory>) -> Result<(Keeper, Archive, Worker), OpenError> {
-    let file = |path: &Path| {
-        let path = path.to_owned();
-        |source| OpenError::File { path, source }
-    };
-    if let Some(folder) = settings.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(file(folder))?;
-    }
-    let in_database = |source| OpenError::Database { path: settings.path.clone(), source };
-    let nothing_there = !has_content(&settings.path);
-    let opened = match open_database(&settings) {
-        Err(trouble) if trouble.is_damage() => {
-            set_aside(&settings.path, &trouble);
-            open_database(&settings)
-        }
-        opened => opened,
-    };
-    let mut shortage = None;
-    let (mut database, mut recovered) = match opened {
-        Ok((database, recovered)) => (Some(database), recovered),
-        Err(trouble) if nothing_there && trouble.is_shortage() => {
-            shortage = Some(trouble);
-            (None, Recovered::default())
-        }
-        Err(trouble) => return Err(in_database(trouble)),
-    };
-    let tail_path = beside(&settings.path, "-tail");
-    let (mut tail, mut left) = Tail::open(&tail_path).map_err(file(&tail_path))?;
-    if let (Some(database), false) = (&mut database, left.is_empty()) {
-        (recovered, shortage) = with_tail(database, &mut left, &settings).map_err(in_database)?;
-    }
-    // What could not be taken in stays there.
-    if shortage.is_none() {
-        tail.clear().map_err(file(&tail_path))?;
-    }
+    let files = open_files(&settings)?;
+    let (mut keeper, archive, mut worker) = assemble(settings, directory);
+    (keeper.recovered, keeper.is_open) = (worker.move_in(files), true);
+    Ok((keeper, archive, worker))
+}
+
+/// A store whose files cannot be opened now. The worker tries it again; until then it keeps a little in memory, and
+/// answers like one that has nothing.
+pub fn wait(settings: History, directory: Arc<Directory>) -> (Keeper, Archive, Worker) {
+    let (keeper, archive, mut worker) = assemble(settings, directory);
+    let mut backoff = Backoff::new(REOPEN_FIRST, REOPEN_MAX);
+    let next = clock::instant() + backoff.next(fastrand::f64());
+    worker.closed = Some(Closed { backoff, next });
+    worker.due = Some(next);
+    worker.set_troubled(true);
+    (keeper, archive, worker)
+}
+
+/// With nothing open.
+fn assemble(settings: History, directory: Arc<Directory>) -> (Keeper, Archive, Worker) {
     let (jobs, job_queue) = mpsc::channel(JOB_QUEUE);
     let (news, news_queue) = mpsc::channel(NEWS_QUEUE);
     let (queries, query_queue) = mpsc::channel(QUERY_QUEUE);
     let (limits, next_settings) = watch::channel(settings.clone());
-    let mut worker = Worker {
+    let worker = Worker {
         settings,
         next_settings,
-        database,
-        tail,
+        database: None,
+        tail: Tail::absent(),
         tail_fails: false,
+        closed: None,
         jobs: job_queue,
         news,
         queries: query_queue,
@@ -144,59 +119,9 @@ pub fn open(settings: History, directory: Arc<Directory>) -> Result<(Keeper, Arc
         told: Gauge::default(),
         dropped: 0,
     };
-    if let Some(trouble) = shortage {
-        worker.trouble(&Chain(&trouble).to_string());
-        worker.due = Some(clock::instant() + worker.settings.commit_every);
-        worker.wait_for_room(left);
-    } else {
-        info!(path = %worker.settings.path.display(), seq = recovered.seq, "history is kept");
-    }
-    Ok((Keeper { jobs, news: news_queue, recovered }, Archive { queries, directory, limits }, worker))
-}
-
-fn open_database(settings: &History) -> Result<(Database, Recovered), Trouble> {
-    let database = Database::open(&settings.path, settings.max_bytes)?;
-    let recovered = database.recover()?;
-    Ok((database, recovered))
-}
-
-/// What there is once the tail has been taken in. Where the disk has no room for it, also what it said; the tail waits then.
-fn with_tail(
-    database: &mut Database,
-    left: &mut Vec<Write>,
-    settings: &History,
-) -> Result<(Recovered, Option<Trouble>), Trouble> {
-    let taken = match take_in(database, left, settings) {
-        Err(trouble) if trouble.is_damage() => {
-            set_aside(&settings.path, &trouble);
-            *database = open_database(settings)?.0;
-            take_in(database, left, settings)
-        }
-        taken => taken,
-    };
-    match taken {
-        Ok(recovered) => {
-            info!(
-                changes = left.len(),
-                "the history has taken in what was not committed when the process ended"
-            );
-            left.clear();
-            Ok((recovered, None))
-        }
-        Err(trouble) if trouble.is_shortage() => {
-            database.roll_back();
-            Ok((database.foresee(left)?, Some(trouble)))
-        }
-        Err(trouble) => Err(trouble),
-    }
-}
-
-fn take_in(database: &mut Database, left: &[Write], settings: &History) -> Result<Recovered, Trouble> {
-    for write in left {
-        database.write(write)?;
-    }
-    database.commit(oldest(settings))?;
-    database.recover()
+    let recovered = Recovered { seq: high_number(), ..Recovered::default() };
+    let keeper = Keeper { jobs, news: news_queue, recovered, is_open: false };
+    (keeper, Archive { queries, directory, limits }, worker)
 }
 
 /// What wakes the worker.
@@ -238,6 +163,9 @@ impl Worker {
             self.advance();
         }
         self.commit();
+        if !self.pending.is_empty() {
+            warn!(changes = self.pending.len(), "what the history could not take is lost");
+        }
         // Dropped with the connection that wrote them, the log and its index are folded into the database.
         debug!("the history is closed");
     }
@@ -335,6 +263,9 @@ impl Worker {
         self.adopt_settings();
         let retry = clock::instant() + self.settings.commit_every;
         let oldest = oldest(&self.settings);
+        if !self.open_again() {
+            return;
+        }
         if self.database.is_none() && !self.begin() {
             self.due = Some(retry);
             return;
@@ -372,6 +303,37 @@ impl Worker {
             info!(dropped = self.dropped, "the history can be written again");
             self.dropped = 0;
         }
+    }
+
+    /// Takes what is open into use. Gives what was in it.
+    fn move_in(&mut self, files: Files) -> Recovered {
+        let Files { database, tail, recovered, left, shortage } = files;
+        (self.database, self.tail) = (database, tail);
+        if let Some(trouble) = shortage {
+            self.trouble(&Chain(&trouble).to_string());
+            self.due = Some(clock::instant() + self.settings.commit_every);
+            self.wait_for_room(left);
+        }
+        recovered
+    }
+
+    /// Tries to open the files where they could not be yet and it is time. Whether they are open.
+    fn open_again(&mut self) -> bool {
+        let Some(mut closed) = self.closed.take() else { return true };
+        if closed.next <= clock::instant() {
+            match open_files(&self.settings) {
+                Ok(files) => {
+                    let recovered = self.move_in(files);
+                    drop(self.news.blocking_send(News::Opened(Box::new(recovered))));
+                    return true;
+                }
+                Err(error) => debug!(error = %Chain(&error), "the history still cannot be opened"),
+            }
+            closed.next = clock::instant() + closed.backoff.next(fastrand::f64());
+        }
+        self.due = Some(closed.next);
+        self.closed = Some(closed);
+        false
     }
 
     /// Begins a database where there is none. What the hub holds beside messages is written into it anew.
@@ -462,50 +424,10 @@ impl Worker {
     }
 }
 
-fn oldest(settings: &History) -> UnixMillis {
-    let keep = i64::try_from(settings.keep.as_millis()).unwrap_or(i64::MAX);
-    // Nothing is forgotten because a clock is wrong.
-    UnixMillis(clock::now().certain.0.saturating_sub(keep))
-}
-
-/// Whether there may be something in a file.
-fn has_content(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.len() > 0)
-}
-
-/// Renames a damaged database with its log, so that somebody can look at it, and says so.
-fn set_aside(path: &Path, trouble: &Trouble) {
-    let mark = format!(".damaged-{}", clock::wall().0 / 1000);
-    let aside = beside(path, &mark);
-    error!(
-        path = %path.display(),
-        aside = %aside.display(),
-        error = %Chain(trouble),
-        "the history is damaged and is set aside, a new one is begun"
-    );
-    for part in ["", "-wal", "-shm"] {
-        let (from, to) = (beside(path, part), beside(path, &format!("{mark}{part}")));
-        match fs::rename(&from, &to) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                warn!(path = %from.display(), %error, "cannot set the file aside, it is deleted");
-                drop(fs::remove_file(&from));
-            }
-        }
-    }
-}
-
-/// A file whose name begins like another one's.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::fs;
+    use std::path::Path;
 
     use super::*;
 

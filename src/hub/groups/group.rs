@@ -92,11 +92,11 @@ pub(super) struct Line {
 /// What an ended relation had dealt with.
 #[derive(Debug)]
 pub(super) struct Ghost {
-    interest: Interest,
-    from: u64,
-    to: u64,
+    pub(super) interest: Interest,
+    pub(super) from: u64,
+    pub(super) to: u64,
     /// It counts for relations with lower numbers: those that were there when it ended.
-    before: u64,
+    pub(super) before: u64,
 }
 
 /// A stretch of the past that some relations go through together.

@@ -24,13 +24,14 @@ use crate::model::client::Client;
 use crate::model::interest::{GroupAnswer, GroupAsk};
 use crate::model::message::{DeviceMessage, Kinds};
 use crate::model::time::{Change, Now, UnixMillis};
-use crate::store::{Fetch, Recovered, Write};
+use crate::store::{Fetch, Write};
 
 mod adopt;
 mod group;
+mod restore;
 mod waiting;
 
-use group::{Due, Group, Line, Member};
+use group::{Due, Group, Member};
 use waiting::Placed;
 
 /// Messages that a group may be behind. When it is more, the oldest are passed over and counted. The store's own
@@ -107,42 +108,6 @@ pub(super) struct Answered {
 }
 
 impl Groups {
-    /// From now on relations can outlive their holders; these are from before. Each of them looks for what it has
-    /// missed.
-    pub(super) fn restore(&mut self, recovered: &Recovered, roster: &Roster, now: Now) {
-        self.keeping = true;
-        for (name, floor, retain) in &recovered.groups {
-            let mut group = Group::new(*retain, !retain.is_zero());
-            group.written_floor = *floor;
-            self.by_name.insert(Arc::clone(name), group);
-        }
-        for stored in &recovered.relations {
-            let Some(group) = self.by_name.get_mut(&stored.group) else { continue };
-            // What is certain may be in the past, so that no relation ends because a clock is wrong; and none outlives its
-            // time because that clock was wrong when its end was written down.
-            let expires = stored.expires.unwrap_or_else(|| after(now.certain, group.retain));
-            let left = u64::try_from(expires.0.saturating_sub(now.certain.0)).unwrap_or(0);
-            let left = Duration::from_millis(left).min(group.retain);
-            let cursor = stored.cursor.unwrap_or(group.written_floor);
-            let number = group.number_of_next;
-            group.number_of_next += 1;
-            let relation = Line {
-                label: Arc::clone(&stored.label),
-                interest: stored.interest.clone(),
-                holders: BTreeSet::new(),
-                from: stored.from,
-                cursor: Some(cursor),
-                stuck: false,
-                expires: Some((now.instant + left, expires)),
-                changed: true,
-            };
-            group.index.set(number, roster.covered(&relation.interest));
-            group.by_label.insert(Arc::clone(&relation.label), number);
-            group.relations.insert(number, relation);
-        }
-        self.find_soonest();
-    }
-
     /// Answers one ask of one session.
     pub(super) fn ask(
         &mut self,

@@ -72,6 +72,8 @@ enum Work {
 enum Keeping {
     /// There is none.
     Nothing,
+    /// There is one that could not be opened yet: nobody knows what is in it.
+    Closed,
     /// There is one.
     Well,
     /// There is one that cannot write now.
@@ -158,19 +160,38 @@ impl HubState {
         self.journal.came_from(key, origin);
     }
 
-    /// There is a history store, and this is what it has: numbers go on from there. To be called before anything
-    /// else, and messages are given to be stored from then on.
-    pub fn remember(&mut self, recovered: Recovered, now: Now) {
-        self.keeping = Keeping::Well;
-        self.seq = recovered.seq;
-        self.last_id = recovered.last_id;
-        self.groups.restore(&recovered, &self.roster, now);
+    /// There is a history store, which has this. If it cannot be opened yet, only the number that the next ones are above
+    /// counts. To be called before anything else, and messages are given to be stored from then on.
+    pub fn begin_with(&mut self, recovered: Recovered, is_open: bool, now: Now) {
+        if is_open {
+            self.remember(recovered, now);
+        } else {
+            (self.keeping, self.seq) = (Keeping::Closed, recovered.seq);
+        }
+    }
+
+    /// This is what the history store has: numbers go on from there. To be called before anything else, or when a store is
+    /// opened that could not be at first. Gives how many numbers are passed over.
+    pub fn remember(&mut self, recovered: Recovered, now: Now) -> u64 {
+        self.announce();
+        let late = std::mem::replace(&mut self.keeping, Keeping::Well) == Keeping::Closed;
+        let head = self.seq;
+        self.seq = self.seq.max(recovered.seq);
+        self.last_id = self.last_id.max(recovered.last_id);
+        self.groups.restore(&recovered, &self.roster, head, now);
         self.documents.restore(recovered.documents);
         for (slot, rule) in self.alarms.restore(recovered.alarms, &self.roster, now.instant) {
             if let Some(state) = self.devices.get_mut(slot) {
                 state.alarm(&rule, true);
             }
         }
+        if late {
+            self.groups.all(self.seq);
+            for (session, collection) in self.documents.tell_all() {
+                self.reply(session, SessionReply::DocumentsChanged(collection));
+            }
+        }
+        self.seq - head
     }
 
     /// A session has ended. Its commands run on. The messages with these numbers were given to it by
@@ -210,14 +231,14 @@ impl HubState {
 
     /// Whether the store cannot write now. While it cannot, clients leave nothing here that they would not find again.
     pub fn store_is(&mut self, troubled: bool) {
-        if self.keeping != Keeping::Nothing {
+        if matches!(self.keeping, Keeping::Well | Keeping::Badly) {
             self.keeping = if troubled { Keeping::Badly } else { Keeping::Well };
         }
     }
 
     /// Whether clients may leave nothing here now.
     fn refuses(&self) -> bool {
-        self.keeping == Keeping::Badly
+        matches!(self.keeping, Keeping::Badly | Keeping::Closed)
     }
 
     /// The answer to what [`HubState::replay`] asked for. Devices that are no longer configured are passed over,

@@ -21,6 +21,7 @@ use crate::model::product::{AlarmCondition, AlarmRule, Level, Product, Property}
 use crate::model::value::{Quality, Value, ValueType};
 
 mod dating;
+mod opening;
 mod past;
 
 /// Where the child of the kill test keeps its history.
@@ -440,20 +441,6 @@ async fn the_file_stays_below_its_bound_and_the_newest_messages_stay_in_it() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_set_aside_and_a_new_one_begun() {
-    let (_folder, path) = folder();
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(&path, "this is no database, whatever it is called".repeat(100)).unwrap();
-    let mut store = start(settings(&path));
-    assert_eq!(store.keeper.recovered, Recovered::default());
-    assert_eq!(set_aside(&path).len(), 1);
-    store.write(temperature(1, clock::wall().0)).await;
-    assert_eq!(store.stored().await, [1]);
-    store.end();
-    assert_eq!(start(settings(&path)).keeper.recovered.seq, 1);
-}
-
-#[tokio::test]
 async fn damage_that_shows_later_costs_the_past_and_not_the_present() {
     let (_folder, path) = folder();
     let now = clock::wall().0;
@@ -496,26 +483,6 @@ async fn damage_that_shows_later_costs_the_past_and_not_the_present() {
     let mut store = start(settings(&path));
     let stored: BTreeSet<u64> = store.stored().await.into_iter().collect();
     assert!(stored.contains(&3101), "{stored:?}");
-    store.end();
-}
-
-#[tokio::test]
-async fn a_folder_that_cannot_be_made_is_an_error_that_names_it() {
-    let (folder, _) = folder();
-    let file = folder.path().join("file");
-    fs::write(&file, "").unwrap();
-    let error = open(settings(&file.join("history.db")), Arc::new(directory())).unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot open {}", file.display()));
-}
-
-#[tokio::test]
-async fn two_processes_do_not_share_a_file() {
-    let (_folder, path) = folder();
-    let store = start(settings(&path));
-    store.write(temperature(1, clock::wall().0)).await;
-    let error = open(settings(&path), Arc::new(directory())).unwrap_err();
-    assert!(matches!(error, OpenError::Database { .. }), "{error:?}");
-    assert!(set_aside(&path).is_empty(), "a file that is in use is not damaged");
     store.end();
 }
 

@@ -9,6 +9,7 @@ use super::*;
 use crate::model::interest::Relation;
 use crate::store::{Chunk, Fetch, Recovered, Stored, StoredRelation, Write, record};
 
+mod late;
 mod unkept;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -224,8 +225,8 @@ impl World {
         }
     }
 
-    /// The process is killed and started again.
-    fn restart(mut self) -> Self {
+    /// What the store has.
+    fn recovered(&self) -> Recovered {
         let seq = self.messages.iter().filter_map(|write| match write {
             Write::Message { seq, .. } => Some(*seq),
             Write::Redate { .. }
@@ -238,7 +239,7 @@ impl World {
             | Write::NoRelation { .. }
             | Write::NoGroup(_) => None,
         });
-        let recovered = Recovered {
+        Recovered {
             seq: seq.max().unwrap_or(0),
             groups: self
                 .groups
@@ -247,7 +248,12 @@ impl World {
                 .collect(),
             relations: self.relations.values().cloned().collect(),
             ..Recovered::default()
-        };
+        }
+    }
+
+    /// The process is killed and started again.
+    fn restart(mut self) -> Self {
+        let recovered = self.recovered();
         let before = std::mem::take(&mut self.messages);
         let mut after = Self::with(Some(recovered));
         after.messages.splice(0..0, before);
