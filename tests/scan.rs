@@ -133,6 +133,71 @@ async fn units_behind_a_tcp_gateway_are_found_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_hangs_up_costs_no_unit_that_answers() {
+    let world = World::default();
+    for unit in [3, 4, 8] {
+        world.set(unit, 0, &[u16::from(unit)]);
+    }
+    // Unit 3 knows no identification, and the gateway says so in its own way; to unit 5 it says nothing else at all.
+    // And it ends a connection once for no reason.
+    let mut asked_unit_8 = 0;
+    world.script(move |asked| match (asked.unit, asked.function) {
+        (3, 17 | 43) | (5, _) => Some(vec![Deed::HangUp]),
+        (8, 3) => {
+            asked_unit_8 += 1;
+            (asked_unit_8 == 1).then(|| vec![Deed::HangUp])
+        }
+        (3 | 4 | 8, 3 | 4) => None,
+        _ => Some(vec![Deed::Send(rtu(&exception(asked, 11)))]),
+    });
+    let server = Server::start(&world, "127.0.0.1:0").await;
+    let target = server.address.to_string();
+    let (code, stdout, stderr) = pentad(&["scan", &target, "--units", "1-9", "--products", PRODUCTS]).await;
+    assert_eq!(code, 0, "{stderr}");
+    for unit in [3, 4, 8] {
+        assert!(stdout.contains(&format!("\nunit = {unit}\n")), "{unit}: {stdout}\n{stderr}");
+    }
+    assert_eq!(stdout.matches("[[device]]").count(), 3, "{stdout}");
+    assert!(stderr.contains("the port was lost at unit 5 and opened again"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_is_told_although_the_port_cannot_be_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::default();
+    world.set(1, 0, &[7]);
+    let path = folder.path().join("port");
+    let line = Line::plug(&world, &path);
+    let port = path.clone();
+    // At unit 2 the name of the port goes: it is still open, and cannot be opened with the next setting of the line.
+    world.script(move |asked| match (asked.unit, asked.function) {
+        (1, 3 | 4) => None,
+        (2, _) => {
+            std::fs::remove_file(&port).ok();
+            Some(Vec::new())
+        }
+        _ => Some(vec![Deed::Send(rtu(&exception(asked, 1)))]),
+    });
+    let options = ["--units", "1-9", "--baud", "9600", "--parity", "none,even", "--products", PRODUCTS];
+    let (code, stdout, stderr) = pentad(&[&["scan", path.to_str().unwrap()][..], &options].concat()).await;
+    drop(line);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("\nunit = 1\n"), "{stdout}");
+    assert!(stderr.contains("9600 8E1: cannot open serial port"), "{stderr}");
+    assert!(stderr.contains("not everything could be looked at"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_without_an_rts_line_is_said_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = Line::plug(&plant(), &folder.path().join("port"));
+    let (code, _, stderr) =
+        pentad(&["scan", line.path.to_str().unwrap(), "--units", "1", "--rs485", "rts"]).await;
+    assert_eq!(code, 1);
+    assert!(stderr.contains("by RTS"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_of_registers_is_decoded_by_what_the_display_shows() {
     let folder = tempfile::tempdir().unwrap();
     let line = Line::plug(&plant(), &folder.path().join("port"));

@@ -15,12 +15,20 @@ use crate::drivers::modbus::scan::meaning::meanings;
 use crate::drivers::modbus::scan::starter::starter;
 use crate::drivers::modbus::scan::{Found, ScanError, Scanner};
 use crate::drivers::modbus::{
-    BusSettings, ModbusDevice, Parity, SerialFraming, SerialSettings, Target, TcpFraming, adapter,
+    BusSettings, ModbusDevice, Parity, Rs485, SerialFraming, SerialSettings, Target, TcpFraming, Turn,
+    adapter,
 };
 use crate::proto::modbus::{Span, Table};
 
 /// Port of Modbus TCP.
 const MODBUS_PORT: u16 = 502;
+
+/// How long a unit may take to answer that is looked for on a line. Devices answer a single register at once.
+const LINE_TIMEOUT: u16 = 150;
+
+/// The same on the network. Gateways wait for a dead unit themselves, mostly 0.5 to 1 s, and until that is over they let
+/// the next request wait, so that a shorter time would make the live unit after a dead one look dead too.
+const NETWORK_TIMEOUT: u16 = 1500;
 
 /// Where to look, for what, and how.
 #[derive(Debug, Args)]
@@ -42,9 +50,15 @@ pub(super) struct Scan {
     /// rtu or ascii on a serial line, tcp or rtu on the network; default: rtu on a line, else tcp
     #[arg(long, value_name = "FRAMING", value_parser = ["rtu", "ascii", "tcp"])]
     framing: Option<String>,
-    /// Milliseconds that a unit may take to answer
-    #[arg(long, value_name = "MS", default_value_t = 150, value_parser = clap::value_parser!(u16).range(10..=10_000))]
-    timeout: u16,
+    /// Data bits of the line; default: 7 with ascii, else 8
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(7..=8))]
+    data_bits: Option<u8>,
+    /// Who turns an RS-485 transceiver round: off (the adapter itself), kernel, or rts (RTS is high while sending)
+    #[arg(long, value_name = "BY", default_value = "off", value_parser = ["off", "kernel", "rts"])]
+    rs485: String,
+    /// Milliseconds that a unit may take to answer; default: 150 on a line, 1500 on the network
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u16).range(10..=10_000))]
+    timeout: Option<u16>,
     /// The folder with the products to compare with
     #[arg(long, value_name = "DIR", default_value = SHIPPED_PRODUCTS)]
     products: PathBuf,
@@ -90,64 +104,82 @@ pub(super) fn scan(scan: &Scan) -> ExitCode {
     })
 }
 
-/// Looks with each setting of the line, and gives the configuration for the one that most units answer to.
+/// Looks with each setting of the line, and gives the configuration for the one that most units answer to. What was found
+/// counts, whatever happens to the port afterwards.
 async fn find(scan: &Scan, buses: &[BusSettings]) -> Result<String, ScanError> {
     let products = catalogue(&scan.products);
     if products.is_empty() {
         complain(&format!("no products to compare with in {}", scan.products.display()));
     }
     let mut best: Option<(&BusSettings, Vec<Found>)> = None;
+    let mut trouble: Option<ScanError> = None;
     for settings in buses {
-        let found = find_units(settings, &scan.units.0, &products).await?;
+        let mut found = Vec::new();
+        let ended = find_units(settings, &scan.units.0, &products, &mut found).await;
         if best.as_ref().is_none_or(|(_, known)| known.len() < found.len()) {
             best = Some((settings, found));
         }
+        let Err(error) = ended else { continue };
+        // A port that is missing or in use is so with every setting.
+        if trouble.as_ref().is_none_or(|known| known.to_string() != error.to_string()) {
+            complain(&format!("{}: {error}", show(settings)));
+        }
+        trouble = Some(error);
     }
-    match best {
-        Some((settings, found)) if !found.is_empty() => {
+    match (best, trouble) {
+        (Some((settings, found)), trouble) if !found.is_empty() => {
+            if trouble.is_some() {
+                complain("not everything could be looked at; this is what was found");
+            }
             let stable = adapter::stable_name(Path::new(&scan.target), Path::new(adapter::BY_ID));
             Ok(starter(settings, stable.as_ref().and_then(|path| path.to_str()), &found))
         }
-        _ => Err(ScanError::Open(
-            "no unit answered; check the wiring (A and B swapped?), --baud, --parity, --units and --timeout"
+        (_, Some(trouble)) => Err(trouble),
+        (_, None) => Err(ScanError::Open(
+            "no unit answered; check the wiring (A and B swapped?), --baud, --parity, --units, --timeout and --rs485"
                 .to_owned(),
         )),
     }
 }
 
+/// Looks with one setting. What it adds to `found` holds also when it cannot go on.
 async fn find_units(
     settings: &BusSettings,
     units: &[u8],
     products: &[ModbusDevice],
-) -> Result<Vec<Found>, ScanError> {
+    found: &mut Vec<Found>,
+) -> Result<(), ScanError> {
     let mut scanner = Scanner::open(settings).await?;
     let network = matches!(settings.target, Target::Tcp { .. });
     let line = show(settings);
-    let mut found = Vec::new();
     if network && units.len() > 1 && scanner.answers_for_all().await? {
         complain(&format!("{line}: answers whatever the unit; taken for a single device"));
         found.extend(scanner.look(units.first().copied().unwrap_or(1), products).await?);
-        return Ok(found);
+        return Ok(());
     }
     for (tried, unit) in (0_usize..).zip(units) {
         if tried % 50 == 0 {
             complain(&format!("{line}: looking for units from {unit}"));
         }
-        if let Some(unit) = scanner.look(*unit, products).await? {
+        let looked = scanner.look(*unit, products).await?;
+        if let Some(reason) = scanner.take_loss() {
+            complain(&format!("{line}: the port was lost at unit {unit} and opened again: {reason}"));
+        }
+        if let Some(unit) = looked {
             let what = unit.matches.first().map_or("unknown", |best| &*best.product);
             complain(&format!("{line}: unit {} answers: {what} {}", unit.unit, unit.says.join(", ")));
             found.push(unit);
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Reads a run and lists what it may mean.
 async fn decode(buses: &[BusSettings], place: Place, expected: Option<f64>) -> Result<String, ScanError> {
     let mut last = ScanError::Open("no setting of the line to try".to_owned());
     for settings in buses {
-        let mut scanner = Scanner::open(settings).await?;
-        match scanner.read(place.unit, place.span).await {
+        let read = async { Scanner::open(settings).await?.read(place.unit, place.span).await };
+        match read.await {
             Ok(words) => return Ok(meaning_lines(place.span, &words, expected)),
             Err(error) => last = error,
         }
@@ -185,10 +217,12 @@ fn rounded(value: f64) -> String {
 impl Scan {
     /// Every setting of the line to try, or the endpoint.
     fn buses(&self) -> Result<Vec<BusSettings>, String> {
+        let network = !self.target.starts_with('/');
+        let timeout = self.timeout.unwrap_or(if network { NETWORK_TIMEOUT } else { LINE_TIMEOUT });
         let bus = |target| BusSettings {
             id: "scan".into(),
             target,
-            timeout: Duration::from_millis(self.timeout.into()),
+            timeout: Duration::from_millis(timeout.into()),
             pause: Duration::ZERO,
             pause_after_connect: Duration::ZERO,
         };
@@ -198,7 +232,6 @@ impl Scan {
                 "give a serial port such as /dev/ttyUSB0, or the host of a Modbus TCP device".to_owned()
             );
         }
-        let network = !self.target.starts_with('/');
         if network && Path::new("/dev").join(&self.target).exists() {
             return Err(format!("{0} is taken for a host; did you mean /dev/{0}?", self.target));
         }
@@ -218,11 +251,24 @@ impl Scan {
             return Err("tcp is a framing of the network, not of a serial line".to_owned());
         }
         let ascii = framing == Some("ascii");
+        // Seven is what the standard wants of ASCII, and too few for the bytes of RTU.
+        let data_bits = self.data_bits.unwrap_or(if ascii { 7 } else { 8 });
+        if data_bits == 7 && !ascii {
+            return Err("the bytes of rtu do not fit in 7 bits; use --framing ascii".to_owned());
+        }
+        let by = match &*self.rs485 {
+            "kernel" => Some(Turn::Kernel),
+            "rts" => Some(Turn::Rts),
+            _ => None,
+        };
+        let rs485 = by.map(|by| Rs485 { by, high: true, before: Duration::ZERO, after: Duration::ZERO });
         let mut buses = Vec::new();
         for baud_rate in &self.baud {
             for parity in &self.parity {
                 let serial = SerialSettings {
+                    data_bits,
                     parity: *parity,
+                    rs485,
                     stop_bits: self.stop_bits,
                     framing: if ascii { SerialFraming::Ascii } else { SerialFraming::Rtu },
                     ..SerialSettings::at(&self.target, *baud_rate)
@@ -299,6 +345,49 @@ mod tests {
         assert_eq!(parse_units("1,5-7"), Ok(Units(vec![1, 5, 6, 7])));
         for wrong in ["", "a", "7-5", "1-256", "1,,2"] {
             assert!(parse_units(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    fn settings(arguments: &[&str]) -> Result<Vec<BusSettings>, String> {
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            scan: Scan,
+        }
+        let line = <Line as clap::Parser>::try_parse_from([&["scan"][..], arguments].concat());
+        line.map_err(|error| error.to_string())?.scan.buses()
+    }
+
+    #[test]
+    fn a_unit_behind_the_network_has_longer_to_answer_unless_it_is_told() {
+        for (arguments, expected) in [
+            (&["/dev/ttyUSB0"][..], 150),
+            (&["192.0.2.1"], 1500),
+            (&["192.0.2.1", "--framing", "rtu"], 1500),
+            (&["192.0.2.1", "--timeout", "150"], 150),
+            (&["/dev/ttyUSB0", "--timeout", "700"], 700),
+        ] {
+            let timeouts: Vec<u128> =
+                settings(arguments).unwrap().iter().map(|bus| bus.timeout.as_millis()).collect();
+            assert!(timeouts.iter().all(|timeout| *timeout == expected), "{arguments:?}: {timeouts:?}");
+        }
+    }
+
+    #[test]
+    fn an_ascii_line_has_seven_bits_and_a_transceiver_is_turned_as_wanted() {
+        let serial = |arguments: &[&str]| {
+            let buses = settings(&[&["/dev/ttyUSB0", "--parity", "even"][..], arguments].concat()).unwrap();
+            let Target::Serial(serial) = buses[0].target.clone() else { panic!("{buses:?}") };
+            (serial.data_bits, serial.rs485.map(|rs485| (rs485.by, rs485.high)), show(&buses[0]))
+        };
+        let line = |text: &str| text.to_owned();
+        assert_eq!(serial(&[]), (8, None, line("9600 8E1")));
+        assert_eq!(serial(&["--framing", "ascii"]), (7, None, line("9600 7E1")));
+        assert_eq!(serial(&["--framing", "ascii", "--data-bits", "8"]).0, 8);
+        assert_eq!(serial(&["--rs485", "kernel"]).1, Some((Turn::Kernel, true)));
+        assert_eq!(serial(&["--rs485", "rts"]).1, Some((Turn::Rts, true)));
+        for wrong in [&["/dev/ttyUSB0", "--data-bits", "7"][..], &["/dev/ttyUSB0", "--rs485", "on"]] {
+            assert!(settings(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -1,20 +1,20 @@
 //! Finds the units of a line or an endpoint, and what they most likely are. Only reads are sent.
 //!
-//! Takes the port like a bus does, lock and all, so a port that is in use is refused. Pure parts: what is plausible for
+//! Takes the port like a bus does, lock and all, so a port that is in use is refused. A port that is lost is opened again once
+//! for each request: some peers hang up instead of refusing. Pure parts: what is plausible for
 //! which product (`plausible.rs`), by what a product is known for sure (`mark.rs`), what a run of registers may mean (`meaning.rs`), what to configure (`starter.rs`).
-
-use std::time::Duration;
 
 use super::job::{grouped, samples};
 use super::map::{Mark, Point};
 use super::port::Port;
 use super::recorder::Recorder;
 use super::wire::{Fault, Wire};
-use super::{BusSettings, ModbusDevice};
+use super::{BusSettings, ModbusDevice, Target};
 use crate::clock;
 use crate::drivers::Sample;
 use crate::model::value::ValueType;
 use crate::proto::modbus::frame::{Answer, Request};
+use crate::proto::modbus::late::Debts;
 use crate::proto::modbus::{Span, Table};
 use crate::report::Chain;
 
@@ -77,15 +77,45 @@ enum Known {
 /// An open line.
 #[derive(Debug)]
 pub struct Scanner {
-    wire: Wire,
+    settings: BusSettings,
+    /// `None` while the port is opened again, and when that has failed.
+    wire: Option<Wire>,
+    /// Requests that may still be answered on a serial line, while its port is closed.
+    debts: Option<Debts>,
+    /// Why the port was lost, until somebody takes it.
+    loss: Option<String>,
 }
 
 impl Scanner {
     /// Opens the port or connects.
     pub async fn open(settings: &BusSettings) -> Result<Self, ScanError> {
-        let port = Port::open(&settings.target).await;
-        let port = port.map_err(|error| ScanError::Open(Chain(&error).to_string()))?;
-        Ok(Self { wire: Wire::new(port, settings, None, Recorder::new(settings, None), clock::instant()) })
+        let mut scanner = Self { settings: settings.clone(), wire: None, debts: None, loss: None };
+        scanner.wire().await?;
+        Ok(scanner)
+    }
+
+    /// Why the port was lost since the last call, if it was. It is open again.
+    pub fn take_loss(&mut self) -> Option<String> {
+        self.loss.take()
+    }
+
+    /// The open port; opens it where it is not.
+    async fn wire(&mut self) -> Result<&mut Wire, ScanError> {
+        let wire = if let Some(wire) = self.wire.take() {
+            wire
+        } else {
+            let port = Port::open(&self.settings.target).await;
+            let port = port.map_err(|error| ScanError::Open(Chain(&error).to_string()))?;
+            let recorder = Recorder::new(&self.settings, None);
+            Wire::new(port, &self.settings, self.debts.take(), recorder, clock::instant())
+        };
+        Ok(self.wire.insert(wire))
+    }
+
+    /// Closes a port that is lost.
+    fn close(&mut self) {
+        let debts = self.wire.take().map(Wire::into_debts);
+        self.debts = debts.filter(|_| matches!(self.settings.target, Target::Serial(_)));
     }
 
     /// Whether the other end answers for units that cannot be there.
@@ -228,16 +258,25 @@ impl Scanner {
         Ok(plausible::judge(&product.device.product, &known, says))
     }
 
-    /// One request. The inner result is the unit's, the outer one the port's.
+    /// One request. The inner result is the unit's, the outer one the port's. A port that is lost meanwhile is opened again:
+    /// a peer may have been tired of waiting. One that hangs up on the same request twice does so instead of an answer.
     async fn ask(&mut self, unit: u8, request: &Request) -> Result<Result<Answer, String>, ScanError> {
-        match self.wire.exchange(unit, request).await {
-            Ok(answer) => Ok(Ok(answer)),
-            Err(Fault::Lost(error)) => Err(ScanError::Lost(Chain(&error).to_string())),
-            Err(fault @ (Fault::NoAnswer(_) | Fault::Request(_))) => Ok(Err(Chain(&fault).to_string())),
+        for _ in 0..2 {
+            match self.wire().await?.exchange(unit, request).await {
+                Ok(answer) => return Ok(Ok(answer)),
+                Err(Fault::Lost(error)) => {
+                    let reason = Chain(&error).to_string();
+                    self.close();
+                    if let Err(error) = self.wire().await {
+                        return Err(ScanError::Lost(format!("{reason}; {error}")));
+                    }
+                    self.loss = Some(reason);
+                }
+                Err(fault @ (Fault::NoAnswer(_) | Fault::Request(_))) => {
+                    return Ok(Err(Chain(&fault).to_string()));
+                }
+            }
         }
+        Ok(Err("the port is lost instead of an answer".to_owned()))
     }
 }
-
-/// How long a unit may take when it is looked for. Devices answer a single register at once; a slow one is found with a
-/// longer time on the command line.
-pub const PATIENCE: Duration = Duration::from_millis(150);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Found, Match};
-use crate::drivers::modbus::{BusSettings, Parity, SerialFraming, Target, TcpFraming};
+use crate::drivers::modbus::{BusSettings, Parity, SerialFraming, Target, TcpFraming, Turn};
 use crate::proto::modbus::Table;
 
 /// Text that `pentad check` takes: the bus, and a device for each unit. `name` is the port's stable name, if it has one.
@@ -33,6 +33,10 @@ fn write_all(
                 Parity::Odd => "odd",
             };
             writeln!(text, "parity = \"{parity}\"\nstop_bits = {}", serial.stop_bits)?;
+            if let Some(rs485) = &serial.rs485 {
+                let by = if rs485.by == Turn::Kernel { "kernel" } else { "rts" };
+                writeln!(text, "rs485 = \"{by}\"")?;
+            }
         }
         Target::Tcp { address, framing, .. } => {
             writeln!(text, "[[modbus_tcp]]\nid = \"line-1\"\naddress = {address:?}")?;
@@ -112,4 +116,31 @@ fn write_unknown(text: &mut String, found: &Found) -> std::fmt::Result {
         text,
         "\n[[device]]\nid = \"unit-{unit}\"\nproduct = \"unit-{unit}\"\nbus = \"line-1\"\nunit = {unit}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::drivers::modbus::{Rs485, SerialSettings};
+
+    #[test]
+    fn a_line_is_written_as_it_was_looked_at() {
+        let rs485 = Some(Rs485 { by: Turn::Rts, high: true, before: Duration::ZERO, after: Duration::ZERO });
+        let framing = SerialFraming::Ascii;
+        let serial =
+            SerialSettings { framing, data_bits: 7, rs485, ..SerialSettings::at("/dev/ttyAMA0", 9600) };
+        let settings = BusSettings {
+            id: "scan".into(),
+            target: Target::Serial(serial),
+            timeout: Duration::ZERO,
+            pause: Duration::ZERO,
+            pause_after_connect: Duration::ZERO,
+        };
+        let text = starter(&settings, None, &[]);
+        for line in ["framing = \"ascii\"", "data_bits = 7", "parity = \"none\"", "rs485 = \"rts\""] {
+            assert!(text.lines().any(|each| each == line), "{line} in {text}");
+        }
+    }
 }
