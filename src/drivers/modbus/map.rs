@@ -60,6 +60,21 @@ impl ModbusMap {
     pub fn limits(&self) -> Limits {
         Limits { max_gap: self.max_gap, max_span: self.max_span }
     }
+
+    /// The properties with a least time between two writes of which writing these points writes a register, and that time.
+    pub(super) fn worn_by(&self, written: &[&Point]) -> Vec<(usize, Duration)> {
+        let worn = |(position, point): (usize, &Option<Point>)| {
+            let point = point.as_ref()?;
+            let touched = written.iter().any(|other| point.shares_registers(other));
+            Some((position, point.write_interval.filter(|_| touched)?))
+        };
+        self.properties.iter().enumerate().filter_map(worn).collect()
+    }
+
+    /// The same for the whole set-up.
+    pub(super) fn worn_by_setup(&self) -> Vec<(usize, Duration)> {
+        self.worn_by(&self.setup.iter().filter_map(Step::point).collect::<Vec<_>>())
+    }
 }
 
 /// One property's place.
@@ -119,6 +134,14 @@ impl Point {
             verify: true,
             write_interval: None,
         }
+    }
+
+    /// Whether two points are written to places of which at least one is the same.
+    fn shares_registers(&self, other: &Self) -> bool {
+        let end = |point: &Self| u32::from(point.address) + u32::from(point.data.count());
+        self.table == other.table
+            && u32::from(self.address) < end(other)
+            && u32::from(other.address) < end(self)
     }
 }
 
@@ -278,6 +301,16 @@ pub enum Step {
     },
     /// Let time pass, during which other devices are served.
     Wait(Duration),
+}
+
+impl Step {
+    /// Where it writes, if it does.
+    pub(super) fn point(&self) -> Option<&Point> {
+        match self {
+            Self::Write { point, .. } => Some(point),
+            Self::Wait(_) => None,
+        }
+    }
 }
 
 /// The value of a step.

@@ -114,3 +114,25 @@ fn a_read_on_demand_goes_by_what_the_polls_have_learned() {
     assert_eq!(rig.outcomes()[&1], [Outcome::Confirmed { values, outputs: Vec::new() }]);
     assert!(!spans(&rig.asked).contains(&"read of holding registers 10 to 12".to_owned()));
 }
+
+#[test]
+fn a_function_that_waits_lets_its_device_be_read_and_other_writes_wait_behind_it() {
+    let step =
+        |address, value| Step::Write { point: holding(address), value: Operand::Constant(Value::Int(value)) };
+    let steps = vec![step(30, 1), Step::Wait(Duration::from_secs(30)), step(31, 9)];
+    let thing = device(1, 1, vec![holding(10)], vec![steps]);
+    let mut rig = Rig::new(vec![thing.clone()]);
+    let answer = remembering();
+    rig.run(1, &answer);
+    rig.asked.clear();
+    rig.submit(1, &thing, DriverAction::Invoke { function: 0, inputs: Vec::new() }, patient());
+    rig.submit(2, &thing, set(0, 5), patient());
+    rig.submit(3, &thing, DriverAction::Read(vec![0]), patient());
+    rig.run(20, &answer);
+    assert_eq!(writes(&rig.asked), [(30, 1)]);
+    let polls = rig.asked.len() - 1;
+    assert!((20..=22).contains(&polls), "{polls} polls in 20 s, and the read on demand");
+    assert!(matches!(rig.outcomes()[&3][..], [Outcome::Confirmed { .. }]));
+    rig.run(15, &answer);
+    assert_eq!(writes(&rig.asked), [(30, 1), (31, 9), (10, 5)]);
+}

@@ -230,6 +230,12 @@ impl Core {
                         entry.job.paused();
                     }
                 }
+                Act::Wait(pause) => {
+                    self.schedule.park(unit, id, now.instant + pause);
+                    if let Some(entry) = self.jobs.get_mut(&id) {
+                        entry.job.paused();
+                    }
+                }
                 Act::Finish => self.finish(unit, id, now),
             }
         }
@@ -292,7 +298,8 @@ impl Core {
         match self.current.take() {
             Some(Current::Job { unit, id }) => self.job_unanswered(unit, id, now),
             Some(Current::Poll { unit, key }) => {
-                if self.schedule.missed(unit, key, now.instant) == Miss::Refused {
+                let refused = self.schedule.missed(unit, key, now.instant) == Miss::Refused;
+                if refused && self.schedule.presence(unit) != Presence::Offline {
                     self.refused(unit, key, "the connection ends instead of an answer", SILENT_RETRY, now);
                 }
             }
@@ -468,6 +475,10 @@ impl Core {
         let Some(station) = self.stations.get(&entry.station) else { return };
         if let Job::Setup(setup) = &entry.job {
             self.tended.note(entry.station, &station.device, setup, now.instant);
+            if setup.wore() {
+                let worn = station.device.map.worn_by_setup();
+                self.wear.note(&entry.station, worn, now.instant);
+            }
         }
         for (command, outcome) in entry.job.outcomes(&station.device) {
             self.settle(command, outcome, now);
@@ -563,20 +574,6 @@ impl Core {
         if let (Some(station), false) = (self.stations.get(&station), values.is_empty()) {
             let device = Arc::clone(&station.device.device);
             self.out.push(Observation::Values { device, at: now.wall, values });
-        }
-    }
-
-    /// Ends every job: unknown when it was begun, otherwise as given.
-    fn settle_all(&mut self, waiting: &Outcome, now: Now) {
-        self.later.clear();
-        for (id, entry) in std::mem::take(&mut self.jobs) {
-            if let Some(station) = self.stations.get(&entry.station) {
-                self.schedule.finish(station.unit, id);
-            }
-            let outcome = if entry.started { &Outcome::TimedOut } else { waiting };
-            for command in entry.job.commands() {
-                self.settle(command, outcome.clone(), now);
-            }
         }
     }
 

@@ -10,7 +10,6 @@ use super::super::ModbusDevice;
 use super::super::job::{Job, Setup, Verdict};
 use super::{Core, Entry, Sample};
 use crate::proto::modbus::breaker::Presence;
-use crate::proto::modbus::schedule::Lane;
 
 /// A set-up that could not be begun for so long is dropped: the unit has gone again, and is set up when it returns.
 const SETUP_LIFETIME: Duration = Duration::from_secs(60);
@@ -113,7 +112,8 @@ impl Core {
         }
     }
 
-    /// Puts a set-up before everything else.
+    /// Puts a set-up before everything else of its unit, also before a function that waits between two steps: a device that
+    /// has started anew has lost what was done to it.
     fn begin_setup(
         &mut self,
         station: usize,
@@ -135,6 +135,6 @@ impl Core {
         let (writes, worn, deadlines) = (Vec::new(), Vec::new(), Vec::new());
         let entry = Entry { job, station, started: false, urgent: false, writes, worn, deadlines };
         self.jobs.insert(self.jobs_ever, entry);
-        self.schedule.push(unit, Lane::Write, self.jobs_ever, now + SETUP_LIFETIME);
+        self.schedule.push_first(unit, self.jobs_ever, now + SETUP_LIFETIME);
     }
 }

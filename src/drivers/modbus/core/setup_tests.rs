@@ -120,3 +120,50 @@ fn a_device_that_is_busy_as_it_starts_is_set_up_a_little_later() {
     let last = writes(&rig.asked).last().copied();
     assert_eq!(last, Some((101, 2)), "{:?}", writes(&rig.asked));
 }
+
+#[test]
+fn a_device_is_set_up_before_the_writes_that_wait_for_it() {
+    let thing = with_setup(device(1, 1, vec![holding(10), holding(12)], vec![]));
+    let mut rig = Rig::new(vec![thing.clone()]);
+    rig.submit(1, &thing, set(0, 7), patient());
+    rig.submit(2, &thing, set(1, 8), patient());
+    rig.run(5, remembering());
+    // Only the answer to the first one shows that the device is there.
+    assert_eq!(writes(&rig.asked), [(10, 7), (100, 1), (101, 2), (12, 8)]);
+}
+
+#[test]
+fn a_set_up_spares_memory_that_wears_out_and_counts_as_a_write_of_it() {
+    let worn = Point { write_interval: Some(Duration::from_secs(60)), ..holding(100) };
+    let thing = with_setup(device(1, 1, vec![worn], vec![]));
+    let mut rig = Rig::new(vec![thing.clone()]);
+    let answer = remembering();
+    rig.run(2, &answer);
+    assert_eq!(writes(&rig.asked), [(100, 1), (101, 2)]);
+    rig.submit(1, &thing, set(0, 2), Duration::from_secs(2));
+    let outcomes = rig.outcomes();
+    assert!(matches!(outcomes[&1][..], [Outcome::Rejected(Rejection::TooSoon { .. })]), "{outcomes:?}");
+    // It returns with what it was told, and may be told something else at once.
+    rig.run(90, answering(false));
+    rig.asked.clear();
+    rig.run(20, &answer);
+    assert_eq!(writes(&rig.asked), [(101, 2)], "what wears out is not written again");
+    rig.submit(2, &thing, set(0, 2), Duration::from_secs(2));
+    rig.run(2, &answer);
+    let outcomes = rig.outcomes();
+    assert!(matches!(outcomes[&2][..], [Outcome::Confirmed { .. }]), "{outcomes:?}");
+}
+
+#[test]
+fn a_set_up_is_written_where_memory_that_wears_out_cannot_be_read() {
+    for refusal in [Some(Answer::Exception(Exception(2))), None] {
+        let worn = Point { write_interval: Some(Duration::from_secs(60)), ..holding(100) };
+        let thing = with_setup(device(1, 1, vec![holding(10), worn], vec![]));
+        let mut rig = Rig::new(vec![thing]);
+        rig.run(20, |_, request| {
+            let worn = matches!(request, Request::Read(span) if span.end() > 100);
+            if worn { refusal.clone() } else { Some(right(request)) }
+        });
+        assert_eq!(writes(&rig.asked)[..2], [(100, 1), (101, 2)]);
+    }
+}

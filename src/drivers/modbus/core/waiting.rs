@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::ModbusDevice;
 use super::super::job::Job;
-use super::super::map::{Point, Step};
+use super::super::map::Step;
 use super::adopt::same_shape;
 use super::{Core, Entry, Station};
 use crate::drivers::{CommandId, DriverAction, DriverCommand};
@@ -176,6 +176,20 @@ impl Core {
         }
     }
 
+    /// Ends every job: unknown when it was begun, otherwise as given.
+    pub(super) fn settle_all(&mut self, waiting: &Outcome, now: Now) {
+        self.later.clear();
+        for (id, entry) in std::mem::take(&mut self.jobs) {
+            if let Some(station) = self.stations.get(&entry.station) {
+                self.schedule.finish(station.unit, id);
+            }
+            let outcome = if entry.started { &Outcome::TimedOut } else { waiting };
+            for command in entry.job.commands() {
+                self.settle(command, outcome.clone(), now);
+            }
+        }
+    }
+
     /// Whether a job is for a device at this unit.
     pub(super) fn is_for(&self, id: u64, unit: usize) -> bool {
         let station = self.jobs.get(&id).and_then(|entry| self.stations.get(&entry.station));
@@ -214,25 +228,9 @@ fn worn(device: &ModbusDevice, action: &DriverAction) -> Vec<(usize, Duration)> 
         DriverAction::Write(values) => values.iter().filter_map(|(position, _)| limited(*position)).collect(),
         DriverAction::Invoke { function, .. } => {
             let steps = device.map.functions.get(*function).into_iter().flatten();
-            let written: Vec<&Point> = steps
-                .filter_map(|step| match step {
-                    Step::Write { point, .. } => Some(point),
-                    Step::Wait(_) => None,
-                })
-                .collect();
-            let points = device.map.properties.iter().enumerate();
-            let touched = points.filter_map(|(position, point)| Some((position, point.as_ref()?)));
-            let touched =
-                touched.filter(|(_, point)| written.iter().any(|other| share_registers(point, other)));
-            touched.filter_map(|(position, _)| limited(position)).collect()
+            device.map.worn_by(&steps.filter_map(Step::point).collect::<Vec<_>>())
         }
     }
-}
-
-/// Whether two points are written to places of which at least one is the same.
-fn share_registers(one: &Point, other: &Point) -> bool {
-    let end = |point: &Point| u32::from(point.address) + u32::from(point.data.count());
-    one.table == other.table && u32::from(one.address) < end(other) && u32::from(other.address) < end(one)
 }
 
 /// The least time between two writes of a property.

@@ -34,8 +34,8 @@ pub(in crate::drivers::modbus) struct Change {
     failure: Option<Outcome>,
     /// The device took a write but said that it will need longer.
     unconfirmed: bool,
-    /// The write that comes next was made of what has just been read.
-    holds: bool,
+    /// So many of the next writes were made of what has just been read.
+    holds: usize,
 }
 
 #[derive(Debug)]
@@ -44,6 +44,9 @@ enum Op {
     Look(Box<Look>),
     /// Sends a write; the words say of what.
     Send(Request, Arc<str>),
+    /// A step of a function.
+    Wait(Duration),
+    /// Before the same thing is asked once more.
     Pause(Duration),
     Check(Check),
     /// Books values that are not read back.
@@ -95,7 +98,7 @@ impl Change {
     ) -> Result<Self, Rejection> {
         let aims = values.iter().map(|(at, value)| Aim::of(device, *at, value));
         let ops = Chunk::ops(aims.collect::<Result<_, _>>()?)?;
-        Ok(Self { command, ops, values: Vec::new(), failure: None, unconfirmed: false, holds: false })
+        Ok(Self { command, ops, values: Vec::new(), failure: None, unconfirmed: false, holds: 0 })
     }
 
     pub(super) fn invoke(
@@ -108,7 +111,7 @@ impl Change {
         for (number, step) in (1..).zip(device.map.functions.get(function).into_iter().flatten()) {
             let (point, value, id) = match step {
                 Step::Wait(pause) => {
-                    ops.push_back(Op::Pause(*pause));
+                    ops.push_back(Op::Wait(*pause));
                     continue;
                 }
                 Step::Write { point, value: Operand::Constant(value) } => (point, value, None),
@@ -125,7 +128,7 @@ impl Change {
         if ops.is_empty() {
             return Err(Rejection::ByDevice("the function has nothing to do on this device".to_owned()));
         }
-        Ok(Self { command, ops, values: Vec::new(), failure: None, unconfirmed: false, holds: false })
+        Ok(Self { command, ops, values: Vec::new(), failure: None, unconfirmed: false, holds: 0 })
     }
 
     pub(super) fn command(&self) -> CommandId {
@@ -138,7 +141,7 @@ impl Change {
 
     /// Whether the next request must follow on the last one with nothing in between.
     pub(super) fn holds_line(&self) -> bool {
-        self.holds && self.failure.is_none() && matches!(self.ops.front(), Some(Op::Send(..)))
+        self.holds > 0 && self.failure.is_none() && matches!(self.ops.front(), Some(Op::Send(..)))
     }
 
     pub(super) fn act(&self) -> Act {
@@ -147,6 +150,7 @@ impl Change {
             Some(Op::Look(look)) => Act::Exchange(Request::Read(look.span)),
             None | Some(Op::Book(_)) => Act::Finish,
             Some(Op::Send(request, _)) => Act::Exchange(request.clone()),
+            Some(Op::Wait(pause)) => Act::Wait(*pause),
             Some(Op::Pause(pause)) => Act::Pause(*pause),
             Some(Op::Check(check)) => Act::Exchange(Request::Read(check.span)),
         }
@@ -159,11 +163,12 @@ impl Change {
                 Vec::new()
             }
             Some(Op::Send(_, label)) => {
+                self.holds = self.holds.saturating_sub(1);
                 self.sent(&label, answer);
                 Vec::new()
             }
             Some(Op::Check(check)) => self.checked(check, answer),
-            Some(Op::Pause(_) | Op::Book(_)) | None => Vec::new(),
+            Some(Op::Wait(_) | Op::Pause(_) | Op::Book(_)) | None => Vec::new(),
         };
         self.book();
         known
@@ -208,7 +213,7 @@ impl Change {
         let found = look.aim.point.extract(look.span, answer);
         match look.aim.append_encoded(found.as_ref(), &mut ops) {
             Ok(()) => {
-                self.holds = true;
+                self.holds = ops.iter().filter(|op| matches!(op, Op::Send(..))).count();
                 ops.append(&mut self.ops);
                 self.ops = ops;
             }
@@ -278,7 +283,7 @@ impl Change {
                 }
                 return self.refused(format!("no answer to the read before the write of {}", look.aim.label));
             }
-            Some(Op::Send(..) | Op::Pause(_) | Op::Book(_)) | None => {}
+            Some(Op::Send(..) | Op::Wait(_) | Op::Pause(_) | Op::Book(_)) | None => {}
         }
         self.failure = Some(Outcome::TimedOut);
     }

@@ -28,6 +28,8 @@ pub(super) enum Act {
     Exchange(Request),
     /// Leave the device alone for so long.
     Pause(Duration),
+    /// Go on after so long. The device may be read meanwhile.
+    Wait(Duration),
     /// Nothing; take the outcomes.
     Finish,
 }

@@ -2,7 +2,7 @@
 //!
 //! Nobody waits for the outcome; what the device refuses is said once in the log. Set-up values are the same each time, so
 //! a write that was not answered is sent again. A check reads first, and becomes the whole set-up where something else
-//! stands there.
+//! stands there. Memory that wears out (`min_write_interval`) is read first too, and written only where that is so.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,8 +33,10 @@ pub(in crate::drivers::modbus) struct Setup {
     ops: VecDeque<Op>,
     tries: u32,
     busy: u32,
-    /// The write that comes next was made of what has just been read.
-    holds: bool,
+    /// So many of the next writes were made of what has just been read.
+    holds: usize,
+    /// Memory that wears out was written.
+    wore: bool,
     verdict: Verdict,
     /// The whole set-up, for a check that finds it gone.
     whole: VecDeque<Op>,
@@ -55,6 +57,8 @@ pub(in crate::drivers::modbus) enum Verdict {
 enum Op {
     /// Reads what must be known before a value can be encoded; becomes the write of it.
     Look(Box<(Span, Point, Value)>),
+    /// The same for memory that wears out: it is written only where something else stands there, or nothing can be read.
+    See(Box<(Span, Point, Value)>),
     Send(Request),
     Pause(Duration),
     /// Reads what was written, and compares.
@@ -82,7 +86,7 @@ impl Setup {
 
     fn of(device: &ModbusDevice, ops: VecDeque<Op>, verdict: Verdict, whole: VecDeque<Op>) -> Self {
         let device = Arc::clone(&device.device.id);
-        Self { device, ops, tries: TRIES, busy: BUSY_TRIES, holds: false, verdict, whole }
+        Self { device, ops, tries: TRIES, busy: BUSY_TRIES, holds: 0, wore: false, verdict, whole }
     }
 
     /// What has come of it, once it has ended.
@@ -90,9 +94,14 @@ impl Setup {
         self.verdict
     }
 
+    /// Whether memory that wears out was written.
+    pub(in crate::drivers::modbus) fn wore(&self) -> bool {
+        self.wore
+    }
+
     pub(super) fn act(&self) -> Act {
         match self.ops.front() {
-            Some(Op::Look(look) | Op::Check(look)) => Act::Exchange(Request::Read(look.0)),
+            Some(Op::Look(look) | Op::See(look) | Op::Check(look)) => Act::Exchange(Request::Read(look.0)),
             Some(Op::Send(request)) => Act::Exchange(request.clone()),
             Some(Op::Pause(pause)) => Act::Pause(*pause),
             None => Act::Finish,
@@ -101,7 +110,7 @@ impl Setup {
 
     /// Whether the next request must follow on the last one with nothing in between.
     pub(super) fn holds_line(&self) -> bool {
-        self.holds && matches!(self.ops.front(), Some(Op::Send(_)))
+        self.holds > 0 && matches!(self.ops.front(), Some(Op::Send(_)))
     }
 
     pub(super) fn answered(&mut self, answer: &Answer) {
@@ -110,7 +119,7 @@ impl Setup {
         self.tries = TRIES;
         let is_busy = matches!(answer, Answer::Exception(exception) if exception.is_busy());
         let asked = match asked {
-            Some(op @ (Op::Look(_) | Op::Send(_))) if is_busy && self.busy > 0 => {
+            Some(op @ (Op::Look(_) | Op::See(_) | Op::Send(_))) if is_busy && self.busy > 0 => {
                 self.busy -= 1;
                 self.ops.push_front(op);
                 self.ops.push_front(Op::Pause(BUSY_PAUSE));
@@ -118,7 +127,20 @@ impl Setup {
             }
             asked => asked,
         };
+        if matches!(asked, Some(Op::Send(_))) {
+            self.holds = self.holds.saturating_sub(1);
+        }
         match (asked, answer) {
+            (Some(Op::See(look)), answer) if look.1.needs().is_none() || !is_refusal(answer) => {
+                let (span, point, value) = *look;
+                let found = point.extract(span, answer);
+                if found.as_ref().is_some_and(|found| holds(&point, &value, found)) {
+                    debug!(device, place = %span, "the device holds this part of its set-up already");
+                } else {
+                    self.wore = true;
+                    self.write(&point, &value, found.as_ref());
+                }
+            }
             (Some(Op::Check(look)), answer) => {
                 let (span, point, value) = *look;
                 if is_gone(device, &point, span, &value, answer) {
@@ -126,17 +148,14 @@ impl Setup {
                     self.ops = std::mem::take(&mut self.whole);
                 }
             }
-            (Some(Op::Look(look)), Answer::Exception(exception)) => {
+            (Some(Op::Look(look) | Op::See(look)), Answer::Exception(exception)) => {
                 warn!(device, place = %look.0, %exception, "the device refuses the read before its set-up");
                 self.ops.clear();
             }
             (Some(Op::Look(look)), answer) => {
                 let (span, point, value) = *look;
                 let found = point.extract(span, answer);
-                for request in sends(device, &point, &value, found.as_ref()).into_iter().rev() {
-                    self.ops.push_front(request);
-                }
-                self.holds = true;
+                self.write(&point, &value, found.as_ref());
             }
             (Some(Op::Send(request)), Answer::Exception(exception)) if !exception.is_acknowledge() => {
                 warn!(device, %request, %exception, "the device refuses its set-up; it works with other settings");
@@ -147,8 +166,27 @@ impl Setup {
         }
     }
 
+    /// Lets a value be written next.
+    fn write(&mut self, point: &Point, value: &Value, found: Option<&Found>) {
+        let requests = sends(&self.device, point, value, found);
+        self.holds = requests.len();
+        for request in requests.into_iter().rev() {
+            self.ops.push_front(request);
+        }
+    }
+
     pub(super) fn unanswered(&mut self) {
         self.tries = self.tries.saturating_sub(1);
+        if self.tries == 0 {
+            if let Some(Op::See(look)) = self.ops.front().filter(|op| is_blind(op)).cloned() {
+                // Some devices keep silent where they cannot be read.
+                let (_, point, value) = *look;
+                self.ops.pop_front();
+                self.tries = TRIES;
+                self.wore = true;
+                return self.write(&point, &value, None);
+            }
+        }
         if self.tries == 0 && matches!(self.ops.front(), Some(Op::Check(_))) {
             // Whether it is there at all is for the polls to say.
             self.ops.clear();
@@ -172,15 +210,34 @@ fn ops(device: &ModbusDevice) -> VecDeque<Op> {
     for step in &device.map.setup {
         match step {
             Step::Wait(pause) => ops.push_back(Op::Pause(*pause)),
-            Step::Write { point, value: Operand::Constant(value) } => match point.needs() {
-                Some(span) => ops.push_back(Op::Look(Box::new((span, point.clone(), value.clone())))),
-                None => ops.extend(sends(&device.device.id, point, value, None)),
-            },
+            Step::Write { point, value: Operand::Constant(value) } => {
+                let aim = |span| Box::new((span, point.clone(), value.clone()));
+                let worn = device.map.worn_by(&[point]).first().and_then(|_| point.span());
+                match (point.needs(), worn) {
+                    (Some(span), Some(_)) | (None, Some(span)) => ops.push_back(Op::See(aim(span))),
+                    (Some(span), None) => ops.push_back(Op::Look(aim(span))),
+                    (None, None) => ops.extend(sends(&device.device.id, point, value, None)),
+                }
+            }
             // Nobody is there to give an input.
             Step::Write { value: Operand::Input(_), .. } => {}
         }
     }
     ops
+}
+
+/// Whether a value can be written without knowing what stands there.
+fn is_blind(op: &Op) -> bool {
+    matches!(op, Op::See(look) if look.1.needs().is_none())
+}
+
+fn is_refusal(answer: &Answer) -> bool {
+    matches!(answer, Answer::Exception(_))
+}
+
+/// Whether a value stands there already.
+fn holds(point: &Point, value: &Value, found: &Found) -> bool {
+    point.encode(value, Some(found)).is_ok_and(|told| point.same(&told, &found.content))
 }
 
 /// Whether something else stands where a set-up value was written. What cannot be read is taken for held.

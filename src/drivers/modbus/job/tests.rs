@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::fixture::{device, holding};
-use super::super::map::{Operand, Step};
+use super::super::map::{Bits, Operand, Point, Step};
 use super::*;
 use crate::model::value::Value;
 use crate::proto::modbus::frame::Exception;
@@ -126,7 +126,7 @@ fn a_function_leaves_out_the_steps_whose_input_is_absent() {
     let mut full = job(&DriverAction::Invoke { function: 0, inputs });
     assert_eq!(full.act(), sets(30, 7));
     full.answered(&thing(), &Answer::Written);
-    assert_eq!(full.act(), Act::Pause(Duration::from_secs(1)));
+    assert_eq!(full.act(), Act::Wait(Duration::from_secs(1)));
     full.paused();
     assert_eq!(full.act(), sets(31, 9));
     full.answered(&thing(), &Answer::Written);
@@ -137,6 +137,22 @@ fn a_function_leaves_out_the_steps_whose_input_is_absent() {
     let wrong = vec![("a".into(), Value::Int(-1))];
     let refused = Job::new(ID, &thing(), &DriverAction::Invoke { function: 0, inputs: wrong });
     assert!(matches!(refused, Err(Rejection::OutOfRange { id, .. }) if &*id == "a"));
+}
+
+#[test]
+fn only_the_write_that_was_made_of_a_read_holds_the_line() {
+    let bit = Point { bits: Some(Bits { first: 0, count: 1 }), ..holding(30) };
+    let steps = vec![
+        Step::Write { point: bit, value: Operand::Constant(Value::Int(1)) },
+        Step::Write { point: holding(31), value: Operand::Constant(Value::Int(9)) },
+    ];
+    let thing = device(1, 1, vec![holding(10)], vec![steps]);
+    let mut job = Job::new(ID, &thing, &DriverAction::Invoke { function: 0, inputs: vec![] }).unwrap();
+    assert_eq!((job.act(), job.holds_line()), (read(30, 1), false));
+    job.answered(&thing, &words(&[2]));
+    assert_eq!((job.act(), job.holds_line()), (sets(30, 3), true));
+    job.answered(&thing, &Answer::Written);
+    assert_eq!((job.act(), job.holds_line()), (sets(31, 9), false));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! Polls of one interval are spread over it, so that they do not all fall due together; when the bus has just been used and
 //! has nothing to do, those that fall due next are made a little early, so that it is woken less often. A unit that does not answer
 //! is probed in growing pauses (see `breaker.rs`), and a unit that rests between two steps lets the others pass.
+//! An order that waits between two steps lets polls and reads pass.
 //!
 //! How it is driven: ask [`Schedule::next`]; do what it says; report what came of it, first with `answered` or
 //! `failed` for the unit, then with `polled`, `missed`, `defer` or `split` for a poll, or `finish` or `rest` for an
@@ -126,6 +127,7 @@ struct Order {
     id: u64,
     deadline: Instant,
     started: bool,
+    parked_until: Option<Instant>,
 }
 
 impl Schedule {
@@ -158,8 +160,25 @@ impl Schedule {
     /// Adds an order, which `next` will give until `finish`.
     pub fn push(&mut self, unit: usize, lane: Lane, id: u64, deadline: Instant) {
         if let Some(unit) = self.units.get_mut(unit) {
-            unit.lane(lane).push_back(Order { id, deadline, started: false });
+            unit.lane(lane).push_back(Order { id, deadline, started: false, parked_until: None });
             self.orders += 1;
+        }
+    }
+
+    /// Adds an order that is made before all other ones of its unit, also before one that is between two steps.
+    pub fn push_first(&mut self, unit: usize, id: u64, deadline: Instant) {
+        if let Some(unit) = self.units.get_mut(unit) {
+            unit.writes.push_front(Order { id, deadline, started: false, parked_until: None });
+            self.orders += 1;
+        }
+    }
+
+    /// Lets an order that was begun wait. What stands behind it waits too: for the device its steps are one thing, and a
+    /// write between them might undo what they rest on. Reads and polls go on.
+    pub fn park(&mut self, unit: usize, id: u64, until: Instant) {
+        let orders = self.units.get_mut(unit).map(|unit| unit.writes.iter_mut().chain(&mut unit.reads));
+        if let Some(order) = orders.and_then(|mut orders| orders.find(|order| order.id == id)) {
+            order.parked_until = Some(until);
         }
     }
 
@@ -255,10 +274,10 @@ impl Schedule {
     }
 
     /// Whether every unit that is polled has failed to answer what it was asked last: then it is the port or the
-    /// connection that is dead, and no single unit.
+    /// connection that is dead, and no single unit. Where nothing is polled nobody can be asked, so this says nothing against it.
     pub fn all_silent(&self) -> bool {
-        let mut polled = self.units.iter().filter(|unit| !unit.polls.is_empty()).peekable();
-        polled.peek().is_some() && polled.all(|unit| unit.breaker.failures() > 0)
+        let mut polled = self.units.iter().filter(|unit| !unit.polls.is_empty());
+        polled.all(|unit| unit.breaker.failures() > 0)
     }
 
     /// Lets every unit that is not in doubt be asked something at once, to tell a dead port from a dead unit.
@@ -415,7 +434,9 @@ impl Schedule {
         let turn = self.turn;
         for lane in [Lane::Write, Lane::Read] {
             let ready = self.units.iter_mut().enumerate().filter_map(|(at, unit)| {
-                let free = unit.is_free(now) && unit.takes_orders(now) && unit.lane(lane).front().is_some();
+                let free = unit.is_free(now)
+                    && unit.takes_orders(now)
+                    && unit.lane(lane).front().is_some_and(|order| order.is_free(now));
                 free.then_some((at, unit))
             });
             if let Some((at, unit)) = ready.min_by_key(|(_, unit)| unit.last_turn) {
@@ -505,8 +526,9 @@ impl Unit {
 
     /// When its next order may go, apart from rests.
     fn order_at(&self, now: Instant) -> Option<Instant> {
-        self.orders().next()?;
-        if self.takes_orders(now) { Some(now) } else { self.breaker.retry_at() }
+        let fronts = [self.writes.front(), self.reads.front()].into_iter().flatten();
+        let first = fronts.map(|order| order.parked_until.map_or(now, |until| until.max(now))).min()?;
+        if self.takes_orders(now) { Some(first) } else { self.breaker.retry_at() }
     }
 
     /// When its next poll or probe may go.
@@ -534,6 +556,12 @@ impl Unit {
         let usable = || self.polls.iter().filter(|poll| !poll.deferred);
         let turns = usable().count().max(1);
         usable().nth(self.probe % turns).or_else(|| self.polls.first())
+    }
+}
+
+impl Order {
+    fn is_free(&self, now: Instant) -> bool {
+        self.parked_until.is_none_or(|until| until <= now)
     }
 }
 

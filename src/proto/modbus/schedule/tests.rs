@@ -222,6 +222,39 @@ fn a_dead_port_is_told_from_a_dead_unit_by_asking_everybody() {
 }
 
 #[test]
+fn a_bus_that_only_writes_is_judged_by_its_time_outs() {
+    let bus = Bus::new(2, &[]);
+    assert!(bus.schedule.all_silent(), "there is nobody who could be asked");
+}
+
+#[test]
+fn what_waits_between_two_steps_holds_up_writes_only_and_what_comes_first_passes_it() {
+    let mut bus = Bus::new(1, &[(0, 0, 100)]);
+    bus.run_until(50);
+    bus.order(0, Lane::Write, 1);
+    let order = |id| Next::Order { unit: 0, id };
+    assert_eq!(bus.schedule.next(bus.now), order(1));
+    let (now, until) = (bus.now, bus.now + Duration::from_secs(1));
+    bus.schedule.park(0, 1, until);
+    bus.order(0, Lane::Write, 2);
+    bus.order(0, Lane::Read, 3);
+    assert_eq!(bus.schedule.next(now), order(3), "reads go on");
+    bus.schedule.finish(0, 3);
+    let now = now + Duration::from_millis(500);
+    assert_eq!(bus.schedule.next(now), Next::Poll { unit: 0, key: 0 }, "and polls");
+    bus.schedule.answered(0, now);
+    bus.schedule.polled(0, 0, now);
+    assert!(matches!(bus.schedule.next(now), Next::Idle { until: Some(wake) } if wake <= until));
+    bus.schedule.push_first(0, 4, until);
+    assert_eq!(bus.schedule.next(now), order(4));
+    bus.schedule.finish(0, 4);
+    assert!(!matches!(bus.schedule.next(now), Next::Order { .. }));
+    assert_eq!(bus.schedule.next(until), order(1), "the steps go on");
+    bus.schedule.finish(0, 1);
+    assert_eq!(bus.schedule.next(until), order(2));
+}
+
+#[test]
 fn orders_go_before_polls_and_writes_before_reads() {
     let mut bus = Bus::new(2, &[(0, 0, 0), (1, 1, 0)]);
     bus.run_until(100);
