@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use pentad::drivers::modbus::map::Operand;
 use pentad::drivers::modbus::{Target, TcpFraming};
-use pentad::drivers::{Observation, Sample};
+use pentad::drivers::{DriverAction, Observation, Sample};
+use pentad::model::command::Outcome;
 use pentad::model::value::Value;
 
 use crate::port::Port;
-use crate::rig::{Rig, TIMEOUT, device, holding};
+use crate::rig::{Rig, TIMEOUT, device, holding, write};
 use crate::slave::{Deed, Server, World, mbap, raw, read_answer, rtu};
 
 fn target(address: SocketAddr) -> Target {
@@ -90,6 +92,47 @@ async fn a_connection_on_which_nothing_is_answered_is_made_anew() {
     let server = Server::start(&world, "127.0.0.1:0").await;
     let mut rig = Rig::start(target(server.address), vec![device(1, vec![holding(10, 20)], vec![])]);
     rig.value(1, 0, Value::Int(5)).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_accepts_and_hangs_up_is_not_told_as_up_before_it_answers() {
+    let world = World::default();
+    world.set(1, 10, &[5]);
+    let mut connections = 0;
+    world.script(move |_| {
+        connections += 1;
+        (connections <= 3).then(|| vec![Deed::HangUp])
+    });
+    let server = Server::start(&world, "127.0.0.1:0").await;
+    let mut rig = Rig::start(target(server.address), vec![device(1, vec![holding(10, 20)], vec![])]);
+    rig.value(1, 0, Value::Int(5)).await;
+    let told = |seen: &Observation| if let Observation::Link { up, .. } = seen { Some(*up) } else { None };
+    let links: Vec<bool> = rig.seen.iter().filter_map(told).collect();
+    assert_eq!(links, [true, false, true], "{:?}", rig.seen);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_connection_with_devices_that_are_only_written_is_made_anew() {
+    let world = World::default();
+    world.set(1, 30, &[0]);
+    let mut asked = 0;
+    // A peer that has lost the connection without knowing: it answers only after a new one.
+    world.script(move |_| {
+        asked += 1;
+        (asked <= 3).then(Vec::new)
+    });
+    let server = Server::start(&world, "127.0.0.1:0").await;
+    let steps = vec![write(30, Operand::Constant(Value::Int(1)))];
+    let mut rig = Rig::start(target(server.address), vec![device(1, vec![], vec![steps])]);
+    let call = || DriverAction::Invoke { function: 0, inputs: Vec::new() };
+    for _ in 0..3 {
+        assert_eq!(rig.command(1, call()).await, Outcome::TimedOut);
+    }
+    let outcome = rig.command(1, call()).await;
+    assert!(matches!(outcome, Outcome::Confirmed { .. }), "{outcome:?}");
+    assert_eq!(world.connections(), 2);
     rig.stop().await;
 }
 

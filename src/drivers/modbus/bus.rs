@@ -69,6 +69,7 @@ pub async fn run(
         up: None,
         backoff,
         attempts: 0,
+        doubted: false,
         debts: None,
         silence,
         recorder,
@@ -89,6 +90,8 @@ struct Bus {
     up: Option<bool>,
     backoff: Backoff,
     attempts: u64,
+    /// The last connection was made and ended without any answer: the next one proves nothing before there is one.
+    doubted: bool,
     /// Requests that may still be answered on a serial line, while its port is closed.
     debts: Option<Debts>,
     silence: Silence,
@@ -125,6 +128,7 @@ impl Bus {
                 Ended::Stop => break,
                 Ended::Lost(reason) => debug!(reason, "port lost; opening it again"),
                 Ended::Useless(reason) => {
+                    self.doubted = matches!(self.settings.target, Target::Tcp { .. });
                     self.link_down(reason).await;
                     if !self.pause().await {
                         break;
@@ -157,7 +161,12 @@ impl Bus {
             };
             match opened {
                 Ok(port) => {
-                    self.link_up().await;
+                    if self.doubted {
+                        // Its units are asked, and nobody is told before one has answered.
+                        self.core.link_found(clock::instant());
+                    } else {
+                        self.link_up().await;
+                    }
                     self.core.opened(clock::instant());
                     return Some(Wire::new(
                         port,
@@ -208,6 +217,9 @@ impl Bus {
                     match asked {
                         Ok(answer) => {
                             self.backoff.reset();
+                            if std::mem::take(&mut self.doubted) {
+                                self.link_up().await;
+                            }
                             self.core.completed(Ok(answer), now);
                         }
                         Err(Fault::Lost(error)) => {
@@ -328,7 +340,9 @@ impl Bus {
         self.attempts += 1;
         if self.up == Some(false) {
             debug!(reason, attempts = self.attempts, "bus still down");
-            return;
+            // What was taken in on a connection that gave no answer is settled.
+            self.core.link_lost(&reason, clock::now());
+            return self.tell().await;
         }
         self.up = Some(false);
         warn!(reason, "bus down");
