@@ -153,13 +153,17 @@ impl Port {
 
     /// Sends a whole frame.
     pub(super) async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        let longest = match self {
+            Self::Serial(serial) => longest_send(serial.timing, serial.rts, frame),
+            Self::Tcp(_) => SEND_TIMEOUT,
+        };
         let send = async {
             match self {
                 Self::Serial(serial) => serial.send(frame).await,
                 Self::Tcp(stream) => stream.write_all(frame).await,
             }
         };
-        timeout(SEND_TIMEOUT, send)
+        timeout(longest, send)
             .await
             .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the port takes no more bytes")))
     }
@@ -191,6 +195,13 @@ impl Port {
         }
         Ok(drained)
     }
+}
+
+/// How long sending a frame on a line may take: a long one at 300 baud is under way for nine seconds.
+fn longest_send(timing: LineTiming, rts: Option<Rs485>, frame: &[u8]) -> Duration {
+    let characters = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    let turns = rts.map(|rts| rts.before + rts.after).unwrap_or_default();
+    SEND_TIMEOUT + timing.characters(characters) + turns
 }
 
 fn closed() -> io::Error {
@@ -278,4 +289,25 @@ fn is_in_use(error: &tokio_serial::Error) -> bool {
     let words = error.to_string();
     error.kind() == tokio_serial::ErrorKind::NoDevice
         && (words.contains("exclusive lock") || words.contains("busy"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_frame_on_a_slow_line_has_its_time_on_the_wire_to_be_sent() {
+        let rts = Rs485 {
+            by: Turn::Rts,
+            high: true,
+            before: Duration::from_millis(5),
+            after: Duration::from_millis(7),
+        };
+        for (baud, rts, millis) in
+            [(300, None, 2000 + 9350), (1200, Some(rts), 2000 + 2337 + 12), (115_200, None, 2000 + 24)]
+        {
+            let longest = longest_send(LineTiming::serial(baud, 11), rts, &[0; 255]);
+            assert_eq!(longest.as_millis(), millis, "{baud} baud");
+        }
+    }
 }
