@@ -147,7 +147,16 @@ impl Difference {
             let named = |rule: &Arc<Rule>| {
                 format!("of {} at {} as {}", rule.pattern.text(), rule.link, rule.product.id)
             };
-            rules.map(|rule| (named(rule), Arc::clone(rule))).collect()
+            let mut known = BTreeMap::new();
+            for rule in rules {
+                let name = named(rule);
+                // Rules may differ in their filters alone.
+                let numbered = (2_usize..).map(|number| format!("{name}, number {number}"));
+                let free =
+                    std::iter::once(name.clone()).chain(numbered).find(|name| !known.contains_key(name));
+                known.insert(free.unwrap_or(name), Arc::clone(rule));
+            }
+            known
         };
         let schemes = |config: &'_ Config| -> BTreeMap<String, Arc<Scheme>> {
             let schemes = config.brokers.iter().filter_map(|broker| broker.scheme.as_ref());
