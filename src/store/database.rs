@@ -26,6 +26,9 @@ const INCREMENTAL: i64 = 2;
 const TRIM: usize = 512;
 const TRIMS_PER_COMMIT: usize = 64;
 
+/// Most pages of 4 KiB that are given back to the file system in one commit, for the same reason.
+const PAGES_PER_COMMIT: i64 = 1024;
+
 /// Messages whose times are corrected when the clock becomes right, the newest first: half an hour of a busy gateway,
 /// and a second of a small machine's time. Older ones keep their estimate and their mark.
 const REDATED: usize = 20_000;
@@ -364,7 +367,6 @@ impl Database {
     }
 
     fn trim(&self, oldest: UnixMillis) -> Result<(), Trouble> {
-        let mut shrunk = false;
         for _ in 0..TRIMS_PER_COMMIT {
             let deleted = if self.used_pages()? > self.most_pages {
                 let sql =
@@ -375,14 +377,15 @@ impl Database {
                 let sql = "DELETE FROM messages WHERE at < ?1 AND seq IN (SELECT seq FROM messages ORDER BY seq LIMIT ?2)";
                 self.connection.prepare_cached(sql)?.execute(params![oldest.0, TRIM])?
             };
-            shrunk |= deleted > 0;
             if deleted == 0 {
                 break;
             }
         }
+        // Also when nothing was deleted now: what was deleted before may have left more than one commit gives back.
         let pages: i64 = self.connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
-        if shrunk && pages > self.most_pages {
-            let mut statement = self.connection.prepare_cached("PRAGMA incremental_vacuum(256)")?;
+        if pages > self.most_pages {
+            let back = (pages - self.most_pages).min(PAGES_PER_COMMIT);
+            let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({back})"))?;
             let mut rows = statement.query([])?;
             while rows.next()?.is_some() {}
         }
