@@ -3,7 +3,7 @@
 use pentad::model::identity;
 use serde_json::json;
 
-use crate::found::{counts, listed};
+use crate::found::{counts, listed, subscribed};
 use crate::gateway::Gateway;
 use crate::live::{connections, head, plug, reports, until};
 use crate::mosquitto::Mosquitto;
@@ -62,14 +62,9 @@ async fn a_device_announces_itself_reports_is_written_goes_offline_and_is_remove
     assert_eq!((&list[0]["id"], &list[0]["baseInfo"]["name"]), (&json!("a"), &json!("Plug a")));
     let uuid = identity::uuid("barn", "a");
     assert_eq!(list[0]["uuid"], json!(uuid));
-    let mut janus = gateway.stomp("/websocket?token=demo-secret").await;
     let topic = format!("/websocket/deviceData/{uuid}");
-    janus.send(&format!("SUBSCRIBE\nid:s\ndestination:{topic}\nreceipt:r\n\n\0")).await;
-    janus.wait_for("the receipt", |text| text.starts_with("RECEIPT")).await;
-    let mut oam = gateway.stomp("/ws?token=demo-secret").await;
-    oam.send("SUBSCRIBE\nid:s\ndestination:/stream/local/a\n\n\0").await;
-    oam.send("SUBSCRIBE\nid:t\ndestination:/user/service\nreceipt:r\n\n\0").await;
-    oam.wait_for("the receipt", |text| text.starts_with("RECEIPT")).await;
+    let mut janus = subscribed(&gateway, "/websocket?token=demo-secret", &topic).await;
+    let mut oam = subscribed(&gateway, "/ws?token=demo-secret", "/stream/local/a").await;
     // U+ grants a kind of device once there is one.
     let mut uplus = gateway.uplus(&text, "demo").await;
     let kind = identity::type_id("ha-a");

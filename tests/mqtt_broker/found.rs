@@ -6,11 +6,19 @@ use crate::gateway::Gateway;
 use crate::live::{connections, head, is_written, kept, plug, reports, until};
 use crate::mosquitto::{DEADLINE, Mosquitto};
 use crate::relay::Relay;
-use crate::ws::http;
+use crate::ws::{Ws, http};
 
 /// A rule for plugs with what else is said in it.
 fn discover(more: &str) -> String {
     format!("\n[[mqtt.discover]]\npattern = \"plugs/{{device}}/state\"\nproduct = \"plug\"\n{more}\n")
+}
+
+/// A STOMP session that is subscribed to one destination.
+pub(crate) async fn subscribed(gateway: &Gateway, path: &str, destination: &str) -> Ws {
+    let mut ws = gateway.stomp(path).await;
+    ws.send(&format!("SUBSCRIBE\nid:s\ndestination:{destination}\nreceipt:r\n\n\0")).await;
+    ws.wait_for("the receipt", |text| text.starts_with("RECEIPT")).await;
+    ws
 }
 
 /// The device list that a Janus client is given.
@@ -73,14 +81,9 @@ async fn devices_appear_in_every_dialect_from_kept_and_fresh_messages_up_to_the_
     assert_eq!(names, ["Küche", "a", "first"]);
     let uuid =
         list.iter().find(|device| device["id"] == "a").and_then(|device| device["uuid"].as_str()).unwrap();
-    let mut janus = gateway.stomp("/websocket?token=demo-secret").await;
     let topic = format!("/websocket/deviceData/{uuid}");
-    janus.send(&format!("SUBSCRIBE\nid:s\ndestination:{topic}\nreceipt:r\n\n\0")).await;
-    janus.wait_for("the receipt", |text| text.starts_with("RECEIPT")).await;
-    let mut oam = gateway.stomp("/ws?token=demo-secret").await;
-    oam.send("SUBSCRIBE\nid:s\ndestination:/stream/local/a\n\n\0").await;
-    oam.send("SUBSCRIBE\nid:t\ndestination:/user/service\nreceipt:r\n\n\0").await;
-    oam.wait_for("the receipt", |text| text.starts_with("RECEIPT")).await;
+    let mut janus = subscribed(&gateway, "/websocket?token=demo-secret", &topic).await;
+    let mut oam = subscribed(&gateway, "/ws?token=demo-secret", "/stream/local/a").await;
     broker.publish("plugs/a/state", r#"{"watts":21}"#).await;
     janus.wait_body("its value", &topic, |body| body["data"]["watts"].as_f64() == Some(21.0)).await;
     oam.wait_for("its sample", |text| text.contains("/stream/local/a") && text.contains("21")).await;

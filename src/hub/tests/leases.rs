@@ -57,6 +57,15 @@ fn float(value: f64) -> [Value; 1] {
     [Value::Float(value)]
 }
 
+/// A device that has gone with a value that is leased for half a minute.
+fn leased_and_away() -> Rig {
+    let mut rig = rig(None);
+    rig.submit(1, 1, &all_rights("demo"), leased(50.0, Some(Lease::For(seconds(30)))));
+    take(&mut rig);
+    rig.presence("press-1", false);
+    rig
+}
+
 #[test]
 fn a_leased_value_falls_back_when_its_time_is_over() {
     let mut rig = rig(None);
@@ -234,10 +243,7 @@ fn clients_have_their_time_from_the_first_moment_in_which_they_can_write() {
 
 #[test]
 fn a_device_that_returns_with_a_reading_gets_its_safe_value_at_once() {
-    let mut rig = rig(None);
-    rig.submit(1, 1, &all_rights("demo"), leased(50.0, Some(Lease::For(seconds(30)))));
-    take(&mut rig);
-    rig.presence("press-1", false);
+    let mut rig = leased_and_away();
     rig.pass(seconds(40));
     rig.values("press-1", &[(SETPOINT, Value::Float(50.0))]);
     rig.pass(seconds(0));
@@ -392,10 +398,7 @@ fn a_reload_keeps_leases_of_devices_that_stay_and_forgets_those_of_others() {
 
 #[test]
 fn a_device_that_keeps_silent_gets_its_safe_value_soon_after_its_broker_is_back() {
-    let mut rig = rig(None);
-    rig.submit(1, 1, &all_rights("demo"), leased(50.0, Some(Lease::For(seconds(30)))));
-    take(&mut rig);
-    rig.presence("press-1", false);
+    let mut rig = leased_and_away();
     rig.pass(seconds(3000));
     assert_eq!(take(&mut rig), [], "nothing can be sent");
     let device = rig.device("press-1");
@@ -419,10 +422,7 @@ fn a_device_that_keeps_silent_gets_its_safe_value_soon_after_its_broker_is_back(
 
 #[test]
 fn a_link_that_begins_anew_has_the_safe_values_that_were_due_tried_soon() {
-    let mut rig = rig(None);
-    rig.submit(1, 1, &all_rights("demo"), leased(50.0, Some(Lease::For(seconds(30)))));
-    take(&mut rig);
-    rig.presence("press-1", false);
+    let mut rig = leased_and_away();
     rig.pass(seconds(3000));
     let devices = vec![rig.device("press-1")];
     rig.adopt_anew(devices, &["rs485"]);

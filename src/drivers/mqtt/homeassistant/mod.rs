@@ -112,4 +112,4 @@ pub struct ConfigTopic<'t> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::drivers::mqtt) mod tests;

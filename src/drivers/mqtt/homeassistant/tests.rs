@@ -7,7 +7,8 @@ use super::super::route::is_topic;
 use super::*;
 use crate::model::identity;
 
-fn scheme() -> Scheme {
+/// What an integrator has who only switches it on.
+pub(in crate::drivers::mqtt) fn scheme() -> Scheme {
     Scheme {
         prefix: "homeassistant".into(),
         allow: Vec::new(),

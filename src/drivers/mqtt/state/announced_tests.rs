@@ -3,26 +3,13 @@
 use super::found::{announced, rule, seen_device};
 use super::*;
 use crate::drivers::announce::Unwelcome;
-use crate::drivers::mqtt::homeassistant::{Scheme, TOPICS};
-use crate::model::product::ReportRule;
+use crate::drivers::mqtt::homeassistant::{self, Scheme, TOPICS};
 
 const PLUG: &str =
     r#"{"stat_t":"plug/state","cmd_t":"plug/set","avty_t":"plug/status","dev":{"ids":"plug","name":"Plug"}}"#;
 
 fn scheme(change: impl Fn(&mut Scheme)) -> Scheme {
-    let mut scheme = Scheme {
-        prefix: "homeassistant".into(),
-        allow: Vec::new(),
-        deny: Vec::new(),
-        limit: 3,
-        report: ReportRule::default(),
-        stale_after: None,
-        link: "local".into(),
-        gateway: "g".into(),
-        project: "1".into(),
-        area: "1".into(),
-        tags: Vec::new(),
-    };
+    let mut scheme = Scheme { limit: 3, ..homeassistant::tests::scheme() };
     change(&mut scheme);
     scheme
 }
